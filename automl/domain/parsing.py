@@ -1,0 +1,193 @@
+"""From a document of any origin to a `StudySpec`, or to the list of everything wrong with it."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from automl.domain.availability import unavailable_problems
+from automl.domain.specification import Split, StudySpec
+from automl.errors import ConfigError, Problem
+
+_PLACEHOLDERS: dict[str, Any] = {
+    "name": "unnamed",
+    "task": "image_classification",
+    "data": {"source": "unnamed"},
+    "data.source": "unnamed",
+    "predict": None,
+    "predict.source": "unnamed",
+    "predict.output": "unnamed",
+}
+
+
+class Purpose(Enum):
+    """What a specification is for."""
+
+    PUBLISH = "publish"  # versions with metrics: needs sealed test rows
+    ESTIMATOR = "estimator"  # a notebook that brings its own test rows
+
+
+def parse_spec(document: object, *, purpose: Purpose = Purpose.PUBLISH) -> StudySpec:
+    """Return the specification that `document` describes.
+
+    Args:
+        document: a mapping as read from YAML or JSON.
+        purpose: whether versions will be published, which takes sealed test rows.
+
+    Raises:
+        ConfigError: with every problem and its key path: unknown and missing keys, wrong types
+            and values, impossible combinations, and features that do not exist yet.
+    """
+    if not isinstance(document, Mapping):
+        raise ConfigError(
+            f"A study is a mapping of keys to values, not {type(document).__name__}.",
+            "start the file with `name:`, `task:` and `data:`; see docs/formats/study-file.md",
+        )
+    spec, problems = _validate(document)
+    if spec is not None:
+        for problem in [*_combination_problems(spec, purpose), *unavailable_problems(spec)]:
+            if not any(_is_within(known.path, problem.path) for known in problems):
+                problems.append(problem)
+    if problems or spec is None:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        name = document.get("name")
+        of_study = f" of study {name!r}" if isinstance(name, str) else ""
+        raise ConfigError(
+            f"The specification{of_study} has {count}.",
+            "correct the keys below; docs/formats/study-file.md lists them all",
+            problems,
+        )
+    return spec
+
+
+def _is_within(path: str, place: str) -> bool:
+    """Whether `path` is `place` or below it, so that no mistake is told twice."""
+    return path == place or path.startswith(f"{place}.")
+
+
+def _validate(document: Mapping[str, Any]) -> tuple[StudySpec | None, list[Problem]]:
+    """Return the specification, with broken values replaced, and what was wrong with them.
+
+    Replacing lets the checks of combinations run although some value is broken, so that all
+    problems are told at once.
+    """
+    working: dict[str, Any] = copy.deepcopy(dict(document))
+    problems: list[Problem] = []
+    for _ in range(4):  # each round repairs what the one before could not see yet
+        try:
+            return StudySpec.model_validate(working), problems
+        except ValidationError as error:
+            for details in error.errors():
+                path = ".".join(str(part) for part in _key_path(details))
+                if all(problem.path != path for problem in problems):
+                    problems.append(Problem(path, _message(details)))
+                _repair(working, _key_path(details))
+    return None, problems
+
+
+def _key_path(details: ErrorDetails) -> tuple[str | int, ...]:
+    """Return where the error is, without the branch names that pydantic adds for unions."""
+    path: list[str | int] = []
+    model: type[BaseModel] | None = StudySpec
+    for part in details["loc"]:
+        if model is None and not isinstance(part, int):
+            break
+        path.append(part)
+        model = _section_of(model, part) if model is not None else None
+    return tuple(path)
+
+
+def _section_of(model: type[BaseModel], key: str | int) -> type[BaseModel] | None:
+    for name, field in model.model_fields.items():
+        if key in (name, field.alias):
+            candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+            for candidate in candidates:
+                if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                    return candidate
+    return None
+
+
+def _repair(working: dict[str, Any], path: tuple[str | int, ...]) -> None:
+    *parents, last = path or ("",)
+    place: Any = working
+    for part in parents:
+        if not isinstance(place, dict) or part not in place:
+            return
+        place = place[part]
+    dotted = ".".join(str(part) for part in path)
+    if isinstance(place, list):
+        place.clear()
+    elif isinstance(place, dict):
+        if dotted in _PLACEHOLDERS:
+            place[str(last)] = copy.deepcopy(_PLACEHOLDERS[dotted])
+        else:
+            place.pop(last, None)
+
+
+def _message(details: ErrorDetails) -> str:
+    value, context = details.get("input"), details.get("ctx", {})
+    kind = details["type"]
+    if kind == "extra_forbidden":
+        return f"unknown key{_suggestion(details)}"
+    if kind == "missing":
+        return "this key is required"
+    if kind == "enum":
+        return f"{value!r} is not one of {context['expected']}"
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "string_pattern_mismatch":
+        return f"{value!r} does not match {context['pattern']}"
+    if kind in {"model_type", "dict_type"}:
+        return f"{value!r} is not a section; write its keys below it, indented"
+    if len(details["loc"]) > len(_key_path(details)):  # a union: name both branches
+        return f"{value!r} is neither 'auto' nor an integer from 4 to 1024"
+    return f"{value!r} is wrong: {details['msg'][0].lower()}{details['msg'][1:]}"
+
+
+def _suggestion(details: ErrorDetails) -> str:
+    *parents, key = details["loc"]
+    model: type[BaseModel] | None = StudySpec
+    for part in parents:
+        model = _section_of(model, part) if model is not None else None
+    if model is None:
+        return ""
+    known = [field.alias or name for name, field in model.model_fields.items()]
+    close = difflib.get_close_matches(str(key), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"
+
+
+def _combination_problems(spec: StudySpec, purpose: Purpose) -> list[Problem]:
+    data, search = spec.data, spec.search
+    problems = []
+
+    def refuse(path: str, message: str) -> None:
+        problems.append(Problem(path, message))
+
+    held_out = data.validation_fraction + data.test_fraction
+    if held_out >= 1:
+        refuse(
+            "data.validation_fraction",
+            f"validation_fraction and test_fraction add up to {held_out:g}, "
+            "which leaves no rows to train on",
+        )
+    if data.test_source is not None and data.test_fraction != 0:
+        refuse("data.test_fraction", "with data.test_source, test_fraction must be 0")
+    if purpose is Purpose.PUBLISH and data.test_source is None and data.test_fraction == 0:
+        refuse("data.test_fraction", "0 leaves no test rows to measure a version on")
+    for split, key in ((Split.GROUP, "group"), (Split.TIME, "time")):
+        column = getattr(data, key)
+        if data.split is split and column is None:
+            refuse(f"data.{key}", f"split: {split} needs the column's name here")
+        if data.split is not split and column is not None:
+            refuse(f"data.{key}", f"only split: {split} uses it, and data.split is {data.split}")
+    if spec.task.is_classification != search.objective.is_for_classification:
+        refuse("search.objective", f"{search.objective} does not fit task {spec.task}")
+    if search.spend.max_cost is not None and search.spend.price_per_gpu_hour is None:
+        refuse("search.spend.price_per_gpu_hour", "max_cost needs a price")
+    return problems

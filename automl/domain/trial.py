@@ -1,0 +1,114 @@
+"""A trial: one evaluation of a candidate, and everything that is known of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+from automl.domain.candidate import Candidate
+
+
+class Outcome(StrEnum):
+    """How a trial ended."""
+
+    COMPLETED = "completed"
+    PRUNED = "pruned"
+    OUT_OF_MEMORY = "out_of_memory"
+    DIVERGED = "diverged"
+    TIMED_OUT = "timed_out"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+class TrialState(StrEnum):
+    """Where an unfinished trial is; leases tell whether somebody works on it."""
+
+    OPENED = "opened"  # has a number, no candidate yet
+    PROPOSED = "proposed"  # has a candidate, nobody has claimed it
+    CLAIMED = "claimed"  # attempt `attempt` trains it, or died while it did
+    FINISHED = "finished"
+
+
+class Measurement(BaseModel):
+    """What a trial measured.
+
+    Attributes:
+        score: the objective on the selection rows, in its natural orientation.
+        error: standard error of the score.
+        loss: what is minimised; the score with its sign changed where higher is better.
+        epochs: epochs trained over all attempts.
+        best_epoch: the epoch (from 0) whose weights are kept.
+        seconds: time spent training, over all attempts.
+        parameters: learned scalars.
+        flops: multiply-adds of one forward pass of one image.
+        latency_ms: median time of one image on one CPU thread.
+        weights: key of the checkpoint with the best weights.
+        resumed_at: epochs that the last attempt continued from, 0 for a fresh start.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    score: float | None = None
+    error: float | None = None
+    loss: float | None = None
+    epochs: int = 0
+    best_epoch: int | None = None
+    seconds: float = 0.0
+    parameters: int | None = None
+    flops: int | None = None
+    latency_ms: float | None = None
+    weights: str | None = None
+    resumed_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One evaluation of a candidate.
+
+    Attributes:
+        number: its place in the study, from 0.
+        run: the run that opened it.
+        generation: trials of one generation and snapshot are comparable.
+        snapshot: id of the dataset it is measured on.
+        state: how far it has come.
+        strategy: who proposed the candidate; "" before it is proposed.
+        candidate: what is evaluated; None before it is proposed.
+        based_on: log version whose prefix the proposal was computed from.
+        attempt: the last claimed attempt, the fencing token; 0 before the first claim.
+        worker: who claimed it last.
+        outcome: how it ended; None while it has not.
+        measurement: what it measured.
+        cause: why it did not complete.
+        finished_by: the run in which it ended.
+    """
+
+    number: int
+    run: str
+    generation: int
+    snapshot: str
+    state: TrialState = TrialState.OPENED
+    strategy: str = ""
+    candidate: Candidate | None = None
+    based_on: int | None = None
+    attempt: int = 0
+    worker: str = ""
+    outcome: Outcome | None = None
+    measurement: Measurement = Measurement()
+    cause: str = ""
+    finished_by: str | None = None
+
+    @property
+    def loss(self) -> float | None:
+        """What is minimised; None if nothing was measured."""
+        return self.measurement.loss
+
+    @property
+    def can_win(self) -> bool:
+        """Whether it has a score and weights to publish."""
+        return (
+            self.outcome in {Outcome.COMPLETED, Outcome.TIMED_OUT}
+            and self.measurement.loss is not None
+            and self.measurement.weights is not None
+        )

@@ -1,0 +1,1 @@
+"""Airflow adapters of the AutoML platform: the operator and the DAG builders."""
