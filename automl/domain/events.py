@@ -1,0 +1,217 @@
+"""The facts that a study's log holds. Everything else about a study is derived from them.
+
+Each event has a `type` and the time `at` which it was written. `docs/formats/study-log.md` describes
+their JSON form. A reader refuses what it does not know: the log was then written by a newer version.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from automl.domain.candidate import Candidate
+from automl.domain.trial import Measurement, Outcome
+from automl.errors import NewerSchemaError
+
+SCHEMA = 1
+
+
+class SearchEnd(StrEnum):
+    """Why a search ended."""
+
+    DEADLINE = "deadline"
+    MAX_TRIALS = "max_trials"
+    EXHAUSTED = "exhausted"
+
+
+class RunState(StrEnum):
+    """How a run of a study stands."""
+
+    OPEN = "open"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    ABANDONED = "abandoned"
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: AwareDatetime
+
+
+class RunOpened(_Event):
+    """A run of the study begins; `deadline` is when its search ends."""
+
+    type: Literal["run_opened"] = "run_opened"
+    run: str
+    deadline: AwareDatetime
+    snapshot: str
+    spec_hash: str
+    generation_key: str
+    spec: dict[str, Any]
+    origin: str
+
+
+class TrialOpened(_Event):
+    """Trial `n` takes its number; its proposal follows from the log up to here."""
+
+    type: Literal["trial_opened"] = "trial_opened"
+    n: int
+    run: str
+    worker: str
+
+
+class TrialProposed(_Event):
+    """Trial `n` has its candidate, computed from the log's prefix up to version `based_on`."""
+
+    type: Literal["trial_proposed"] = "trial_proposed"
+    n: int
+    candidate: Candidate
+    based_on: int
+    strategy: str
+
+
+class TrialClaimed(_Event):
+    """A worker trains trial `n`; `attempt` is the fencing token."""
+
+    type: Literal["trial_claimed"] = "trial_claimed"
+    n: int
+    attempt: int
+    run: str
+    worker: str
+
+
+class TrialReleased(_Event):
+    """The worker gives trial `n` back; whoever claims it next continues from its checkpoint."""
+
+    type: Literal["trial_released"] = "trial_released"
+    n: int
+    attempt: int
+    reason: str
+
+
+class TrialFinished(_Event):
+    """Trial `n` has reached its outcome."""
+
+    type: Literal["trial_finished"] = "trial_finished"
+    n: int
+    attempt: int
+    run: str
+    outcome: Outcome
+    measurement: Measurement
+    cause: str = ""
+
+
+class SearchEnded(_Event):
+    """No further trial starts in this run."""
+
+    type: Literal["search_ended"] = "search_ended"
+    run: str
+    reason: SearchEnd
+
+
+class WinnerChosen(_Event):
+    """The run's final fit and export are of this trial."""
+
+    type: Literal["winner_chosen"] = "winner_chosen"
+    run: str
+    trial: int
+    loss: float
+
+
+class FinalFitFinished(_Event):
+    """The published weights exist under the key `weights`; `source` says how they were made."""
+
+    type: Literal["final_fit_finished"] = "final_fit_finished"
+    run: str
+    trial: int
+    weights: str
+    source: Literal["retrained", "incumbent"]
+    epochs: int
+    note: str = ""
+
+
+class VersionReserved(_Event):
+    """The run exports as this version."""
+
+    type: Literal["version_reserved"] = "version_reserved"
+    run: str
+    version: int
+
+
+class TestOpened(_Event):
+    """The sealed test rows are read to measure this version."""
+
+    __test__ = False
+
+    type: Literal["test_opened"] = "test_opened"
+    run: str
+    version: int
+    rows: int
+
+
+class VersionPublished(_Event):
+    """The version's manifest exists."""
+
+    type: Literal["version_published"] = "version_published"
+    run: str
+    version: int
+
+
+class RunClosed(_Event):
+    """The run is over."""
+
+    type: Literal["run_closed"] = "run_closed"
+    run: str
+    state: RunState
+    cause: str = ""
+    version: int | None = None
+    promoted: bool = False
+
+
+Event = (
+    RunOpened
+    | TrialOpened
+    | TrialProposed
+    | TrialClaimed
+    | TrialReleased
+    | TrialFinished
+    | SearchEnded
+    | WinnerChosen
+    | FinalFitFinished
+    | VersionReserved
+    | TestOpened
+    | VersionPublished
+    | RunClosed
+)
+
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
+    """Return the stored form of `event`."""
+    document: dict[str, Any] = event.model_dump(mode="json")
+    return document
+
+
+def event_from_json(document: object, where: str) -> Event:
+    """Return the event that `document` stores.
+
+    Args:
+        document: one parsed JSON object of a log version.
+        where: names the log version in errors.
+
+    Raises:
+        NewerSchemaError: its type or a key is unknown.
+    """
+    try:
+        return _ADAPTER.validate_python(document)
+    except ValidationError as error:
+        raise NewerSchemaError(
+            f"{where} holds an event that this version does not know: {error.errors()[0]['msg']}.",
+            "it was written by a newer version; upgrade this worker",
+        ) from error
+
+

@@ -1,0 +1,261 @@
+"""A study as its log tells it: `replay` is pure, and a prefix of the log is a past state."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from automl.domain.events import (
+    Event,
+    FinalFitFinished,
+    RunClosed,
+    RunOpened,
+    RunState,
+    SearchEnd,
+    SearchEnded,
+    TestOpened,
+    TrialClaimed,
+    TrialFinished,
+    TrialOpened,
+    TrialProposed,
+    TrialReleased,
+    VersionPublished,
+    VersionReserved,
+    WinnerChosen,
+)
+from automl.domain.trial import Trial, TrialState
+from automl.errors import DamagedDataError
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a study.
+
+    Attributes:
+        name: its id.
+        opened_at: when it was opened.
+        deadline: when its search ends.
+        snapshot: id of the dataset it searches on.
+        generation: its trials' generation.
+        spec: the specification it was opened with.
+        origin: who opened it, such as `cli` or `airflow:automl_digits`.
+        state: open or how it was closed.
+        search_end: why its search ended; None while it goes on.
+        search_ended_at: when.
+        winner: number of the chosen trial.
+        final_fit: how the published weights were made.
+        version: the version it reserved.
+        published: whether that version's manifest exists.
+        promoted: whether the version became the champion.
+        cause: why the run failed.
+    """
+
+    name: str
+    opened_at: datetime
+    deadline: datetime
+    snapshot: str
+    generation: int
+    spec: dict[str, Any]
+    origin: str
+    state: RunState = RunState.OPEN
+    search_end: SearchEnd | None = None
+    search_ended_at: datetime | None = None
+    winner: int | None = None
+    final_fit: FinalFitFinished | None = None
+    version: int | None = None
+    published: bool = False
+    promoted: bool = False
+    cause: str = ""
+    closed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """The state of a study after some version of its log.
+
+    Attributes:
+        version: the last version replayed, -1 for an empty log.
+        runs: all runs, oldest first.
+        trials: all trials, by number.
+        generation_keys: the key of each generation, oldest first.
+        decisions: how often the sealed test rows have been opened.
+    """
+
+    version: int = -1
+    runs: tuple[Run, ...] = ()
+    trials: tuple[Trial, ...] = ()
+    generation_keys: tuple[str, ...] = ()
+    decisions: int = 0
+
+    def run(self, name: str) -> Run | None:
+        """Return the run called `name`, or None."""
+        return next((run for run in reversed(self.runs) if run.name == name), None)
+
+    @property
+    def open_run(self) -> Run | None:
+        """The run that is not closed, or None."""
+        return next((run for run in self.runs if run.state is RunState.OPEN), None)
+
+    def comparable(self, run: Run) -> tuple[Trial, ...]:
+        """Return the trials whose scores compare within `run`: same generation and snapshot."""
+        return tuple(
+            trial
+            for trial in self.trials
+            if trial.generation == run.generation and trial.snapshot == run.snapshot
+        )
+
+    def finished_in(self, run: str) -> tuple[Trial, ...]:
+        """Return the trials that reached their outcome in the run."""
+        return tuple(trial for trial in self.trials if trial.finished_by == run)
+
+
+def replay(events: Iterable[tuple[int, Event]], start: Study = Study()) -> Study:  # noqa: B008
+    """Return the study after `events`.
+
+    Args:
+        events: (log version, event) in log order, continuing after `start`.
+        start: the state to continue from.
+
+    Raises:
+        DamagedDataError: the events contradict each other.
+    """
+    fold = _Fold(start)
+    for version, event in events:
+        fold.apply(version, event)
+    return fold.study()
+
+
+class _Fold:
+    """Mutable state of one replay."""
+
+    def __init__(self, start: Study) -> None:
+        self._version = start.version
+        self._runs = {run.name: run for run in start.runs}
+        self._trials = list(start.trials)
+        self._generation_keys = list(start.generation_keys)
+        self._decisions = start.decisions
+
+    def study(self) -> Study:
+        return Study(
+            self._version,
+            tuple(self._runs.values()),
+            tuple(self._trials),
+            tuple(self._generation_keys),
+            self._decisions,
+        )
+
+    def apply(self, version: int, event: Event) -> None:
+        self._version = version
+        if isinstance(event, RunOpened):
+            self._open_run(event)
+        elif isinstance(event, TrialOpened):
+            self._open_trial(event)
+        elif isinstance(event, TrialProposed | TrialClaimed | TrialReleased | TrialFinished):
+            self._change_trial(event)
+        else:
+            self._change_run(event)
+
+    def _open_run(self, event: RunOpened) -> None:
+        if not self._generation_keys or self._generation_keys[-1] != event.generation_key:
+            self._generation_keys.append(event.generation_key)
+        self._runs[event.run] = Run(
+            name=event.run,
+            opened_at=event.at,
+            deadline=event.deadline,
+            snapshot=event.snapshot,
+            generation=len(self._generation_keys) - 1,
+            spec=event.spec,
+            origin=event.origin,
+        )
+
+    def _open_trial(self, event: TrialOpened) -> None:
+        run = self._known_run(event.run)
+        if event.n != len(self._trials):
+            raise self._contradiction(f"opens trial {event.n} after {len(self._trials)} trials")
+        self._trials.append(
+            Trial(event.n, event.run, run.generation, run.snapshot, worker=event.worker)
+        )
+
+    def _change_trial(
+        self, event: TrialProposed | TrialClaimed | TrialReleased | TrialFinished
+    ) -> None:
+        if not 0 <= event.n < len(self._trials):
+            raise self._contradiction(f"speaks of trial {event.n}, which was never opened")
+        trial = self._trials[event.n]
+        if trial.state is TrialState.FINISHED:
+            return  # a late event of a zombie: the first outcome stands
+        if isinstance(event, TrialProposed):
+            if trial.candidate is None:
+                trial = dataclasses.replace(
+                    trial,
+                    state=TrialState.PROPOSED,
+                    strategy=event.strategy,
+                    candidate=event.candidate,
+                    based_on=event.based_on,
+                )
+        elif isinstance(event, TrialClaimed):
+            if event.attempt > trial.attempt:
+                trial = dataclasses.replace(
+                    trial, state=TrialState.CLAIMED, attempt=event.attempt, worker=event.worker
+                )
+        elif event.attempt == trial.attempt:  # only the last claimed attempt counts
+            if isinstance(event, TrialReleased):
+                trial = dataclasses.replace(trial, state=TrialState.PROPOSED)
+            else:
+                trial = dataclasses.replace(
+                    trial,
+                    state=TrialState.FINISHED,
+                    outcome=event.outcome,
+                    measurement=event.measurement,
+                    cause=event.cause,
+                    finished_by=event.run,
+                )
+        self._trials[event.n] = trial
+
+    def _change_run(
+        self,
+        event: SearchEnded
+        | WinnerChosen
+        | FinalFitFinished
+        | VersionReserved
+        | TestOpened
+        | VersionPublished
+        | RunClosed,
+    ) -> None:
+        run = self._known_run(event.run)
+        if isinstance(event, SearchEnded):
+            if run.search_end is None:
+                run = dataclasses.replace(run, search_end=event.reason, search_ended_at=event.at)
+        elif isinstance(event, WinnerChosen):
+            run = dataclasses.replace(run, winner=event.trial)
+        elif isinstance(event, FinalFitFinished):
+            run = dataclasses.replace(run, final_fit=event)
+        elif isinstance(event, VersionReserved):
+            run = dataclasses.replace(run, version=event.version)
+        elif isinstance(event, TestOpened):
+            self._decisions += 1
+        elif isinstance(event, VersionPublished):
+            run = dataclasses.replace(run, published=True)
+        else:
+            run = dataclasses.replace(
+                run,
+                state=event.state,
+                cause=event.cause,
+                promoted=event.promoted,
+                closed_at=event.at,
+            )
+        self._runs[event.run] = run
+
+    def _known_run(self, name: str) -> Run:
+        if name not in self._runs:
+            raise self._contradiction(f"speaks of run {name!r}, which was never opened")
+        return self._runs[name]
+
+    def _contradiction(self, what: str) -> DamagedDataError:
+        return DamagedDataError(
+            f"Version {self._version} of the study log {what}.",
+            "the log was damaged; see docs/runbook.md",
+        )

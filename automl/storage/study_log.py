@@ -1,0 +1,193 @@
+"""The append-only log of one study, with optimistic concurrency.
+
+Version *n* is an object written with put-if-absent, as Delta Lake does: whoever loses the race reads
+the news and decides again. `docs/formats/study-log.md` is the format's specification.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from automl.domain.events import SCHEMA, Event, event_from_json, event_to_json
+from automl.domain.study import Study, replay
+from automl.errors import (
+    DamagedDataError,
+    NewerSchemaError,
+    NotFoundError,
+    PreconditionFailedError,
+    StaleWriteError,
+    StorageError,
+)
+from automl.storage.objects import ObjectStore
+
+SEGMENT = 100  # versions per sealed segment
+_LOST_RACES = 200  # appends that may be lost in a row before a writer gives up
+
+
+class StudyLog(Protocol):
+    """Append-only log of one study, safe for many processes."""
+
+    def read(self, after: int = -1) -> Sequence[tuple[int, Event]]:
+        """Return (version, event) of all versions later than `after`, oldest first."""
+
+    def append(self, events: Sequence[Event], *, expected_version: int) -> int:
+        """Add `events` durably as one version and return its number.
+
+        Raises:
+            StaleWriteError: the log has grown past `expected_version`.
+        """
+
+
+class ObjectStudyLog:
+    """A study log on an object store.
+
+    Args:
+        store: where the log lives.
+        prefix: the log's folder, such as `studies/digits/log`.
+    """
+
+    def __init__(self, store: ObjectStore, prefix: str) -> None:
+        self._store, self._prefix = store, prefix
+
+    def read(self, after: int = -1) -> Sequence[tuple[int, Event]]:
+        """Return (version, event) of all versions later than `after`, oldest first.
+
+        A cold start reads sealed segments where there are any; then the next keys are asked for
+        until one is absent, so that a warm reader costs one request.
+
+        Raises:
+            NewerSchemaError: a version was written by a newer version of the platform.
+            DamagedDataError: a version cannot be read.
+        """
+        found: list[tuple[int, Event]] = []
+        version = after + 1
+        while True:
+            if version % SEGMENT == 0 and (segment := self._get(self._segment_key(version))):
+                for offset, document in enumerate(segment["versions"]):
+                    found += self._events(version + offset, document)
+                version += SEGMENT
+                continue
+            stored = self._get(self._key(version))
+            if stored is None:
+                return found
+            found += self._events(version, stored)
+            version += 1
+
+    def append(self, events: Sequence[Event], *, expected_version: int) -> int:
+        """Add `events` durably as one version and return its number.
+
+        A write whose reply was lost is recognised by its nonce and counts as done.
+
+        Raises:
+            StaleWriteError: the log has grown past `expected_version`.
+        """
+        version, nonce = expected_version + 1, uuid.uuid4().hex
+        document = {
+            "schema": SCHEMA,
+            "version": version,
+            "nonce": nonce,
+            "events": [event_to_json(event) for event in events],
+        }
+        data = json.dumps(document, separators=(",", ":")).encode()
+        try:
+            self._store.put_if_absent(self._key(version), data)
+        except PreconditionFailedError as error:
+            stored = self._get(self._key(version))
+            if stored is None or stored["nonce"] != nonce:
+                raise StaleWriteError(
+                    f"Version {version} of the study log exists already.", "read it and try again"
+                ) from error
+        if (version + 1) % SEGMENT == 0:
+            self._seal(version + 1 - SEGMENT)
+        return version
+
+    def _seal(self, first: int) -> None:
+        """Write a segment of complete versions; derived data, so a lost race is fine."""
+        versions = [self._get(self._key(version)) for version in range(first, first + SEGMENT)]
+        data = json.dumps({"schema": SCHEMA, "first": first, "versions": versions}).encode()
+        try:
+            self._store.put_if_absent(self._segment_key(first), data)
+        except PreconditionFailedError:
+            return
+
+    def _key(self, version: int) -> str:
+        return f"{self._prefix}/{version:012d}.json"
+
+    def _segment_key(self, first: int) -> str:
+        return f"{self._prefix}/segments/{first:012d}.json"
+
+    def _get(self, key: str) -> dict[str, Any] | None:
+        try:
+            data = self._store.get(key).data
+        except NotFoundError:
+            return None
+        try:
+            document = json.loads(data)
+            schema = document["schema"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedDataError(
+                f"{key} in {self._store.uri} is not a version of a study log.",
+                "restore it from a backup of the home; see docs/runbook.md",
+            ) from error
+        if schema != SCHEMA:
+            raise NewerSchemaError(
+                f"{key} has schema {schema}, and this version reads {SCHEMA}.",
+                "it was written by a newer version; upgrade this worker",
+            )
+        return dict(document)
+
+    def _events(self, version: int, document: object) -> list[tuple[int, Event]]:
+        if not isinstance(document, dict) or not isinstance(document.get("events"), list):
+            raise DamagedDataError(
+                f"Version {version} of the study log has no events.",
+                "restore it from a backup of the home; see docs/runbook.md",
+            )
+        where = f"Version {version} of the study log"
+        return [(version, event_from_json(event, where)) for event in document["events"]]
+
+
+class StudyRecord:
+    """A study kept up to date from its log; the way in for everything that decides.
+
+    Args:
+        log: the study's log.
+    """
+
+    def __init__(self, log: StudyLog) -> None:
+        self.log = log
+        self.study = Study()
+
+    def refresh(self) -> Study:
+        """Read the log's news and return the study."""
+        self.study = replay(self.log.read(self.study.version), self.study)
+        return self.study
+
+    def commit(self, decide: Callable[[Study], Sequence[Event]]) -> Study:
+        """Append what `decide` wants of the newest study, deciding again after every lost race.
+
+        Args:
+            decide: function from the study to the events to add; none leaves the log as it is.
+
+        Returns:
+            The study after the events.
+
+        Raises:
+            StorageError: the race was lost too often.
+        """
+        for _ in range(_LOST_RACES):
+            study = self.refresh()
+            events = decide(study)
+            if not events:
+                return study
+            try:
+                self.log.append(events, expected_version=study.version)
+            except StaleWriteError:
+                continue
+            return self.refresh()
+        raise StorageError(
+            f"The study log could not be appended to in {_LOST_RACES} tries.",
+            "too many workers write at once; try again",
+        )
