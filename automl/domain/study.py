@@ -176,7 +176,14 @@ class _Fold:
         if event.n != len(self._trials):
             raise self._contradiction(f"opens trial {event.n} after {len(self._trials)} trials")
         self._trials.append(
-            Trial(event.n, event.run, run.generation, run.snapshot, worker=event.worker)
+            Trial(
+                event.n,
+                event.run,
+                run.generation,
+                run.snapshot,
+                worker=event.worker,
+                opened_in=self._version,
+            )
         )
 
     def _change_trial(
@@ -203,7 +210,9 @@ class _Fold:
                 )
         elif event.attempt == trial.attempt:  # only the last claimed attempt counts
             if isinstance(event, TrialReleased):
-                trial = dataclasses.replace(trial, state=TrialState.PROPOSED)
+                trial = dataclasses.replace(
+                    trial, state=TrialState.PROPOSED, releases=trial.releases + 1
+                )
             else:
                 trial = dataclasses.replace(
                     trial,

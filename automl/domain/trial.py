@@ -82,6 +82,8 @@ class Trial:
         measurement: what it measured.
         cause: why it did not complete.
         finished_by: the run in which it ended.
+        opened_in: log version of its ticket; its proposal is computed from the log up to there.
+        releases: how often it was given back with a checkpoint.
     """
 
     number: int
@@ -98,6 +100,13 @@ class Trial:
     measurement: Measurement = Measurement()
     cause: str = ""
     finished_by: str | None = None
+    opened_in: int = -1
+    releases: int = 0
+
+    @property
+    def deaths(self) -> int:
+        """Attempts that neither finished the trial nor gave it back, the present one aside."""
+        return max(0, self.attempt - self.releases - 1)
 
     @property
     def loss(self) -> float | None:

@@ -1,0 +1,78 @@
+"""The step `choose`: the log decides which trial wins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from automl.domain.events import Event, SearchEnd, WinnerChosen
+from automl.domain.study import Study
+from automl.domain.trial import Trial
+from automl.errors import Problem, SearchError
+from automl.steps.context import StepContext
+from automl.steps.trials import end_search
+
+
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """The chosen trial."""
+
+    trial: int
+    score: float
+    error: float | None
+
+    def to_json(self) -> dict[str, object]:
+        """Return the step's result."""
+        return {"trial": self.trial, "score": self.score, "error": self.error}
+
+
+def choose(context: StepContext) -> Winner:
+    """Return the run's winner: the trial with the least loss, the cheaper one of equals.
+
+    Trials of earlier runs take part if they are comparable. A second call returns the same winner.
+
+    Raises:
+        SearchError: no trial has a score and weights; the problems are their causes.
+    """
+    context.opened_run()
+    end_search(context, SearchEnd.DEADLINE)
+
+    def decide(study: Study) -> Sequence[Event]:
+        run = study.run(context.run)
+        if run is None or run.winner is not None:
+            return ()
+        best = best_trial(run_trials := study.comparable(run))
+        if best is None or best.loss is None:
+            raise SearchError(
+                f"No trial of study {context.spec.name} has completed.",
+                "see the causes below; a longer search.time_limit helps where trials timed out",
+                [Problem(f"trial {t.number}", _fate(t)) for t in run_trials],
+            )
+        return (
+            WinnerChosen(at=context.clock.now(), run=run.name, trial=best.number, loss=best.loss),
+        )
+
+    study = context.record.commit(decide)
+    run = study.run(context.run)
+    assert run is not None
+    assert run.winner is not None
+    measurement = study.trials[run.winner].measurement
+    assert measurement.score is not None
+    return Winner(run.winner, measurement.score, measurement.error)
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial | None:
+    """Return the trial that would win among `trials`, or None if none can."""
+    able = [trial for trial in trials if trial.can_win]
+
+    def rank(trial: Trial) -> tuple[float, int, int]:
+        assert trial.loss is not None
+        return trial.loss, trial.measurement.flops or 0, trial.number
+
+    return min(able, key=rank, default=None)
+
+
+def _fate(trial: Trial) -> str:
+    if trial.outcome is None:
+        return f"unfinished ({trial.state})"
+    return f"{trial.outcome}: {trial.cause}" if trial.cause else str(trial.outcome)

@@ -1,0 +1,100 @@
+"""What every step works with: the specification, the home, the study's log and its leases."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from automl.domain.specification import StudySpec
+from automl.domain.study import Run
+from automl.errors import SearchError, StudyBusyError
+from automl.steps.settings import Settings
+from automl.storage.leases import Leases
+from automl.storage.objects import ObjectStore
+from automl.storage.open import open_store
+from automl.storage.study_log import ObjectStudyLog, StudyRecord
+
+RUN_LEASE = "run"
+
+
+class StoreClock:
+    """The store's clock, asked once and then followed by this machine's monotonic clock.
+
+    Workers on machines whose clocks differ so agree on deadlines.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._anchor = store.now()
+        self._anchor_s = time.monotonic()
+
+    def now(self) -> datetime:
+        """Return the present time in UTC."""
+        return self._anchor + timedelta(seconds=time.monotonic() - self._anchor_s)
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """What a step of one run works with.
+
+    Attributes:
+        settings: settings of this process.
+        spec: the study's specification.
+        run: id of the run.
+        origin: who started the run.
+        store: the home.
+        record: the study, kept up to date from its log.
+        leases: the leases of the study's trials and of its open run.
+        clock: the store's clock.
+    """
+
+    settings: Settings
+    spec: StudySpec
+    run: str
+    origin: str
+    store: ObjectStore
+    record: StudyRecord
+    leases: Leases
+    clock: StoreClock
+
+    @classmethod
+    def open(cls, settings: Settings, spec: StudySpec, run: str, origin: str) -> StepContext:
+        """Connect to the home; nothing is written."""
+        store = open_store(settings.home)
+        prefix = f"studies/{spec.name}"
+        return cls(
+            settings,
+            spec,
+            run,
+            origin,
+            store,
+            StudyRecord(ObjectStudyLog(store, f"{prefix}/log")),
+            Leases(store, f"{prefix}/leases"),
+            StoreClock(store),
+        )
+
+    def key(self, *parts: str | int) -> str:
+        """Return a key below the study's folder."""
+        return "/".join(["studies", self.spec.name, *(str(part) for part in parts)])
+
+    def opened_run(self) -> Run:
+        """Return this run as the log tells it.
+
+        Raises:
+            SearchError: it was never opened.
+            StudyBusyError: another run has taken its place.
+        """
+        study = self.record.refresh()
+        run = study.run(self.run)
+        if run is None:
+            raise SearchError(
+                f"Run {self.run} of study {self.spec.name} was never opened.",
+                "run the steps in order: prepare, open_run, run_worker",
+            )
+        current = study.open_run
+        if current is not None and current.name != self.run:
+            raise StudyBusyError(
+                f"Run {current.name} of study {self.spec.name} has taken the place of {self.run}.",
+                "start a new run when it is over",
+            )
+        return run

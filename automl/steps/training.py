@@ -1,0 +1,282 @@
+"""Training one claimed trial: inherited weights or a checkpoint in, measurement and weights out."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from automl.data.snapshot import Part, Snapshot, SnapshotManifest
+from automl.domain.study import Run
+from automl.domain.trial import Measurement, Outcome, Trial
+from automl.errors import DamagedDataError, LeaseLostError, TrainingError
+from automl.morphism.architecture import Architecture
+from automl.morphism.moves import Move, apply_move
+from automl.steps.context import StepContext
+from automl.training.checkpoint import Checkpoint
+from automl.training.device import choose_device
+from automl.training.inference import measure_latency_ms, predict_probabilities
+from automl.training.trainer import (
+    EpochResult,
+    Examples,
+    FitHooks,
+    FitProblem,
+    FitResult,
+    InitialWeights,
+    Normalization,
+    Rung,
+    StopReason,
+    fit,
+)
+
+Weights = dict[str, np.ndarray]
+
+RUNG = Rung(epochs=30, batch_size=64, patience=8)
+_CHECKPOINTS_KEPT = 2
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialTraining:
+    """How the worker steers a training.
+
+    Attributes:
+        worker: the worker's name.
+        should_stop: asked at every step.
+    """
+
+    worker: str
+    should_stop: Callable[[], StopReason | None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """What a training came to; no outcome means that the trial is to be given back."""
+
+    outcome: Outcome | None
+    measurement: Measurement
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialTrainer:
+    """Trains the trials of one run on its snapshot.
+
+    Attributes:
+        context: the step's context.
+        run: the run.
+        manifest: the snapshot's manifest.
+        train: the training rows.
+        selection: the rows that score trials.
+        threads: CPU threads of one trial.
+    """
+
+    context: StepContext
+    run: Run
+    manifest: SnapshotManifest
+    train_rows: Examples
+    selection: Examples
+    calibration: Examples
+    threads: int
+
+    @classmethod
+    def load(cls, context: StepContext, run: Run) -> TrialTrainer:
+        """Read the run's snapshot into memory."""
+        snapshot = Snapshot.open(context.store, context.spec.name, run.snapshot)
+        return cls(
+            context,
+            run,
+            snapshot.manifest,
+            Examples(*snapshot.tensors(Part.TRAIN)),
+            Examples(*snapshot.tensors(Part.SELECTION)),
+            Examples(*snapshot.tensors(Part.CALIBRATION)),
+            threads_per_worker(context.spec.search.workers),
+        )
+
+    @property
+    def normalization(self) -> Normalization:
+        """Mean and standard deviation of the training rows."""
+        return Normalization(tuple(self.manifest.mean), tuple(self.manifest.std))
+
+    def train(self, trial: Trial, training: TrialTraining, lost: threading.Event) -> TrialResult:
+        """Train the trial's candidate until it is done or the worker stops it.
+
+        Args:
+            trial: the claimed trial.
+            training: how the worker steers.
+            lost: set when the trial's lease is lost; the training then stops at once.
+
+        Raises:
+            LeaseLostError: the lease was lost meanwhile.
+            DivergedError, OutOfMemoryError: as the trainer raises them.
+        """
+        assert trial.candidate is not None
+        architecture = Architecture.from_genotype(trial.candidate.genotype)
+        checkpoint = self.last_checkpoint(trial)
+        resumed_at = 0 if checkpoint is None else checkpoint.epoch
+        if checkpoint is not None:
+            log.info("trial %d resumes at epoch %d", trial.number, resumed_at)
+        storage = _TrialStorage(self.context, trial, checkpoint)
+
+        def should_stop() -> StopReason | None:
+            return StopReason.SIGNAL if lost.is_set() else training.should_stop()
+
+        result = fit(
+            FitProblem(
+                architecture=architecture,
+                hyperparameters=trial.candidate.hyperparameters,
+                normalization=self.normalization,
+                train=self.train_rows,
+                selection=self.selection,
+                rung=RUNG,
+                seed=(self.context.spec.search.seed, trial.number),
+                device=choose_device(),
+                threads=self.threads,
+            ),
+            checkpoint if checkpoint is not None else self._start(trial, architecture),
+            FitHooks(should_stop=should_stop, on_epoch=storage.add_epoch, save=storage.save),
+        )
+        if lost.is_set():
+            raise LeaseLostError(
+                f"The lease of trial {trial.number} was lost while it was trained.",
+                "another worker has taken the trial over; nothing needs doing",
+            )
+        if result.stopped in {StopReason.SLICE, StopReason.SIGNAL}:
+            return TrialResult(None, Measurement(), str(result.stopped.value))
+        measurement = self._measure(architecture, result, storage)
+        measurement = measurement.model_copy(update={"resumed_at": resumed_at})
+        if result.stopped is StopReason.DEADLINE:
+            cause = f"the search's deadline came after {result.epochs} epochs"
+            return TrialResult(Outcome.TIMED_OUT, measurement, cause)
+        return TrialResult(Outcome.COMPLETED, measurement, "")
+
+    def _measure(
+        self, architecture: Architecture, result: FitResult, storage: _TrialStorage
+    ) -> Measurement:
+        """Store the best weights and what they predict, and return what was measured."""
+        latency_ms = key = None
+        if result.best_weights is not None:
+            key = storage.put("weights.safetensors", save_tensors(result.best_weights))
+            held_out = {"selection": self.selection, "calibration": self.calibration}
+            arrays: dict[str, np.ndarray] = {}
+            for name, rows in held_out.items():
+                arrays[f"{name}_labels"] = rows.labels
+                arrays[f"{name}_probabilities"] = predict_probabilities(
+                    architecture, result.best_weights, self.normalization, rows.images, self.threads
+                )
+            buffer = io.BytesIO()
+            np.savez(buffer, allow_pickle=False, **arrays)
+            storage.put("validation.npz", buffer.getvalue())
+            latency_ms = measure_latency_ms(architecture, result.best_weights, self.normalization)
+        return Measurement(
+            score=result.score,
+            error=result.error,
+            loss=None if result.score is None else -result.score,  # accuracy: higher is better
+            epochs=result.epochs,
+            best_epoch=result.best_epoch,
+            seconds=round(result.seconds, 3),
+            parameters=architecture.parameters,
+            flops=architecture.flops,
+            latency_ms=latency_ms,
+            weights=key,
+        )
+
+    def _start(self, trial: Trial, architecture: Architecture) -> InitialWeights | None:
+        """Return the weights inherited from the parent, or None for fresh ones."""
+        candidate = trial.candidate
+        assert candidate is not None
+        if candidate.parent is None:
+            return None
+        parent = self.context.record.study.trials[candidate.parent]
+        assert parent.candidate is not None
+        weights = load_weights(self.context, parent)
+        place = Architecture.from_genotype(parent.candidate.genotype)
+        for document in candidate.moves:
+            place, transfer = apply_move(place, Move.from_json(document))
+            weights = transfer(weights)
+        if place.genotype() != architecture.genotype():
+            raise TrainingError(
+                f"The moves of trial {trial.number} do not lead from trial {parent.number} to its "
+                "architecture.",
+                "the log was written by an incompatible version; start a new study",
+            )
+        return InitialWeights(weights)
+
+    def last_checkpoint(self, trial: Trial) -> Checkpoint | None:
+        """Return the newest checkpoint that can be read, or None."""
+        prefix = self.context.key("trials", trial.number) + "/"
+        keys = [
+            entry.key
+            for entry in self.context.store.list(prefix)
+            if PurePosixPath(entry.key).name.startswith("checkpoint-")
+        ]
+
+        def age(key: str) -> tuple[int, int]:
+            path = PurePosixPath(key)
+            return int(path.parent.name), int(path.stem.removeprefix("checkpoint-"))
+
+        for key in sorted(keys, key=age, reverse=True):
+            try:
+                return Checkpoint.from_bytes(self.context.store.get(key).data)
+            except DamagedDataError as error:
+                log.warning("%s is damaged, trying the one before: %s", key, error)
+        return None
+
+
+class _TrialStorage:
+    """The files of one attempt: two checkpoints, the curve, and what is measured at the end."""
+
+    def __init__(self, context: StepContext, trial: Trial, start: Checkpoint | None) -> None:
+        self._context, self._attempt = context, trial.attempt
+        self._folder = context.key("trials", trial.number, trial.attempt)
+        self._curve: list[EpochResult] = [] if start is None else list(start.curve)
+        self._checkpoints: list[str] = []
+
+    def put(self, name: str, data: bytes) -> str:
+        key = f"{self._folder}/{name}"
+        self._context.store.put(key, data)
+        return key
+
+    def add_epoch(self, epoch: EpochResult) -> None:
+        self._curve.append(epoch)
+        log.info(
+            "epoch %d: loss %.4f, selection accuracy %s",
+            epoch.epoch, epoch.train_loss, epoch.selection_accuracy,
+        )  # fmt: skip
+        lines = [json.dumps(entry.to_json()) for entry in self._curve]
+        self.put("curve.jsonl", ("\n".join(lines) + "\n").encode())
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        key = self.put(f"checkpoint-{checkpoint.epoch}.safetensors", checkpoint.to_bytes())
+        if key in self._checkpoints:
+            return
+        self._checkpoints.append(key)
+        while len(self._checkpoints) > _CHECKPOINTS_KEPT:
+            self._context.store.delete(self._checkpoints.pop(0))
+
+
+def load_weights(context: StepContext, trial: Trial) -> Weights:
+    """Return the best weights of a finished trial.
+
+    Raises:
+        TrainingError: it has none.
+    """
+    key = trial.measurement.weights
+    if key is None:
+        raise TrainingError(f"Trial {trial.number} has no weights.", "choose a completed trial")
+    return dict(load_tensors(context.store.get(key).data))
+
+
+def threads_per_worker(workers: int) -> int:
+    """Return how many CPU threads each of `workers` processes on this machine should use."""
+    return max(1, len(os.sched_getaffinity(0)) // workers)
