@@ -1,0 +1,1 @@
+"""Search spaces and searchers: what to evaluate next, given what has been."""
