@@ -1,0 +1,259 @@
+"""The command `automl`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from automl.errors import AutoMLError
+from automl.steps.settings import Settings
+
+app = typer.Typer(
+    help="Search for a better network every night and publish it as one ONNX file.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Home = Annotated[
+    str | None, typer.Option("--home", help="Folder or s3://bucket/prefix; default AUTOML_HOME.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
+    app()
+
+
+def _emit(
+    as_json: bool,  # noqa: FBT001 - the parsed --json flag
+    make: Callable[[], dict[str, Any]],
+    show: Callable[[dict[str, Any]], None],
+) -> None:
+    """Print what `make` returns, or its error, and exit with the error's code."""
+    try:
+        document = make()
+    except AutoMLError as error:
+        _fail(as_json, error)
+    if as_json:
+        typer.echo(json.dumps(document))
+    else:
+        show(document)
+
+
+def _fail(as_json: bool, error: AutoMLError) -> None:  # noqa: FBT001
+    if as_json:
+        problems = [{"path": p.path, "message": p.message} for p in error.problems]
+        body = {
+            "type": type(error).__name__,
+            "message": error.message,
+            "hint": error.hint,
+            "problems": problems,
+        }
+        typer.echo(json.dumps({"schema": 1, "error": body}))
+    else:
+        typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(error.exit_code)
+
+
+@app.command()
+def sample(name: str, directory: Path, home: Home = None, as_json: AsJson = False) -> None:
+    """Write the sample dataset NAME (digits) and its study.yaml to DIRECTORY."""
+
+    def make() -> dict[str, Any]:
+        from automl.data.samples import write_sample
+
+        write_sample(name, directory)
+        return {"schema": 1, "sample": name, "study": str(directory / "study.yaml")}
+
+    _emit(as_json, make, lambda d: typer.echo(f"wrote {d['study']}; next: automl run {d['study']}"))
+
+
+@app.command()
+def run(study: Path, home: Home = None, as_json: AsJson = False) -> None:
+    """Prepare, search, fit, export, evaluate and promote, in this process and its workers."""
+
+    def make() -> dict[str, Any]:
+        from automl.progress import progress_for
+        from automl.steps.local_run import run_study
+        from automl.steps.study_file import load_study_file
+
+        spec = load_study_file(study)
+        with progress_for(Console(stderr=True)) as progress:
+            return run_study(Settings.from_environment(home=home), spec, progress)
+
+    def show(document: dict[str, Any]) -> None:
+        accuracy = document["metrics"]["accuracy"]
+        typer.echo(
+            f"version {document['version']} of {document['study']}: accuracy "
+            f"{accuracy['value']:.4f} [{accuracy['low']:.4f}, {accuracy['high']:.4f}], "
+            f"{'promoted' if document['promoted'] else 'not promoted'}"
+        )
+        typer.echo(f"model {document['onnx']}")
+
+    _emit(as_json, make, show)
+
+
+def _store(home: str | None) -> Any:
+    from automl.storage.open import open_store
+
+    return open_store(Settings.from_environment(home=home).home)
+
+
+def _table(rows: list[dict[str, Any]], columns: list[str]) -> None:
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    Console().print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+@app.command()
+def studies(home: Home = None, as_json: AsJson = False) -> None:
+    """List the studies of the home."""
+    from automl.steps.queries import studies_document
+
+    columns = ["study", "state", "runs", "trials", "best_score", "champion", "opened_at"]
+    _emit(as_json, lambda: studies_document(_store(home)), lambda d: _table(d["studies"], columns))
+
+
+@app.command()
+def leaderboard(study: str, home: Home = None, as_json: AsJson = False) -> None:
+    """Rank the trials of STUDY."""
+    from automl.steps.queries import leaderboard_document
+
+    columns = [
+        "rank", "trial", "outcome", "score", "error", "parameters", "latency_ms", "seconds",
+        "parent", "cause",
+    ]  # fmt: skip
+    _emit(
+        as_json,
+        lambda: leaderboard_document(_store(home), study),
+        lambda d: _table(d["trials"], columns),
+    )
+
+
+@app.command()
+def show(study: str, trial: int, home: Home = None, as_json: AsJson = False) -> None:
+    """Show one TRIAL of STUDY with its lineage and learning curve."""
+    from automl.steps.queries import show_document
+
+    def pretty(document: dict[str, Any]) -> None:
+        for key, value in document.items():
+            if key not in {"curve", "genotype", "schema"}:
+                typer.echo(f"{key}: {_cell(value)}")
+        if document["curve"]:
+            _table(document["curve"], list(document["curve"][0]))
+
+    _emit(as_json, lambda: show_document(_store(home), study, trial), pretty)
+
+
+@app.command()
+def models(study: str, home: Home = None, as_json: AsJson = False) -> None:
+    """List the published versions of STUDY."""
+    from automl.steps.queries import models_document
+
+    def pretty(document: dict[str, Any]) -> None:
+        rows = [
+            row | {"accuracy": row["metrics"].get("accuracy", {}).get("value")}
+            for row in document["versions"]
+        ]
+        _table(rows, ["version", "published_at", "promoted", "accuracy", "onnx"])
+        typer.echo(f"champion: {document['champion']}")
+
+    _emit(as_json, lambda: models_document(_store(home), study), pretty)
+
+
+@app.command()
+def predict(
+    model: str, inputs: list[str], home: Home = None, as_json: AsJson = False
+) -> None:
+    """Classify image files with MODEL: a study (its champion), STUDY@VERSION or an ONNX file."""
+
+    def make() -> dict[str, Any]:
+        from automl.steps.predict import predict_files
+
+        return predict_files(Settings.from_environment(home=home), model, inputs)
+
+    def show_rows(document: dict[str, Any]) -> None:
+        for row in document["rows"]:
+            if "error" in row:
+                typer.echo(f"{row['input']}: error: {row['error']}")
+            else:
+                probability = row["probabilities"][row["label"]]
+                typer.echo(f"{row['input']}: {row['label']} ({probability:.4f})")
+
+    _emit(as_json, make, show_rows)
+
+
+@app.command()
+def verify(study: str, home: Home = None, as_json: AsJson = False) -> None:
+    """Check the files of STUDY's champion, or of STUDY@VERSION, and their predictions."""
+
+    def make() -> dict[str, Any]:
+        from automl.steps.predict import verify_version
+
+        return verify_version(Settings.from_environment(home=home), study)
+
+    def pretty(document: dict[str, Any]) -> None:
+        for file in document["files"]:
+            typer.echo(f"{'ok' if file['ok'] else 'BAD':4}{file['path']}")
+        typer.echo(f"parity: {document['parity']}")
+
+    try:
+        document = make()
+    except AutoMLError as error:
+        _fail(as_json, error)
+    if as_json:
+        typer.echo(json.dumps(document))
+    else:
+        pretty(document)
+    if not document["ok"]:
+        bad = [file["path"] for file in document["files"] if not file["ok"]]
+        typer.echo(f"error: {study} does not verify: {', '.join(bad) or 'parity'}", err=True)
+        raise typer.Exit(3)
+
+
+@app.command()
+def doctor(home: Home = None, as_json: AsJson = False) -> None:
+    """Check settings, store and devices, each with a remedy."""
+
+    def make() -> dict[str, Any]:
+        from automl.steps.doctor import examine
+
+        return examine(home)
+
+    def pretty(document: dict[str, Any]) -> None:
+        for row in document["checks"]:
+            remedy = f" Remedy: {row['remedy']}" if row["remedy"] else ""
+            typer.echo(f"{'ok' if row['ok'] else 'BAD':4}{row['check']}: {row['found']}{remedy}")
+
+    try:
+        document = make()
+    except AutoMLError as error:
+        _fail(as_json, error)
+    if as_json:
+        typer.echo(json.dumps(document))
+    else:
+        pretty(document)
+    if not document["ok"]:
+        raise typer.Exit(document["exit_code"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""All steps of one run on this machine; the search's workers are child processes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from automl.domain.events import RunState
+from automl.domain.specification import StudySpec
+from automl.errors import AutoMLError, SearchError
+from automl.steps import choose, final_fit, prepare, publish
+from automl.steps.context import StepContext
+from automl.steps.process import StepResult, run_step
+from automl.steps.settings import Settings
+from automl.steps.signals import StopSignal
+from automl.steps.worker import give_back
+
+_RESTARTS = 5  # how often a worker process may die before the run goes on without it
+_GRACE_S = 60.0
+
+
+class Progress(Protocol):
+    """Shows how a run gets on."""
+
+    def step(self, name: str) -> None:
+        """A step begins."""
+
+    def items(self, done: int, total: int, what: str) -> None:
+        """Of `total` items, `done` are through."""
+
+    def line(self, text: str) -> None:
+        """A worker says something."""
+
+    def search(self, context: StepContext) -> None:
+        """The search goes on; show what the log holds."""
+
+
+def new_run_name() -> str:
+    """Return a run id that no other run has."""
+    return f"local-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+def run_study(settings: Settings, spec: StudySpec, progress: Progress) -> dict[str, Any]:
+    """Run the whole pipeline for `spec` and return the document of `automl run --json`.
+
+    Raises:
+        AutoMLError: as the failing step raises it; the run is then closed as failed.
+    """
+    context = StepContext.open(settings, spec, new_run_name(), "cli")
+    stop = StopSignal()
+    progress.step("check")
+    prepare.check(context)
+    progress.step("prepare")
+    manifest = prepare.prepare(context, progress.items)
+    workers = prepare.open_run(context, manifest.id)
+    try:
+        progress.step("search")
+        search(context, workers, progress)
+        progress.step("choose")
+        winner = choose.choose(context)
+        progress.step("final_fit")
+        with _renewed(context):
+            final_fit.final_fit(context, stop)
+            progress.step("export")
+            publish.export(context)
+            progress.step("evaluate")
+            publish.evaluate(context)
+            progress.step("promote")
+            promotion = publish.promote(context)
+    except AutoMLError as error:
+        prepare.close_run(context, RunState.FAILED, error.message)
+        raise
+    except BaseException:
+        prepare.close_run(context, RunState.FAILED, "interrupted")
+        raise
+    return {
+        "schema": 1,
+        "study": spec.name,
+        "run": context.run,
+        "state": RunState.SUCCEEDED.value,
+        "winner": winner.to_json(),
+        **promotion,
+    }
+
+
+class _renewed:  # noqa: N801 - reads as a statement
+    """Keeps the run's lease alive while this process does the work itself."""
+
+    def __init__(self, context: StepContext) -> None:
+        from automl.steps.context import RUN_LEASE
+
+        lease = context.leases.acquire(RUN_LEASE, context.run)
+        if lease is None:
+            raise SearchError(f"Run {context.run} has lost its study.", "another run took over")
+        self._alive = lease.keep_alive()
+
+    def __enter__(self) -> None:
+        self._alive.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._alive.__exit__(None, None, None)
+
+
+def search(context: StepContext, workers: list[int], progress: Progress) -> None:
+    """Run the workers until the search ends; a worker whose process dies is started again."""
+    over = threading.Event()
+    with ThreadPoolExecutor(len(workers)) as pool:
+        try:
+            futures = [pool.submit(_worker, context, index, progress, over) for index in workers]
+            while not all(future.done() for future in futures):
+                progress.search(context)
+                over.wait(1.0)
+        except BaseException:
+            over.set()
+            raise
+    errors = [future.exception() for future in futures]
+    failed = [error for error in errors if error is not None]
+    if len(failed) == len(workers):
+        raise failed[0]
+    for error in failed:
+        progress.line(f"a worker gave up: {error}")
+
+
+def _worker(
+    context: StepContext, index: int, progress: Progress, over: threading.Event
+) -> StepResult:
+    # a context of its own: the log's reader is not shared between threads
+    own = StepContext.open(context.settings, context.spec, context.run, context.origin)
+    payload = {
+        "spec": own.spec.model_dump(mode="json", by_alias=True),
+        "run": own.run,
+        "worker": index,
+        "origin": own.origin,
+    }
+    environment = {**os.environ, "AUTOML_HOME": own.settings.home}
+    for _ in range(_RESTARTS):
+        left_s = (own.opened_run().deadline - own.clock.now()) / timedelta(seconds=1)
+        result = run_step(
+            "run_worker",
+            payload,
+            env=environment,
+            timeout_s=max(left_s, 0) + _GRACE_S,
+            on_line=lambda line: progress.line(f"worker {index}: {line}"),
+            stop=over.is_set,
+        )
+        if result.signal is None:
+            return result
+        freed = give_back(own, index)
+        progress.line(f"worker {index} was killed by signal {result.signal}; trials {freed} go on")
+    raise SearchError(f"Worker {index} died {_RESTARTS} times.", "see the log lines above")

@@ -1,0 +1,176 @@
+"""What the read-only commands show: studies, leaderboard, one trial, versions."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from automl.domain.study import Run, Study
+from automl.domain.trial import Trial
+from automl.errors import ConfigError, NotFoundError
+from automl.export.registry import Registry
+from automl.storage.objects import ObjectStore
+from automl.storage.study_log import ObjectStudyLog, StudyRecord
+
+
+def load_study(store: ObjectStore, name: str) -> Study:
+    """Return the study called `name`.
+
+    Raises:
+        ConfigError: the home has no such study.
+    """
+    study = StudyRecord(ObjectStudyLog(store, f"studies/{name}/log")).refresh()
+    if not study.runs:
+        known = ", ".join(study_names(store)) or "none"
+        raise ConfigError(f"There is no study {name!r} under {store.uri}.", f"known here: {known}")
+    return study
+
+
+def study_names(store: ObjectStore) -> list[str]:
+    """Return the names of all studies in the home, sorted."""
+    names, last = [], ""
+    while True:  # one entry per study: continue after all keys of the one just seen
+        entry = next(store.list("studies/", start_after=last), None)
+        if entry is None:
+            return names
+        name = entry.key.split("/")[1]
+        names.append(name)
+        last = f"studies/{name}0"  # "0" sorts just after "/"
+
+
+def studies_document(store: ObjectStore) -> dict[str, Any]:
+    """Return a summary of every study."""
+    rows = []
+    for name in study_names(store):
+        study = StudyRecord(ObjectStudyLog(store, f"studies/{name}/log")).refresh()
+        if not study.runs:
+            continue
+        run = study.runs[-1]
+        best = ranked(study, run)[:1]
+        rows.append(
+            {
+                "study": name,
+                "runs": len(study.runs),
+                "trials": len(study.trials),
+                "state": run.state.value,
+                "last_run": run.name,
+                "opened_at": run.opened_at.isoformat(),
+                "best_score": best[0].measurement.score if best else None,
+                "champion": champion_version(store, name),
+            }
+        )
+    return {"schema": 1, "studies": rows}
+
+
+def champion_version(store: ObjectStore, name: str) -> int | None:
+    """Return the champion's version, or None before the first promotion."""
+    champion = Registry(store, name).champion()
+    return None if champion is None else champion.version
+
+
+def ranked(study: Study, run: Run) -> list[Trial]:
+    """Return the comparable trials that have a loss, best first."""
+
+    def rank(trial: Trial) -> tuple[float, int, int]:
+        assert trial.loss is not None
+        return trial.loss, trial.measurement.flops or 0, trial.number
+
+    return sorted((t for t in study.comparable(run) if t.loss is not None), key=rank)
+
+
+def leaderboard_document(store: ObjectStore, name: str) -> dict[str, Any]:
+    """Return the trials of the newest run's generation and snapshot, best first."""
+    study = load_study(store, name)
+    run = study.runs[-1]
+    order = ranked(study, run)
+    others = [trial for trial in study.comparable(run) if trial.loss is None]
+    rows = [_trial_row(trial, rank) for rank, trial in enumerate(order, 1)]
+    rows += [_trial_row(trial, None) for trial in others]
+    return {"schema": 1, "study": name, "run": run.name, "trials": rows}
+
+
+def _trial_row(trial: Trial, rank: int | None) -> dict[str, Any]:
+    measured = trial.measurement
+    return {
+        "trial": trial.number,
+        "rank": rank,
+        "outcome": trial.outcome.value if trial.outcome else None,
+        "score": measured.score,
+        "error": measured.error,
+        "parameters": measured.parameters,
+        "flops": measured.flops,
+        "latency_ms": measured.latency_ms,
+        "seconds": measured.seconds,
+        "strategy": trial.strategy,
+        "parent": trial.candidate.parent if trial.candidate else None,
+        "rung": 0,
+        "cause": trial.cause,
+        "attempts": trial.attempt,
+    }
+
+
+def show_document(store: ObjectStore, name: str, number: int) -> dict[str, Any]:
+    """Return one trial with its lineage and learning curve.
+
+    Raises:
+        ConfigError: there is no such trial.
+    """
+    study = load_study(store, name)
+    if not 0 <= number < len(study.trials):
+        raise ConfigError(
+            f"Study {name} has no trial {number}.", f"trials are 0 to {len(study.trials) - 1}"
+        )
+    trial = study.trials[number]
+    order = [entry.number for entry in ranked(study, study.runs[-1])]
+    document = _trial_row(trial, order.index(number) + 1 if number in order else None)
+    lineage, place = [], trial
+    while place.candidate is not None and place.candidate.parent is not None:
+        place = study.trials[place.candidate.parent]
+        lineage.append(place.number)
+    candidate = trial.candidate
+    document |= {
+        "run": trial.run,
+        "state": trial.state.value,
+        "lineage": lineage,
+        "moves": list(candidate.moves) if candidate else [],
+        "hyperparameters": candidate.hyperparameters if candidate else {},
+        "genotype": json.loads(candidate.genotype) if candidate else None,
+        "resumed_at": trial.measurement.resumed_at,
+        "best_epoch": trial.measurement.best_epoch,
+        "curve": curve(store, name, trial),
+    }
+    return {"schema": 1, "study": name} | document
+
+
+def curve(store: ObjectStore, name: str, trial: Trial) -> list[dict[str, Any]]:
+    """Return the learning curve of the trial's last attempt, empty before its first epoch."""
+    key = f"studies/{name}/trials/{trial.number}/{trial.attempt}/curve.jsonl"
+    try:
+        data = store.get(key).data
+    except NotFoundError:
+        return []
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def models_document(store: ObjectStore, name: str) -> dict[str, Any]:
+    """Return the published versions of a study and which one is the champion."""
+    load_study(store, name)
+    registry = Registry(store, name)
+    champion = registry.champion()
+    promoted = registry.promoted_versions()
+    versions = []
+    for version in registry.versions():
+        manifest = registry.manifest(version)
+        versions.append(
+            {
+                "version": version,
+                "published_at": manifest.made_by.get("at"),
+                "promoted": version in promoted,
+                "metrics": {
+                    metric: interval.model_dump() for metric, interval in manifest.metrics.items()
+                },
+                "onnx": registry.uri(version, "model.onnx"),
+            }
+        )
+    number = None if champion is None else champion.version
+    return {"schema": 1, "study": name, "champion": number, "versions": versions}

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from automl.domain.candidate import Candidate
+from automl.domain.events import (
+    Event,
+    RunOpened,
+    TrialClaimed,
+    TrialFinished,
+    TrialOpened,
+    TrialProposed,
+    TrialReleased,
+    event_from_json,
+    event_to_json,
+)
+from automl.domain.study import replay
+from automl.domain.trial import Measurement, Outcome, TrialState
+from automl.errors import DamagedDataError, NewerSchemaError
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def opened(run: str = "a", key: str = "k") -> RunOpened:
+    return RunOpened(
+        at=AT, run=run, deadline=AT + timedelta(hours=1), snapshot="s", spec_hash="h",
+        generation_key=key, spec={}, origin="test",
+    )  # fmt: skip
+
+
+def ticket(n: int = 0) -> TrialOpened:
+    return TrialOpened(at=AT, n=n, run="a", worker="w")
+
+
+def claimed(attempt: int, n: int = 0) -> TrialClaimed:
+    return TrialClaimed(at=AT, n=n, attempt=attempt, run="a", worker=f"w{attempt}")
+
+
+def finished(attempt: int, score: float, n: int = 0) -> TrialFinished:
+    return TrialFinished(
+        at=AT, n=n, attempt=attempt, run="a", outcome=Outcome.COMPLETED,
+        measurement=Measurement(score=score, loss=-score, weights="k"),
+    )  # fmt: skip
+
+
+def proposed(n: int = 0) -> TrialProposed:
+    candidate = Candidate(genotype="{}", hyperparameters={"learning_rate": 0.1})
+    return TrialProposed(at=AT, n=n, candidate=candidate, based_on=1, strategy="random")
+
+
+def log(*events: Event) -> list[tuple[int, Event]]:
+    return list(enumerate(events))
+
+
+def test_a_trial_goes_from_ticket_to_outcome() -> None:
+    events = log(opened(), ticket(), proposed(), claimed(1), finished(1, 0.9))
+
+    states = [replay(events[:length]).trials for length in (2, 3, 4, 5)]
+
+    assert [trials[0].state for trials in states] == [
+        TrialState.OPENED, TrialState.PROPOSED, TrialState.CLAIMED, TrialState.FINISHED,
+    ]  # fmt: skip
+    assert states[-1][0].can_win
+
+
+def test_the_result_of_a_stale_attempt_changes_nothing() -> None:
+    events = log(opened(), ticket(), proposed(), claimed(1), claimed(2))
+
+    study = replay([*events, (5, finished(1, 0.9))])
+
+    assert study.trials == replay(events).trials
+
+
+def test_the_first_outcome_stands() -> None:
+    events = log(opened(), ticket(), proposed(), claimed(1), finished(1, 0.9), finished(1, 0.1))
+
+    assert replay(events).trials[0].measurement.score == 0.9
+
+
+def test_attempts_given_back_are_not_deaths() -> None:
+    given_back = TrialReleased(at=AT, n=0, attempt=1, reason="slice")
+    events = log(opened(), ticket(), proposed(), claimed(1), given_back, claimed(2), claimed(3))
+
+    assert replay(events).trials[0].deaths == 1
+
+
+def test_replay_continues_from_any_prefix() -> None:
+    events = log(opened(), ticket(), proposed(), claimed(1), finished(1, 0.9), opened("b", "k2"))
+
+    for length in range(len(events) + 1):
+        assert replay(events[length:], replay(events[:length])) == replay(events)
+
+
+def test_a_new_key_starts_a_generation() -> None:
+    study = replay(log(opened(), opened("b", "k2")))
+
+    assert [run.generation for run in study.runs] == [0, 1]
+
+
+def test_a_gap_in_the_trial_numbers_is_damage() -> None:
+    with pytest.raises(DamagedDataError, match="Version 1 of the study log opens trial 3"):
+        replay(log(opened(), ticket(3)))
+
+
+def test_events_survive_their_stored_form() -> None:
+    for event in (opened(), ticket(), proposed(), claimed(1), finished(1, 0.9)):
+        assert event_from_json(event_to_json(event), "here") == event
+
+
+def test_an_unknown_event_was_written_by_a_newer_version() -> None:
+    with pytest.raises(NewerSchemaError, match="upgrade this worker"):
+        event_from_json({"type": "trial_teleported", "at": AT}, "Version 3")
