@@ -1,0 +1,132 @@
+"""The space of architectures that network morphisms reach from the seeds, with training genes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from automl.domain.candidate import Candidate
+from automl.domain.trial import Trial
+from automl.errors import SearchError
+from automl.morphism.architecture import Architecture
+from automl.morphism.moves import Limits, Move, MoveKind, apply_move, legal_moves
+from automl.morphism.seeds import seed_architectures
+
+MAX_MOVES = 2
+SYMMETRY_NOISE = 1e-2  # of the range of a layer's weights; see Move.noise
+_DIGITS = 4  # significant digits of a gene
+
+
+@dataclass(frozen=True, slots=True)
+class Gene:
+    """A training setting that is searched along with the architecture.
+
+    Attributes:
+        default: the seeds' value.
+        low: its smallest value.
+        high: its largest value.
+        step: standard deviation of a perturbation: of the logarithm if `relative`, else of the
+            value itself.
+        relative: whether the gene is a positive scale.
+    """
+
+    default: float
+    low: float
+    high: float
+    step: float
+    relative: bool
+
+    def perturb(self, value: float, rng: np.random.Generator) -> float:
+        """Return a value nearby, within the bounds, with few digits."""
+        shift = self.step * rng.standard_normal()
+        moved = value * np.exp(shift) if self.relative else value + shift
+        return float(f"{np.clip(moved, self.low, self.high):.{_DIGITS}g}")
+
+
+GENES: Mapping[str, Gene] = {
+    # Peak of the one-cycle schedule: SGD with Nesterov momentum at a batch size of 64.
+    "learning_rate": Gene(default=0.1, low=0.01, high=0.4, step=0.25, relative=True),
+    "weight_decay": Gene(default=5e-4, low=1e-5, high=5e-3, step=0.3, relative=True),
+    # Strength from none to full.
+    "augmentation": Gene(default=0.5, low=0.0, high=1.0, step=0.1, relative=False),
+}
+
+
+class NetworkMorphismSpace:
+    """Seeds sized to the image, and their morphs within limits.
+
+    Args:
+        image_size: height and width of the images in pixels.
+        classes: number of classes.
+        limits: what no candidate may exceed.
+        noise: breaks the symmetry of copied filters; it does not change a child's function.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        classes: int,
+        limits: Limits | None = None,
+        noise: float = SYMMETRY_NOISE,
+    ) -> None:
+        self._limits = limits or Limits()
+        self._noise = noise
+        genes = {name: gene.default for name, gene in GENES.items()}
+        self._seeds = tuple(
+            Candidate(genotype=seed.genotype(), hyperparameters=genes)
+            for seed in seed_architectures(image_size, classes)
+        )
+
+    def seeds(self) -> Sequence[Candidate]:
+        """Return the seed architectures with default genes, cheapest first."""
+        return self._seeds
+
+    def vary(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
+        """Return the candidate's architecture with perturbed genes and fresh weights."""
+        genes = _perturbed(candidate.hyperparameters, rng)
+        return Candidate(genotype=candidate.genotype, hyperparameters=genes)
+
+    def mutate(self, parent: Trial, rng: np.random.Generator) -> Candidate:
+        """Return a child one or two moves away, with perturbed genes.
+
+        A parent at the limits, with no legal move left, gets a child that differs in its genes.
+        A parent without weights gets a child that starts from fresh ones.
+
+        Raises:
+            SearchError: the parent has no candidate.
+        """
+        if parent.candidate is None:
+            raise SearchError(f"Trial {parent.number} has no candidate to start from.")
+        architecture = Architecture.from_genotype(parent.candidate.genotype)
+        moves: list[Move] = []
+        for _ in range(int(rng.integers(1, MAX_MOVES + 1))):
+            move = self._draw(architecture, rng)
+            if move is None:
+                break
+            architecture, _ = apply_move(architecture, move)
+            moves.append(move)
+        has_weights = parent.measurement.weights is not None
+        return Candidate(
+            genotype=architecture.genotype(),
+            hyperparameters=_perturbed(parent.candidate.hyperparameters, rng),
+            parent=parent.number if has_weights else None,
+            moves=tuple(move.to_json() for move in moves) if has_weights else (),
+        )
+
+    def _draw(self, architecture: Architecture, rng: np.random.Generator) -> Move | None:
+        """Return a random legal move, each kind being as likely; None if there is none."""
+        moves = legal_moves(architecture, self._limits)
+        if not moves:
+            return None
+        kinds = sorted({move.kind for move in moves})
+        kind = kinds[int(rng.integers(len(kinds)))]
+        choices = [move for move in moves if move.kind is kind]
+        move = choices[int(rng.integers(len(choices)))]
+        noise = self._noise if kind is MoveKind.WIDEN else 0.0
+        return replace(move, seed=int(rng.integers(2**32)), noise=noise)
+
+
+def _perturbed(genes: Mapping[str, float], rng: np.random.Generator) -> dict[str, float]:
+    return {name: gene.perturb(genes[name], rng) for name, gene in GENES.items()}
