@@ -1,0 +1,1 @@
+"""From weights to a published version: ONNX file, parity, metrics, report and registry."""
