@@ -47,12 +47,6 @@ class ChannelMap:
     source: Indices
     is_new: npt.NDArray[np.bool_]
 
-    def same_as(self, other: ChannelMap) -> bool:
-        """Return whether both insert the same channels at the same places."""
-        return np.array_equal(self.source, other.source) and np.array_equal(
-            self.is_new, other.is_new
-        )
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inherit:

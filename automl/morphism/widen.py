@@ -107,10 +107,13 @@ class _Spread:
     joins: set[int] = field(default_factory=set)
 
     def require(self, index: int, channels: ChannelMap) -> None:
-        """Demand that a node's output gets these channels."""
+        """Demand that a node's output gets new channels at these places.
+
+        What they copy may differ between the terms of a sum: nothing reads them.
+        """
         known = self.maps.get(index)
         if known is not None:
-            if not known.same_as(channels):
+            if not np.array_equal(known.is_new, channels.is_new):
                 raise _RefusedError
             return
         self.maps[index] = channels
@@ -171,15 +174,14 @@ class _Spread:
         self.require(reader, ChannelMap(np.concatenate(sources), np.concatenate(new)))
 
     def _split(self, node: Node, channels: ChannelMap) -> None:
-        """Hand a concatenation's channels back to its inputs, where they come from."""
+        """Hand a concatenation's channels back to its inputs; copies stay within one input."""
         bounds = np.cumsum([self.shapes[source][0] for source in node.inputs])
-        owner = np.searchsorted(bounds, channels.source, side="right")
-        if np.any(np.diff(owner) < 0):
-            raise _RefusedError  # a copy lies among the channels of another input
+        last_kept = np.cumsum(~channels.is_new) - 1  # a new channel joins the one it stands behind
+        owner = np.searchsorted(bounds, last_kept, side="right")
         for place, source in enumerate(node.inputs):
             width = self.shapes[source][0]
             mine = owner == place
             if source in self.maps or np.any(channels.is_new[mine]):
                 start = int(bounds[place]) - width
-                part = ChannelMap(channels.source[mine] - start, channels.is_new[mine])
-                self.require(source, part)
+                copied = (channels.source[mine] - start) % width
+                self.require(source, ChannelMap(copied, channels.is_new[mine]))
