@@ -1,25 +1,25 @@
 """Every error that the platform raises on purpose.
 
-    AutoMLError
-    ├── ConfigError              exit 2   a specification, setting or argument is wrong
-    ├── DataError                exit 2   the dataset is wrong
-    ├── SearchError              exit 3   the search cannot go on
-    │   └── SearchSpaceExhaustedError     every legal candidate has been tried
-    ├── TrainingError            exit 3   a network cannot be trained
-    │   ├── DivergedError                 a loss is not finite
-    │   └── OutOfMemoryError              the device has too little memory
-    ├── ExportError              exit 3   the bundle cannot be published
-    │   ├── ParityError                   the file disagrees with the network
-    │   └── VerificationError             a published file is not what its manifest says
-    └── StorageError             exit 4   store or network trouble, retryable
-        ├── StorageAccessError            wrong credentials, bucket or rights; not retryable
-        ├── NotFoundError                 no such key; not retryable
-        ├── PreconditionFailedError       a conditional write lost its race
-        ├── StaleWriteError               the study log has grown past the expected version
-        ├── NewerSchemaError              written by a newer version; not retryable
-        ├── DamagedDataError              stored bytes are not what was written; not retryable
-        ├── LeaseLostError                somebody else holds the lease now
-        └── StudyBusyError                another run of the study is open
+AutoMLError
+├── ConfigError              exit 2   a specification, setting or argument is wrong
+├── DataError                exit 2   the dataset is wrong
+├── SearchError              exit 3   the search cannot go on
+│   └── SearchSpaceExhaustedError     every legal candidate has been tried
+├── TrainingError            exit 3   a network cannot be trained
+│   ├── DivergedError                 a loss is not finite
+│   └── OutOfMemoryError              the device has too little memory
+├── ExportError              exit 3   the bundle cannot be published
+│   ├── ParityError                   the file disagrees with the network
+│   └── VerificationError             a published file is not what its manifest says
+└── StorageError             exit 4   store or network trouble, retryable
+    ├── StorageAccessError            wrong credentials, bucket or rights; not retryable
+    ├── NotFoundError                 no such key; not retryable
+    ├── PreconditionFailedError       a conditional write lost its race
+    ├── StaleWriteError               the study log has grown past the expected version
+    ├── NewerSchemaError              written by a newer version; not retryable
+    ├── DamagedDataError              stored bytes are not what was written; not retryable
+    ├── LeaseLostError                somebody else holds the lease now
+    └── StudyBusyError                another run of the study is open
 """
 
 from __future__ import annotations

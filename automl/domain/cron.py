@@ -39,7 +39,7 @@ def check_cron(expression: str) -> str:
 
 def _is_valid_term(term: str, bounds: tuple[int, int], names: tuple[str, ...], offset: int) -> bool:
     match = _TERM.fullmatch(term)
-    if match is None or match[3] is not None and int(match[3]) == 0:
+    if match is None or (match[3] is not None and int(match[3]) == 0):
         return False
     values = []
     for text in (match[1], match[2]):

@@ -46,5 +46,7 @@ Duration = Annotated[
     timedelta,
     BeforeValidator(_parse),
     PlainSerializer(format_duration),
-    WithJsonSchema({"type": "string", "pattern": "^[0-9]+[smh]$", "examples": ["90s", "15m", "2h"]}),
+    WithJsonSchema(
+        {"type": "string", "pattern": "^[0-9]+[smh]$", "examples": ["90s", "15m", "2h"]}
+    ),
 ]

@@ -1,7 +1,8 @@
 """The facts that a study's log holds. Everything else about a study is derived from them.
 
-Each event has a `type` and the time `at` which it was written. `docs/formats/study-log.md` describes
-their JSON form. A reader refuses what it does not know: the log was then written by a newer version.
+Each event has a `type` and the time `at` which it was written. Their JSON form is described in
+`docs/formats/study-log.md`. A reader refuses what it does not know: the log was then written by a
+newer version.
 """
 
 from __future__ import annotations
@@ -213,5 +214,3 @@ def event_from_json(document: object, where: str) -> Event:
             f"{where} holds an event that this version does not know: {error.errors()[0]['msg']}.",
             "it was written by a newer version; upgrade this worker",
         ) from error
-
-

@@ -240,7 +240,9 @@ class StudySpec(Section):
         try:
             zoneinfo.ZoneInfo(timezone)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise ValueError(f"{timezone!r} is not a time zone; write it like Europe/Berlin") from error
+            raise ValueError(
+                f"{timezone!r} is not a time zone; write it like Europe/Berlin"
+            ) from error
         return timezone
 
     def canonical(self) -> str:

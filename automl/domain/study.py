@@ -112,7 +112,7 @@ class Study:
         return tuple(trial for trial in self.trials if trial.finished_by == run)
 
 
-def replay(events: Iterable[tuple[int, Event]], start: Study = Study()) -> Study:  # noqa: B008
+def replay(events: Iterable[tuple[int, Event]], start: Study = Study()) -> Study:
     """Return the study after `events`.
 
     Args:

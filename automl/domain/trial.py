@@ -97,7 +97,7 @@ class Trial:
     attempt: int = 0
     worker: str = ""
     outcome: Outcome | None = None
-    measurement: Measurement = Measurement()
+    measurement: Measurement = Measurement()  # noqa: RUF009 - frozen
     cause: str = ""
     finished_by: str | None = None
     opened_in: int = -1

@@ -1,0 +1,47 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+# The stamp's name is a hash of what decides the installation: a second call finds it and does nothing.
+STAMP := .venv/installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
+
+.PHONY: help install demo up down test check bench
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+install: $(STAMP)  ## create .venv with everything pinned
+
+$(STAMP):
+	@command -v $(PYTHON) > /dev/null || { \
+		echo "error: $(PYTHON) is not on the PATH. Install Python 3.11, or set PYTHON=/path/to/python3.11." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[airflow,dev]'
+	rm -f .venv/installed-*
+	touch $@
+
+demo: install  ## the whole nightly run on a real sample dataset, from nothing, under Airflow
+	$(BIN)/python -m automl_airflow.local demo
+
+up: install  ## start Airflow on this machine and leave it running
+	$(BIN)/python -m automl_airflow.local up
+
+down: install  ## stop what `make up` started
+	$(BIN)/python -m automl_airflow.local down
+
+test: install  ## every test: unit, contracts, integration, e2e
+	$(BIN)/python tests/run_groups.py
+
+check: install  ## format, lint, types and import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+
+bench: install  ## run the benchmarks
+	@shopt -s nullglob; scripts=(benchmarks/*.py); \
+	if [ $${#scripts[@]} -eq 0 ]; then echo "There are no benchmarks yet."; fi; \
+	for script in "$${scripts[@]}"; do echo "== $$script"; $(BIN)/python "$$script"; done

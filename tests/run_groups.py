@@ -1,0 +1,106 @@
+"""Runs the groups of tests one after another and prints how long each took."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+GROUPS = ("unit", "contracts", "integration", "e2e")
+NO_TESTS_COLLECTED = 5  # pytest's exit code
+_COUNT = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed|deselected)")
+_CLOSING_LINE = re.compile(r"=+ .* in [0-9.]+s.* =+")
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """How one group ended.
+
+    Attributes:
+        name: the folder below `tests/`.
+        returncode: pytest's exit status; None if the group has no tests yet.
+        seconds: wall clock.
+        counts: tests by outcome.
+    """
+
+    name: str
+    returncode: int | None
+    seconds: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return self.returncode in {None, 0}
+
+
+def run_group(root: Path, name: str, arguments: list[str]) -> GroupResult:
+    """Run one group in a process of its own and stream what it prints."""
+    folder = root / "tests" / name
+    if not any(folder.rglob("test_*.py")):
+        print(f"== {name}: no tests", flush=True)
+        return GroupResult(name, None)
+    print(f"== {name}", flush=True)
+    command = [sys.executable, "-m", "pytest", str(folder.relative_to(root)), *arguments]
+    started = time.monotonic()
+    counts: Counter[str] = Counter()
+    with subprocess.Popen(
+        command, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if _CLOSING_LINE.fullmatch(line.strip()):
+                counts = count_outcomes(line)
+    returncode = process.returncode
+    if returncode == NO_TESTS_COLLECTED and arguments:  # a selection may leave a group empty
+        returncode = 0
+    return GroupResult(name, returncode, time.monotonic() - started, counts)
+
+
+def count_outcomes(line: str) -> Counter[str]:
+    """Return the numbers of pytest's closing line by outcome."""
+    return Counter(
+        {outcome.removesuffix("s"): int(number) for number, outcome in _COUNT.findall(line)}
+    )
+
+
+def print_table(results: list[GroupResult]) -> None:
+    """Print a row per group and, last, one line that sums them up as pytest does."""
+    print(f"\n{'group':<12} {'seconds':>8}  tests")
+    total: Counter[str] = Counter()
+    for result in results:
+        total += result.counts
+        told = ", ".join(f"{number} {outcome}" for outcome, number in result.counts.items())
+        state = "no tests" if result.returncode is None else told or f"exit {result.returncode}"
+        print(f"{result.name:<12} {result.seconds:>8.1f}  {state}")
+    crashed = [result.name for result in results if not result.ok and not _tells_failure(result)]
+    order = ("failed", "error", "passed", "skipped", "deselected", "xfailed", "xpassed")
+    parts = [f"{total[outcome]} {outcome}" for outcome in order if total[outcome]]
+    parts += [f"{name} broke off" for name in crashed]
+    seconds = sum(result.seconds for result in results)
+    print(f"===== {', '.join(parts) or 'no tests ran'} in {seconds:.2f}s =====", flush=True)
+
+
+def _tells_failure(result: GroupResult) -> bool:
+    return bool(result.counts["failed"] or result.counts["error"])
+
+
+def main(arguments: list[str]) -> int:
+    """Run every group, also after one failed, and return 1 if any did.
+
+    Args:
+        arguments: handed to pytest, such as `-k name`.
+    """
+    root = Path(__file__).resolve().parent.parent
+    results = [run_group(root, name, arguments) for name in GROUPS]
+    print_table(results)
+    return 0 if all(result.ok for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
