@@ -1,0 +1,75 @@
+"""What trained weights predict, in float32 on the CPU."""
+
+# ruff: noqa: TID253 -- training is the layer of torch
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from automl.morphism.architecture import Architecture
+from automl.training.device import cpu_threads
+from automl.training.module import Network, Normalization, build_module, load_weights
+
+BATCH_ROWS = 512
+_LATENCY_RUNS = 20
+_WARM_UP_RUNS = 5
+
+
+def logits_of(module: Network, images: torch.Tensor) -> torch.Tensor:
+    """Return the logits of uint8 images (n, S, S, C), float32 (n, classes), in evaluation mode."""
+    was_training = module.training
+    module.eval()
+    with torch.inference_mode():
+        parts = [module(batch.permute(0, 3, 1, 2)) for batch in torch.split(images, BATCH_ROWS)]
+        logits = torch.cat(parts).float()
+    module.train(was_training)
+    return logits
+
+
+def predict_probabilities(
+    architecture: Architecture,
+    weights: Mapping[str, np.ndarray],
+    normalization: Normalization,
+    images: np.ndarray,
+    threads: int,
+) -> np.ndarray:
+    """Return the class probabilities of images.
+
+    Args:
+        architecture: the network.
+        weights: its weights.
+        normalization: that of its training.
+        images: uint8 [n, S, S, C].
+        threads: CPU threads.
+
+    Returns:
+        float32 [n, classes].
+    """
+    if len(images) == 0:
+        return np.zeros((0, architecture.classes), np.float32)
+    module = build_module(architecture, normalization)
+    load_weights(module, weights)
+    with cpu_threads(threads):
+        logits = logits_of(module, torch.from_numpy(np.array(images)))
+        return np.asarray(torch.softmax(logits, dim=1).numpy())
+
+
+def measure_latency_ms(
+    architecture: Architecture, weights: Mapping[str, np.ndarray], normalization: Normalization
+) -> float:
+    """Return the median milliseconds for one image on one CPU thread."""
+    module = build_module(architecture, normalization)
+    load_weights(module, weights)
+    size = architecture.input_size
+    image = torch.zeros((1, size, size, architecture.input_channels), dtype=torch.uint8)
+    seconds = []
+    with cpu_threads(1):
+        for _ in range(_WARM_UP_RUNS + _LATENCY_RUNS):
+            start = time.perf_counter()
+            logits_of(module, image)
+            seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds[_WARM_UP_RUNS:])

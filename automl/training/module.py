@@ -1,0 +1,207 @@
+"""Architectures as torch modules, and their weights as arrays."""
+
+# ruff: noqa: TID253 -- training is the layer of torch
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from automl.errors import DataError, TrainingError
+from automl.morphism.architecture import (
+    BATCH_NORM_EPS,
+    BATCH_NORM_MOMENTUM,
+    Architecture,
+    Node,
+    Op,
+    Shape,
+)
+
+Weights = dict[str, np.ndarray]
+
+_PREFIX = "nodes."
+_UNSTORED = "num_batches_tracked"
+
+
+@dataclass(frozen=True, slots=True)
+class Normalization:
+    """Mean and standard deviation of each channel, in units of uint8 values.
+
+    Raises:
+        DataError: a standard deviation is not positive.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if min(self.std) <= 0:
+            raise DataError(
+                f"The standard deviations of the channels are {self.std}; each must be above 0.",
+                "every image has the same value in one channel: check the images",
+            )
+
+
+class Network(nn.Module):
+    """An architecture with weights: uint8 (B, C, S, S) to float32 logits (B, classes)."""
+
+    def __init__(self, architecture: Architecture, normalization: Normalization) -> None:
+        super().__init__()
+        shapes = architecture.shapes()
+        self.nodes = nn.ModuleDict()
+        self._inputs: list[tuple[int, ...]] = [node.inputs for node in architecture.nodes]
+        for index, node in enumerate(architecture.nodes):
+            sources = [shapes[source] for source in node.inputs]
+            layer = _Normalise(normalization) if node.op is Op.INPUT else _layer(node, sources)
+            self.nodes[str(index)] = layer
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits."""
+        outputs = [images]
+        for inputs, layer in zip(self._inputs, self.nodes.values(), strict=True):
+            sources = [outputs[source] for source in inputs]
+            if not sources:
+                outputs[0] = layer(images)
+            else:
+                outputs.append(layer(*sources))
+        return outputs[-1]
+
+
+class _Normalise(nn.Module):
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, normalization: Normalization) -> None:
+        super().__init__()
+        shape = (1, -1, 1, 1)
+        mean = torch.tensor(normalization.mean, dtype=torch.float32).reshape(shape)
+        std = torch.tensor(normalization.std, dtype=torch.float32).reshape(shape)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (images.to(torch.float32) - self.mean) / self.std
+
+
+class _GlobalPool(nn.Module):
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return values.mean(dim=(2, 3))
+
+
+class _Add(nn.Module):
+    def forward(self, *values: torch.Tensor) -> torch.Tensor:
+        total = values[0]
+        for value in values[1:]:
+            total = total + value
+        return total
+
+
+class _Concat(nn.Module):
+    def forward(self, *values: torch.Tensor) -> torch.Tensor:
+        return torch.cat(values, dim=1)
+
+
+def _layer(node: Node, sources: Sequence[Shape]) -> nn.Module:
+    if node.op is Op.CONV:
+        kernel = node.whole("kernel")
+        return nn.Conv2d(
+            sources[0][0],
+            node.whole("channels"),
+            kernel,
+            stride=node.whole("stride"),
+            padding=kernel // 2,
+            groups=node.whole("groups"),
+            bias=bool(node.whole("bias")),
+        )
+    if node.op is Op.BATCH_NORM:
+        norm = nn.BatchNorm2d if len(sources[0]) == 3 else nn.BatchNorm1d
+        return norm(sources[0][0], eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
+    if node.op is Op.DENSE:
+        return nn.Linear(sources[0][0], node.whole("units"))
+    if node.op is Op.DROPOUT:
+        return nn.Dropout(float(node.attributes["rate"]))
+    if node.op is Op.MAX_POOL:
+        return nn.MaxPool2d(node.whole("kernel"), node.whole("stride"))
+    if node.op is Op.AVG_POOL:
+        return nn.AvgPool2d(node.whole("kernel"), node.whole("stride"))
+    plain: dict[Op, type[nn.Module]] = {
+        Op.RELU: nn.ReLU,
+        Op.GLOBAL_POOL: _GlobalPool,
+        Op.FLATTEN: nn.Flatten,
+        Op.ADD: _Add,
+        Op.CONCAT: _Concat,
+    }
+    return plain[node.op]()
+
+
+def build_module(architecture: Architecture, normalization: Normalization) -> Network:
+    """Return the architecture as a module in training mode; its weights are still arbitrary."""
+    channels = architecture.input_channels
+    if not len(normalization.mean) == len(normalization.std) == channels:
+        raise TrainingError(
+            f"The normalisation has {len(normalization.mean)} channels, the architecture "
+            f"{channels}.",
+            "take both from the same snapshot",
+        )
+    return Network(architecture, normalization)
+
+
+def initial_weights(architecture: Architecture, seed: Sequence[int]) -> Weights:
+    """Return fresh float32 weights, He-initialised (arXiv:1502.01852), equal for equal seeds."""
+    rng = np.random.default_rng(np.random.SeedSequence(list(seed), spawn_key=(0,)))
+    weights: Weights = {}
+    for key, shape in architecture.weight_shapes().items():
+        index, name = key.split(".")
+        if name == "weight" and architecture.nodes[int(index)].op is not Op.BATCH_NORM:
+            fan_in = float(np.prod(shape[1:]))
+            gain = 1.0 if int(index) == len(architecture.nodes) - 1 else 2.0  # no relu after logits
+            values = rng.standard_normal(shape, dtype=np.float32)
+            weights[key] = values * np.float32(np.sqrt(gain / fan_in))
+        else:
+            fill = 1.0 if name in {"weight", "running_var"} else 0.0
+            weights[key] = np.full(shape, fill, np.float32)
+    return weights
+
+
+def load_weights(module: Network, weights: Mapping[str, np.ndarray]) -> None:
+    """Copy arrays into a module.
+
+    Raises:
+        TrainingError: keys or shapes are not the module's.
+    """
+    own = stored_tensors(module)
+    if own.keys() != weights.keys():
+        differing = sorted(own.keys() ^ weights.keys())
+        raise TrainingError(
+            f"The weights do not belong to this architecture: {', '.join(differing[:5])}.",
+            "use the weights of the same trial",
+        )
+    with torch.no_grad():
+        for key, tensor in own.items():
+            shape, found = tuple(tensor.shape), weights[key].shape
+            if shape != found:
+                raise TrainingError(
+                    f"{key} has shape {found}, the architecture needs {shape}.",
+                    "use the weights of the same trial",
+                )
+            tensor.copy_(torch.from_numpy(np.ascontiguousarray(weights[key], dtype=np.float32)))
+
+
+def extract_weights(module: Network) -> Weights:
+    """Return copies of a module's weights as contiguous float32 arrays on the host."""
+    return {
+        key: np.array(tensor.detach().cpu().numpy(), dtype=np.float32, order="C", copy=True)
+        for key, tensor in stored_tensors(module).items()
+    }
+
+
+def stored_tensors(module: Network) -> dict[str, torch.Tensor]:
+    """Return the module's own tensors, parameters and running statistics, by stored key."""
+    return {
+        key.removeprefix(_PREFIX): tensor
+        for key, tensor in module.state_dict(keep_vars=True).items()
+        if not key.endswith(_UNSTORED)
+    }

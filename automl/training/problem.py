@@ -1,0 +1,180 @@
+"""What a training is given and what it gives back."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from automl.errors import ConfigError, DataError
+from automl.morphism.architecture import Architecture
+from automl.training.checkpoint import Checkpoint, EpochResult
+from automl.training.module import Normalization, Weights
+
+DEFAULT_HYPERPARAMETERS: Mapping[str, float] = {
+    "learning_rate": 0.1,
+    "weight_decay": 5e-4,
+    "augmentation": 0.5,
+}
+
+
+class StopReason(StrEnum):
+    """Why a training was stopped from outside."""
+
+    DEADLINE = "deadline"
+    SLICE = "slice"
+    SIGNAL = "signal"
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """What a training may spend.
+
+    Attributes:
+        epochs: passes over the training rows, 1 or more.
+        batch_size: examples per step, 2 or more.
+        patience: epochs without a better selection loss after which it ends; 0 for never.
+    """
+
+    epochs: int
+    batch_size: int
+    patience: int
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2 or self.patience < 0:
+            raise ConfigError(
+                f"{self} cannot be trained.", "set epochs to 1 or more, batch_size to 2 or more"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Labelled images: uint8 [n, S, S, C] and int64 [n]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class InitialWeights:
+    """Weights to start from, by `<node index>.<name>`."""
+
+    weights: Weights
+
+
+@dataclass(frozen=True, slots=True)
+class FitProblem:
+    """One training.
+
+    Attributes:
+        architecture: in canonical order.
+        hyperparameters: learning_rate (peak), weight_decay, augmentation (0 to 1), and perhaps
+            flip (0 or 1; by default images above 32 pixels are mirrored).
+        normalization: of the training rows.
+        train: the rows to learn from, 2 or more.
+        selection: the rows that decide which epoch is best; without any the last one is.
+        rung: what it may spend.
+        seed: decides everything that is random.
+        device: "cpu" or "cuda".
+        threads: CPU threads.
+    """
+
+    architecture: Architecture
+    hyperparameters: Mapping[str, float]
+    normalization: Normalization
+    train: Examples
+    selection: Examples | None
+    rung: Rung
+    seed: Sequence[int]
+    device: str
+    threads: int
+
+    def __post_init__(self) -> None:
+        missing = sorted(DEFAULT_HYPERPARAMETERS.keys() - self.hyperparameters.keys())
+        if missing:
+            raise ConfigError(
+                f"The hyperparameters lack {', '.join(missing)}.",
+                "set them; DEFAULT_HYPERPARAMETERS has values to start with",
+            )
+        if len(self.train) < 2:
+            raise DataError(f"There are {len(self.train)} training rows.", "add at least two")
+
+    @property
+    def batch_size(self) -> int:
+        """Examples per step: the rung's, or all of them if they are fewer."""
+        return min(self.rung.batch_size, len(self.train))
+
+    @property
+    def steps(self) -> int:
+        """Steps per epoch; a last batch of one is dropped, it has no variance to normalise by."""
+        whole, rest = divmod(len(self.train), self.batch_size)
+        return whole + (rest > 1)
+
+
+def _never_stop() -> StopReason | None:
+    return None
+
+
+def _ignore_epoch(_epoch: EpochResult) -> None:
+    return None
+
+
+def _keep_nothing(_checkpoint: Checkpoint) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class FitHooks:
+    """How the outside takes part in a training.
+
+    Attributes:
+        should_stop: asked before every step; a reason ends the training.
+        on_epoch: receives every complete epoch.
+        save: receives a checkpoint when one is due.
+        clock: seconds from any start.
+    """
+
+    should_stop: Callable[[], StopReason | None] = _never_stop
+    on_epoch: Callable[[EpochResult], None] = _ignore_epoch
+    save: Callable[[Checkpoint], None] = _keep_nothing
+    clock: Callable[[], float] = time.monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """What a training came to.
+
+    Attributes:
+        stopped: why it was stopped, None if it ended by itself.
+        best_weights: of the epoch with the lowest selection loss, or of the last complete epoch
+            without selection rows; None before the first complete epoch.
+        best_epoch: that epoch, from 0.
+        epochs: complete epochs.
+        score: accuracy of the best epoch on the selection rows.
+        error: the score's standard error.
+        log_loss: log loss of the best epoch on the selection rows (nats per example).
+        curve: the complete epochs.
+        seconds: wall clock, over all attempts.
+    """
+
+    stopped: StopReason | None
+    best_weights: Weights | None
+    best_epoch: int | None
+    epochs: int
+    score: float | None
+    error: float | None
+    log_loss: float | None
+    curve: tuple[EpochResult, ...] = field(repr=False)
+    seconds: float
+
+
+def standard_error(accuracy: float, count: int) -> float:
+    """Return the standard error of an accuracy measured on `count` rows."""
+    return math.sqrt(accuracy * (1 - accuracy) / count)
