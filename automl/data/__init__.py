@@ -1,0 +1,1 @@
+"""Sources, splits and immutable snapshots of datasets."""

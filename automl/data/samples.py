@@ -1,0 +1,50 @@
+"""Real sample datasets that need no download."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from automl.preprocessing.decode import encode_png
+
+DIGITS_STUDY = """\
+# The 1,797 scans of handwritten digits that scikit-learn ships, 8 x 8 pixels each.
+name: digits
+task: image_classification
+data:
+  source: train.csv
+  images: images
+search:
+  time_limit: 2m
+  workers: 2
+  seed: 0
+schedule: null
+"""
+
+
+def write_digits(directory: Path) -> Path:
+    """Write scikit-learn's digits as PNG files, a manifest and a study file; return the latter.
+
+    Files of an earlier call are overwritten with the same content.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    values = np.rint(np.asarray(digits.images) * (255 / 16)).astype(np.uint8)
+    images = directory / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, (scan, label) in enumerate(zip(values, digits.target, strict=True)):
+        name = f"{number:04d}.png"
+        pixels = np.repeat(scan[:, :, np.newaxis], 3, axis=2)
+        (images / name).write_bytes(encode_png(pixels))
+        rows.append((name, str(label)))
+    with (directory / "train.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("File Name", "Label"))
+        writer.writerows(rows)
+    study = directory / "study.yaml"
+    study.write_text(DIGITS_STUDY, encoding="utf-8")
+    return study

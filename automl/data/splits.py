@@ -1,0 +1,134 @@
+"""Which part of the dataset a row belongs to, for as long as it exists.
+
+A row's position in [0, 1) is a keyed hash of its pixels; a part is an interval of positions. The
+intervals of a class are fixed once, so rows added later do not move the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Part(StrEnum):
+    """What a row is used for; in the order of the intervals, training rows last."""
+
+    REPORT = "report"
+    GATE = "gate"
+    CALIBRATION = "calibration"
+    SELECTION = "selection"
+    TRAIN = "train"
+
+
+PARTS = tuple(Part)
+Thresholds = tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSettings:
+    """How rows are held out.
+
+    Attributes:
+        split: `stratified` counts per class, `random` over all rows.
+        validation_fraction: of all rows; three quarters selection, one quarter calibration.
+        test_fraction: of all rows; half gate, half report.
+        seed: key of the hash.
+    """
+
+    split: str
+    validation_fraction: float
+    test_fraction: float
+    seed: int
+
+    @property
+    def nominal(self) -> Thresholds:
+        """Return the upper ends of the first four parts for infinitely many rows."""
+        test, validation = self.test_fraction, self.validation_fraction
+        return (test / 2, test, test + validation / 4, test + validation)
+
+
+def row_digest(pixels: NDArray[np.uint8]) -> str:
+    """Return 64 hexadecimal digits that identify pixels and shape, uint8 `[H, W, 3]`."""
+    digest = blake2b(repr(pixels.shape).encode(), digest_size=32)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def position(digest: str, seed: int) -> float:
+    """Return the row's place in [0, 1), a function of its digest and the seed only."""
+    key = str(seed).encode()[:64]
+    value = blake2b(bytes.fromhex(digest), digest_size=8, key=key).digest()
+    return (int.from_bytes(value, "big") >> 11) / float(1 << 53)
+
+
+def split_rows(
+    digests: Sequence[str],
+    labels: Sequence[str],
+    settings: SplitSettings,
+    fixed: Mapping[str, Sequence[float]] | None = None,
+) -> tuple[list[Part], dict[str, Thresholds]]:
+    """Return the part of each row, and the thresholds per label that decided.
+
+    Rows with the same pixels share one part, that of their smallest label. Without `fixed` the
+    thresholds lie between this dataset's positions such that the parts' sizes are the exact
+    roundings of their fractions. With `fixed`, labels unknown there use the fractions
+    themselves, which do not depend on the rows present either.
+    """
+    owner: dict[str, str] = {}
+    for digest, label in zip(digests, labels, strict=True):
+        owner[digest] = min(label, owner.get(digest, label))
+    places = {digest: position(digest, settings.seed) for digest in owner}
+    names = sorted(set(labels))
+    if fixed is not None:
+        nominal = settings.nominal
+        thresholds = {name: tuple(fixed.get(name, nominal)) for name in names}
+    else:
+        thresholds = _choose_thresholds(owner, places, names, settings)
+    parts = [part_of(places[digest], thresholds[owner[digest]]) for digest in digests]
+    return parts, thresholds
+
+
+def part_of(place: float, thresholds: Sequence[float]) -> Part:
+    """Return the part whose interval holds `place`."""
+    return next(
+        (part for part, end in zip(PARTS, thresholds, strict=False) if place < end), Part.TRAIN
+    )
+
+
+def _choose_thresholds(
+    owner: Mapping[str, str],
+    places: Mapping[str, float],
+    names: Sequence[str],
+    settings: SplitSettings,
+) -> dict[str, Thresholds]:
+    if settings.split == "random":
+        pooled = _fit_thresholds(sorted(places.values()), settings.nominal)
+        return dict.fromkeys(names, pooled)
+    by_label: dict[str, list[float]] = defaultdict(list)
+    for digest, label in owner.items():
+        by_label[label].append(places[digest])
+    return {name: _fit_thresholds(sorted(by_label[name]), settings.nominal) for name in names}
+
+
+def _fit_thresholds(places: Sequence[float], nominal: Thresholds) -> Thresholds:
+    """Return thresholds with exactly the rounded number of `places` below each.
+
+    Any value in the gap between two neighbouring places gives these counts. The one nearest to
+    the nominal fraction serves rows added later best; it keeps off the gap's ends by a quarter.
+    At least one row stays for training.
+    """
+    ends = [0.0, *places, 1.0]
+    chosen = []
+    for fraction in nominal:
+        below = min(math.floor(len(places) * fraction + 0.5), max(len(places) - 1, 0))
+        low, high = ends[below], ends[below + 1]
+        margin = (high - low) / 4
+        chosen.append(min(max(fraction, low + margin), high - margin) if fraction > 0 else 0.0)
+    return tuple(chosen)
