@@ -142,7 +142,7 @@ class Registry:
         Raises:
             NotFoundError: there is no such file.
         """
-        return self._store.get(self._key(version, name)).data
+        return bytes(self._store.get(self._key(version, name)).data)
 
     def uri(self, version: int, name: str) -> str:
         """Return where a version's file lies, as a path or `s3://` URI."""
