@@ -1,7 +1,7 @@
 """Runs one step in a process of its own and supervises it; standard library only.
 
-The child is `python -m automl.steps STEP`. It dies with its supervisor, obeys the time limit even in
-native code, and hands back one JSON document through a pipe of its own.
+The child is `python -m automl.steps STEP`. It dies with its supervisor, obeys the time limit even
+in native code, and hands back one JSON document through a pipe of its own.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _spawn(
         if os.getppid() != parent:  # it died before the line above
             os._exit(1)
 
-    return subprocess.Popen(  # noqa: PLW1509 - only two system calls run between fork and exec
+    return subprocess.Popen(  # only two system calls run between fork and exec
         command,
         stdin=stdin,
         stdout=subprocess.PIPE,
@@ -158,7 +158,8 @@ class _Supervision:
     def __init__(
         self, child: subprocess.Popen[bytes], result_fd: int, on_line: Callable[[str], None]
     ) -> None:
-        assert child.stdout is not None
+        if child.stdout is None:
+            raise ValueError("the child needs a pipe for its output")
         self._child, self._output, self._result_fd = child, child.stdout, result_fd
         self._on_line = on_line
         self._line, self._document = b"", b""

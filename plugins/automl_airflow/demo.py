@@ -1,0 +1,157 @@
+"""The commands of `python -m automl_airflow.local`: up, down and demo."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from automl.errors import AutoMLError
+from automl_airflow.local import LocalAirflow, LocalAirflowError
+
+_DAG_ID = "automl_digits"
+_TIMEOUT_S = 1800.0
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m automl_airflow.local", description=__doc__)
+    parser.add_argument("command", choices=["up", "down", "demo"])
+    parser.add_argument("--folder", type=Path, default=None, help="where everything is kept")
+    parser.add_argument("--dags", type=Path, default=Path("dags"), help="folder of the DAG files")
+    parser.add_argument("--time-limit", default="3m", help="search time of the demo")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _raise_interrupt)
+    try:
+        if options.command == "down":
+            _down(options.folder or Path("automl-local"))
+        elif options.command == "up":
+            _up(options.folder or Path("automl-local"), options.dags)
+        else:
+            folder = options.folder or Path(tempfile.mkdtemp(prefix="automl-demo-"))
+            demo(folder.resolve(), options.dags, options.time_limit)
+    except AutoMLError as error:
+        _say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        _say("interrupted; everything is stopped")
+        return 130
+    return 0
+
+
+def _raise_interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _up(folder: Path, dags: Path) -> None:
+    """Run Airflow until it is interrupted."""
+    env = {"AUTOML_HOME": os.environ.get("AUTOML_HOME", str(folder.resolve() / "automl-home"))}
+    with LocalAirflow(folder, dags, env) as airflow:
+        pid_file = folder / "local.pid"
+        pid_file.write_text(str(os.getpid()))
+        _say(f"Airflow is at {airflow.url}; user admin, password {airflow.password}")
+        _say("Ctrl-C, or `python -m automl_airflow.local down`, ends it")
+        try:
+            signal.pause()
+        finally:
+            pid_file.unlink()
+
+
+def _down(folder: Path) -> None:
+    pid_file = folder / "local.pid"
+    if not pid_file.exists():
+        raise LocalAirflowError(f"Nothing runs in {folder}.", "name its folder with --folder")
+    os.kill(int(pid_file.read_text()), signal.SIGTERM)
+    while pid_file.exists():
+        time.sleep(0.2)
+    _say("stopped")
+
+
+def demo(folder: Path, dags: Path, time_limit: str) -> None:
+    """Search for a digits model through a real Airflow, then use the published file.
+
+    Raises:
+        AutoMLError: the run failed; the message ends with the failing task's log.
+    """
+    sample, home = folder / "digits", folder / "home"
+    subprocess.run(
+        [sys.executable, "-m", "automl.cli", "sample", "digits", str(sample)],
+        check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    study_file = sample / "study.yaml"
+    study = yaml.safe_load(study_file.read_text())
+    study.setdefault("search", {}).update(time_limit=time_limit, slice="1m", workers=2)
+    study_file.write_text(yaml.safe_dump(study, sort_keys=False))
+    env = {"AUTOML_HOME": str(home), "AUTOML_STUDIES": str(sample), "OMP_NUM_THREADS": "1"}
+    _say(f"starting Airflow under {folder}")
+    with LocalAirflow(folder / "airflow", dags, env) as airflow:
+        airflow.client.wait_for_dag(_DAG_ID)
+        run_id = airflow.client.trigger(_DAG_ID)
+        _say(f"{airflow.url}: {_DAG_ID} runs as {run_id}; the search takes {time_limit}")
+        state = airflow.client.wait(_DAG_ID, run_id, _TIMEOUT_S, _Watcher())
+        if state != "success":
+            raise LocalAirflowError(f"The run ended as {state}.", _why(airflow, run_id))
+    _say(_use(home, sample))
+
+
+class _Watcher:
+    """Says when a task changes its state."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, int], str] = {}
+        self._started_s = time.monotonic()
+
+    def __call__(self, tasks: list[dict[str, Any]]) -> None:
+        for task in tasks:
+            key, state = (task["task_id"], task["map_index"]), task["state"] or "waiting"
+            if self._seen.get(key, "waiting") != state and state not in {"scheduled", "queued"}:
+                label = task.get("rendered_map_index") or ""
+                index = f"[{task['map_index']}]" if task["map_index"] >= 0 else ""
+                seconds = time.monotonic() - self._started_s
+                _say(f"{seconds:6.0f} s  {task['task_id']}{index}: {state}  {label}".rstrip())
+            self._seen[key] = state
+
+
+def _why(airflow: LocalAirflow, run_id: str) -> str:
+    tasks = airflow.client.tasks(_DAG_ID, run_id)
+    failed = [task for task in tasks if task["state"] in {"failed", "up_for_retry"}]
+    if not failed:
+        return "no task failed: " + ", ".join(f"{t['task_id']} {t['state']}" for t in tasks)
+    name = failed[0]["task_id"]
+    return f"the log of {name} ends with:\n{airflow.log_tail(_DAG_ID, run_id, name)}"
+
+
+def _use(home: Path, sample: Path) -> str:
+    """Return the demo's last line, after a prediction with ONNX Runtime alone."""
+    import numpy as np
+    import onnxruntime
+    from PIL import Image
+
+    registry = home / "models" / "digits"
+    champion = json.loads((registry / "champion.json").read_text())
+    model = (registry / champion["uri"]).resolve()
+    manifest = json.loads((model.parent / "manifest.json").read_text())
+    image_path = sorted(sample.rglob("*.png"))[0]
+    pixels = np.asarray(Image.open(image_path).convert("RGB"), np.uint8)[np.newaxis]
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    label = session.run(["label"], {"image": pixels})[0][0]
+    _say(f"{image_path.name} shows {label}")
+    accuracy = manifest["metrics"]["accuracy"]
+    return (
+        f"demo ok: accuracy {accuracy['value']:.4f} "
+        f"[{accuracy['low']:.4f}, {accuracy['high']:.4f}], model {model}"
+    )
