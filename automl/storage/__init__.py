@@ -1,0 +1,1 @@
+"""Object stores, the study log and leases."""
