@@ -257,6 +257,46 @@ def test_a_reader_of_copies_that_does_not_start_at_zero_is_caught() -> None:
     assert gap(forward(seed, weights, images), forward(child, wrong, images)) > 100 * TOLERANCE
 
 
+def test_widening_one_term_of_a_sum_widens_the_others_and_their_norms() -> None:
+    seed = seed_architectures(8, 10)[1]
+    add = next(index for index, node in enumerate(seed.nodes) if node.op is Op.ADD)
+
+    child, _ = apply_move(seed, Move(MoveKind.WIDEN, site=1, width=40))
+
+    assert seed.shapes()[add] == (32, 8, 8)
+    assert child.shapes()[add] == (40, 8, 8)
+    widths = [node.whole("channels") for node in child.nodes if node.op is Op.CONV]
+    assert widths[:3] == [40, 32, 40]  # the stem, inside the block, the end of the block
+
+
+def concatenation(*, is_added: bool) -> Architecture:
+    """A concatenation of two convolutions, flattened; perhaps added to a third."""
+    settings = {"kernel": 1, "stride": 1, "groups": 1, "bias": 1}
+    nodes = [Node(Op.INPUT)]
+    nodes += [Node(Op.CONV, (0,), {"channels": width, **settings}) for width in (4, 2, 6)]
+    nodes.append(Node(Op.CONCAT, (1, 2)))
+    nodes.append(Node(Op.ADD, (3, 4)) if is_added else Node(Op.CONCAT, (4, 3)))
+    nodes += [Node(Op.BATCH_NORM, (5,)), Node(Op.RELU, (6,)), Node(Op.FLATTEN, (7,))]
+    nodes.append(Node(Op.DENSE, (8,), {"units": 3}))
+    return Architecture(8, 3, tuple(nodes)).canonical()[0]
+
+
+@pytest.mark.parametrize("is_added", [True, False])
+def test_every_layer_of_a_concatenation_can_be_widened(is_added: bool) -> None:  # noqa: FBT001
+    parent = concatenation(is_added=is_added)
+    rng = np.random.default_rng(0)
+    weights = random_weights(parent, rng)
+    images = rng.normal(size=(2, 3, 8, 8)).astype(np.float32)
+    before = forward(parent, weights, images)
+    convs = [index for index, node in enumerate(parent.nodes) if node.op is Op.CONV]
+
+    assert {m.site for m in legal_moves(parent, Limits()) if m.kind is MoveKind.WIDEN} == {*convs}
+    for site in convs:
+        for seed in range(5):
+            child, weight_map = apply_move(parent, Move(MoveKind.WIDEN, site, seed, width=9))
+            assert gap(before, forward(child, weight_map(weights), images)) <= TOLERANCE
+
+
 def test_a_relu_where_values_are_negative_is_not_offered() -> None:
     nodes = (
         Node(Op.INPUT),
