@@ -113,7 +113,7 @@ class _Emitter:
 
 def _splice(emitter: _Emitter, preprocess: bytes, size: int) -> str:
     """Put the preprocessing graph's nodes first, names prefixed; return its output's name."""
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
     from onnx import load_model_from_string
 
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from automl.errors import ExportError, NotFoundError, PreconditionFailedError
@@ -56,20 +57,23 @@ class Registry:
     def put_file(self, version: int, name: str, data: bytes) -> None:
         """Store a file of a version that is not published yet.
 
+        Files are written once: what a retry computes anew equals it but for rounding, so the bytes
+        that came first stay.
+
         Raises:
-            ExportError: the name is not allowed, or the version is published with other bytes.
+            ExportError: the name is not allowed, or the version is published without these bytes.
         """
         if name in {_CLAIM, _MANIFEST} or not _NAME.fullmatch(name):
             raise ExportError(f"A version cannot have a file named {name!r}.")
         if self.exists(version):
-            stored = self.manifest(version).files.get(name)
-            if stored != _describe(data):
+            if self.manifest(version).files.get(name) != _describe(data):
                 raise ExportError(
                     f"Version {version} of {self._study} is published; its {name} cannot change.",
                     "publish a new version",
                 )
             return
-        self._store.put(self._key(version, name), data)
+        with suppress(PreconditionFailedError):
+            self._store.put_if_absent(self._key(version, name), data)
 
     def write(self, version: int, files: Mapping[str, bytes], facts: VersionFacts) -> Manifest:
         """Publish a claimed version: store its files, then the manifest, which lists all of them.
@@ -91,8 +95,7 @@ class Registry:
         for name, data in files.items():
             self.put_file(version, name, data)
         described = {
-            name: _describe(files[name] if name in files else self.read(version, name))
-            for name in self._file_names(version)
+            name: _describe(self.read(version, name)) for name in self._file_names(version)
         }
         if MODEL_FILE not in described:
             raise ExportError(f"Version {version} of {self._study} has no {MODEL_FILE}.")

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -142,7 +143,7 @@ def test_dropout_leaves_no_trace(model: bytes) -> None:
     assert {"Resize", "Conv", "BatchNormalization", "Gemm", "Concat", "Add", "ReduceMean"} <= ops
 
 
-def test_a_file_on_disk_is_loaded_too(model: bytes, tmp_path) -> None:
+def test_a_file_on_disk_is_loaded_too(model: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(model)
 
@@ -246,7 +247,7 @@ def test_parity_with_probabilities_that_are_not_finite_is_refused(model: bytes) 
         check_parity(np.full((1, 4), np.nan), OnnxClassifier(model), list(_images(1, 5, 5)))
 
 
-def test_bytes_that_are_no_onnx_file_are_refused(tmp_path) -> None:
+def test_bytes_that_are_no_onnx_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="cannot load the given bytes"):
         OnnxClassifier(b"not an onnx file")
     with pytest.raises(ExportError, match=r"missing\.onnx"):
