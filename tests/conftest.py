@@ -1,0 +1,29 @@
+"""Fixtures that all tests may use."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import SeaweedServer
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
+    """A real S3 server, started by the first test that wants it."""
+    server = SeaweedServer(tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3_store_uri(s3_server: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh `s3://bucket/prefix` that boto3's own chain can use, in child processes too."""
+    for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in s3_server.environment.items():
+        monkeypatch.setenv(variable, value)
+    return f"s3://{s3_server.bucket}/{uuid.uuid4().hex}"

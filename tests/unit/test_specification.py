@@ -1,0 +1,424 @@
+"""Tests of the study specification: parsing, problems and hashes."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from automl.domain.parsing import Purpose, parse_spec
+from automl.domain.specification import Strategy, StudySpec
+from automl.errors import ConfigError
+
+PAGE = Path(__file__).parents[2] / "docs" / "formats" / "study-file.md"
+MINIMAL: dict[str, Any] = {
+    "name": "digits",
+    "task": "image_classification",
+    "data": {"source": "train.csv"},
+}
+
+
+def with_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the minimal document with values set at key paths."""
+    document = copy.deepcopy(MINIMAL)
+    for path, value in values.items():
+        *parents, last = path.split(".")
+        place = document
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return document
+
+
+def problems_of(document: object, purpose: Purpose = Purpose.PUBLISH) -> dict[str, str]:
+    """Return the messages of the problems by key path; each path must be told once."""
+    with pytest.raises(ConfigError) as caught:
+        parse_spec(document, purpose=purpose)
+    paths = [problem.path for problem in caught.value.problems]
+    assert len(paths) == len(set(paths)), f"told twice: {paths}"
+    return {problem.path: problem.message for problem in caught.value.problems}
+
+
+def known_keys(model: type[BaseModel] = StudySpec, prefix: str = "") -> Iterator[str]:
+    """Yield the key path of every value that is not a section."""
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{field.alias or name}"
+        inner = [
+            part
+            for part in (field.annotation, *getattr(field.annotation, "__args__", ()))
+            if isinstance(part, type) and issubclass(part, BaseModel)
+        ]
+        if inner:
+            yield from known_keys(inner[0], f"{path}.")
+        else:
+            yield path
+
+
+class TestDefaults:
+    def test_name_task_and_source_are_enough(self) -> None:
+        spec = parse_spec(MINIMAL)
+
+        assert spec.search.strategy is Strategy.RANDOM
+        assert spec.search.time_limit == timedelta(hours=2)
+        assert spec.search.workers == 2
+        assert spec.schedule is None
+        assert spec.timezone == "UTC"
+
+    def test_defaults_written_out_change_nothing(self) -> None:
+        spec = parse_spec(MINIMAL)
+
+        assert parse_spec(json.loads(spec.canonical())) == spec
+
+    def test_a_specification_cannot_be_changed(self) -> None:
+        spec = parse_spec(MINIMAL)
+
+        with pytest.raises(ValidationError, match="frozen"):
+            spec.search.workers = 3  # type: ignore[misc]
+
+    def test_the_document_is_left_as_it_was(self) -> None:
+        document = with_values({"search.workers": "two", "data.source": 1})
+        before = copy.deepcopy(document)
+
+        problems_of(document)
+
+        assert document == before
+
+
+class TestProblems:
+    def test_all_are_told_at_once_with_their_key_paths(self) -> None:
+        document = with_values(
+            {
+                "name": "Digits!",
+                "data.validation_fraction": 1.5,
+                "data.label": 3,
+                "search.workers": 0,
+                "search.time_limit": "2 hours",
+                "search.strategy": "bayes",
+                "search.limits.parameters": -1,
+                "search.objective": "roc_auc",
+                "final_fit.ensemble": 3,
+                "final_fit.from": 0,
+                "export.approve": "yes",
+                "schedule": "0 25 * * *",
+                "timezone": "Mars/Olympus",
+                "colour": "red",
+            }
+        )
+
+        assert set(problems_of(document)) == {
+            "name", "data.validation_fraction", "data.label", "search.workers",
+            "search.time_limit", "search.strategy", "search.limits.parameters",
+            "search.objective", "final_fit.ensemble", "final_fit.from", "export.approve",
+            "schedule", "timezone", "colour",
+        }  # fmt: skip
+
+    def test_the_message_counts_them_and_names_the_study(self) -> None:
+        with pytest.raises(ConfigError) as caught:
+            parse_spec(with_values({"search.workers": 0, "search.seed": -1}))
+
+        assert caught.value.message == "The specification of study 'digits' has 2 problems."
+        assert "docs/formats/study-file.md" in caught.value.hint
+        assert "search.workers: 0 is wrong: " in str(caught.value)
+
+    @pytest.mark.parametrize("missing", ["name", "task", "data"])
+    def test_a_missing_key_is_required(self, missing: str) -> None:
+        document = {key: value for key, value in MINIMAL.items() if key != missing}
+
+        assert problems_of(document) == {missing: "this key is required"}
+
+    def test_a_missing_source_does_not_hide_other_problems(self) -> None:
+        document = with_values({"data": {"split": "group"}, "search.workers": 0})
+
+        problems = problems_of(document)
+
+        assert problems["data.source"] == "this key is required"
+        assert {"data.split", "data.group", "search.workers"} <= set(problems)
+
+    def test_an_empty_document_lists_what_is_required(self) -> None:
+        assert set(problems_of({})) == {"name", "task", "data"}
+
+    @pytest.mark.parametrize("document", [None, "name: digits", [MINIMAL], 3])
+    def test_something_else_than_a_mapping_is_refused(self, document: object) -> None:
+        with pytest.raises(ConfigError, match="A study is a mapping"):
+            parse_spec(document)
+
+    @pytest.mark.parametrize("section", ["data", "search", "search.limits", "export", "retention"])
+    @pytest.mark.parametrize("value", ["fast", 3, []])
+    def test_a_value_in_place_of_a_section_is_refused(self, section: str, value: object) -> None:
+        problems = problems_of(with_values({section: value}))
+
+        assert "is not a section" in problems[section]
+
+    @pytest.mark.parametrize(
+        ("path", "suggestion"),
+        [
+            ("sarch", "search"),
+            ("data.sorce", "source"),
+            ("search.time_limt", "time_limit"),
+            ("search.limits.latency", "latency_ms"),
+            ("final_fit.form", "from"),
+        ],
+    )
+    def test_a_typo_gets_a_suggestion(self, path: str, suggestion: str) -> None:
+        problems = problems_of(with_values({path: 1}))
+
+        assert problems == {path: f"unknown key; did you mean {suggestion!r}?"}
+
+    def test_an_unknown_key_that_resembles_none_lists_those_known_there(self) -> None:
+        problems = problems_of(with_values({"retention.zzz": 1}))
+
+        assert problems == {"retention.zzz": "unknown key; known here: versions, trials, snapshots"}
+
+    @pytest.mark.parametrize("name", ["search", "maintenance"])
+    def test_reserved_names_are_refused(self, name: str) -> None:
+        assert "reserved" in problems_of(with_values({"name": name}))["name"]
+
+    @pytest.mark.parametrize("name", ["", "-a", "A", "a_b", "a/b", "../a", "a" * 64, "a\n"])
+    def test_names_that_are_no_folder_name_are_refused(self, name: str) -> None:
+        assert "name" in problems_of(with_values({"name": name}))
+
+    @given(
+        st.dictionaries(
+            st.sampled_from(sorted(known_keys())),
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just([None]),
+            max_size=6,
+        )
+    )
+    def test_any_values_are_accepted_or_told_once_each(self, values: dict[str, Any]) -> None:
+        values = {path: value for path, value in values.items() if not path.startswith("predict")}
+        try:
+            parse_spec(with_values(values))
+        except ConfigError as error:
+            paths = [problem.path for problem in error.problems]
+            assert paths
+            assert len(paths) == len(set(paths))
+
+
+class TestTypes:
+    @pytest.mark.parametrize(
+        ("path", "value"),
+        [
+            ("search.workers", "2"),
+            ("search.workers", 2.0),
+            ("search.workers", True),
+            ("search.seed", "0"),
+            ("search.max_trials", 1.5),
+            ("data.source", 7),
+            ("data.label", True),
+            ("data.image_size", "32"),
+            ("data.image_size", "automatic"),
+            ("data.image_size", 3),
+            ("data.validation_fraction", "0.2"),
+            ("data.test_fraction", float("nan")),
+            ("data.max_bad_fraction", 1.01),
+            ("final_fit.retrain", 1),
+            ("final_fit.retrain", "true"),
+            ("export.min_improvement", float("inf")),
+            ("search.slice", 600),
+            ("search.time_limit", None),
+            ("schedule", ""),
+            ("timezone", 1),
+            ("notify", "me@example.org"),
+        ],
+    )
+    def test_a_value_of_another_type_is_refused(self, path: str, value: object) -> None:
+        problems = problems_of(with_values({path: value}))
+
+        assert list(problems) == [path]
+        assert repr(value) in problems[path]
+
+    def test_a_word_that_is_not_known_lists_those_that_are(self) -> None:
+        message = problems_of(with_values({"search.strategy": "grid"}))["search.strategy"]
+
+        assert "'grid' is not one of" in message
+        assert all(strategy in message for strategy in Strategy)
+
+
+class TestAvailability:
+    @pytest.mark.parametrize(
+        ("path", "value"),
+        [
+            ("data.source", "table.parquet"),
+            ("data.resize", "letterbox"),
+            ("data.gate.on_change", "stop"),
+            ("search.strategy", "bayesian"),
+            ("search.strategy", "evolution"),
+            ("search.objective", "log_loss"),
+            ("search.prefer", "small"),
+            ("search.limits.parameters", 1000),
+            ("search.limits.latency_ms", 1.0),
+            ("search.limits.device_memory", "1GB"),
+            ("search.spend.gpu_hours", 1.0),
+            ("search.resources.gpus", 0),
+            ("search.resources.memory", "4GB"),
+            ("final_fit.ensemble", 2),
+            ("final_fit.from", 1),
+            ("export.quantize", "int8"),
+            ("export.max_loss", 0.01),
+            ("export.approve", True),
+            ("export.samples", False),
+            ("predict", {"source": "in", "output": "out"}),
+            ("notify", ["me@example.org"]),
+            ("retention.versions", 11),
+        ],
+    )
+    def test_what_is_not_built_is_refused_with_a_way_on(self, path: str, value: object) -> None:
+        problems = problems_of(with_values({path: value}))
+
+        assert list(problems) == [path]
+        assert re.search(r" is not available yet; (use|leave) ", problems[path])
+
+    @pytest.mark.parametrize("task", ["tabular_classification", "tabular_regression"])
+    def test_tables_are_not_available_yet(self, task: str) -> None:
+        assert "is not available yet" in problems_of(with_values({"task": task}))["task"]
+
+    def test_a_broken_value_is_not_called_unavailable_as_well(self) -> None:
+        problems = problems_of(with_values({"predict": {"source": 1}, "data.resize": "crop"}))
+
+        assert problems.keys() == {"predict.source", "predict.output", "data.resize"}
+        assert not any("not available" in message for message in problems.values())
+
+
+class TestCombinations:
+    def test_held_out_rows_must_leave_rows_to_train_on(self) -> None:
+        values = {"data.validation_fraction": 0.5, "data.test_fraction": 0.5}
+
+        message = problems_of(with_values(values))["data.validation_fraction"]
+
+        assert "add up to 1" in message
+
+    def test_a_published_version_needs_test_rows(self) -> None:
+        document = with_values({"data.test_fraction": 0.0})
+
+        assert set(problems_of(document)) == {"data.test_fraction"}
+        assert parse_spec(document, purpose=Purpose.ESTIMATOR).data.test_fraction == 0
+
+    @pytest.mark.parametrize("split", ["group", "time"])
+    def test_a_split_by_a_column_needs_the_column(self, split: str) -> None:
+        assert f"data.{split}" in problems_of(with_values({"data.split": split}))
+
+    @pytest.mark.parametrize("column", ["group", "time"])
+    def test_a_column_without_its_split_is_refused(self, column: str) -> None:
+        message = problems_of(with_values({f"data.{column}": "farm"}))[f"data.{column}"]
+
+        assert f"only split: {column} uses it" in message
+
+    def test_an_own_test_set_leaves_no_test_fraction(self) -> None:
+        assert "data.test_fraction" in problems_of(with_values({"data.test_source": "test.csv"}))
+
+    def test_the_objective_must_fit_the_task(self) -> None:
+        message = problems_of(with_values({"search.objective": "rmse"}))["search.objective"]
+
+        assert message == "rmse does not fit task image_classification"
+
+    def test_a_cost_limit_needs_a_price(self) -> None:
+        problems = problems_of(with_values({"search.spend.max_cost": 5.0}))
+
+        assert problems["search.spend.price_per_gpu_hour"] == "max_cost needs a price"
+
+
+class TestHashes:
+    def test_the_order_and_spelling_of_the_document_do_not_count(self) -> None:
+        first = parse_spec(with_values({"search.time_limit": "120m", "search.seed": 3}))
+        second = parse_spec(with_values({"search.seed": 3, "search.time_limit": "2h"}))
+
+        assert first.canonical() == second.canonical()
+        assert first.spec_hash == second.spec_hash
+
+    def test_every_accepted_change_changes_the_hash(self) -> None:
+        variants = [
+            {}, {"name": "other"}, {"data.source": "b.csv"}, {"data.images": "i"},
+            {"data.label": "Label"}, {"data.image_size": 32}, {"data.split": "random"},
+            {"search.seed": 1}, {"search.workers": 3}, {"search.time_limit": "1h"},
+            {"search.max_trials": 5}, {"search.slice": "5m"}, {"search.priority": 2},
+            {"final_fit.retrain": False}, {"final_fit.time_limit": "2h"},
+            {"export.min_improvement": 0.01}, {"schedule": "0 1 * * *"},
+            {"timezone": "Europe/Berlin"},
+        ]  # fmt: skip
+        hashes = [parse_spec(with_values(values)).spec_hash for values in variants]
+
+        for one, other in itertools.combinations(hashes, 2):
+            assert one != other
+
+    @pytest.mark.parametrize(
+        ("path", "value"),
+        [
+            ("data.label", "Label"),
+            ("data.split", "random"),
+            ("data.validation_fraction", 0.3),
+            ("data.test_fraction", 0.1),
+            ("search.seed", 1),
+        ],
+    )
+    def test_what_makes_scores_incomparable_changes_the_generation(
+        self, path: str, value: object
+    ) -> None:
+        changed = parse_spec(with_values({path: value}))
+
+        assert changed.generation_key != parse_spec(MINIMAL).generation_key
+
+    @pytest.mark.parametrize(
+        ("path", "value"),
+        [
+            ("data.source", "moved.csv"),
+            ("data.images", "images"),
+            ("search.workers", 8),
+            ("search.time_limit", "8h"),
+            ("search.max_trials", 3),
+            ("final_fit.retrain", False),
+            ("schedule", "@daily"),
+            ("timezone", "Europe/Berlin"),
+        ],
+    )
+    def test_other_changes_continue_the_generation(self, path: str, value: object) -> None:
+        changed = parse_spec(with_values({path: value}))
+
+        assert changed.generation_key == parse_spec(MINIMAL).generation_key
+
+    @given(
+        workers=st.integers(1, 64),
+        seed=st.integers(0, 2**63 - 1),
+        seconds=st.integers(1, 10**6),
+        size=st.just("auto") | st.integers(4, 1024),
+        fraction=st.floats(0.01, 0.7),
+    )
+    def test_the_canonical_text_is_read_back(
+        self, workers: int, seed: int, seconds: int, size: str | int, fraction: float
+    ) -> None:
+        values = {
+            "search.workers": workers,
+            "search.seed": seed,
+            "search.time_limit": f"{seconds}s",
+            "data.image_size": size,
+            "data.validation_fraction": fraction,
+        }
+        spec = parse_spec(with_values(values))
+
+        again = parse_spec(json.loads(spec.canonical()))
+
+        assert again == spec
+        assert again.canonical() == spec.canonical()
+
+
+def test_the_formats_page_lists_every_key_and_no_other() -> None:
+    listed, prefix = set(), ""
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            section = re.fullmatch(r"## `(\w+)`", line)
+            prefix = f"{section[1]}." if section else ""
+        elif row := re.match(r"\| `([\w.]+)` \| (.*)", line):
+            path = f"{prefix}{row[1]}"
+            if not row[2].startswith("section"):
+                listed.add(path)
+
+    assert listed == set(known_keys())
