@@ -78,7 +78,7 @@ class Leases:
     Args:
         store: where they are kept.
         prefix: their folder.
-        ttl_s: how long a lease lives without being renewed.
+        ttl_s: how long a lease lives without being renewed; the same for all who share the prefix.
     """
 
     def __init__(self, store: ObjectStore, prefix: str, ttl_s: float = 60) -> None:
