@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from automl.errors import AutoMLError
+from automl.errors import AutoMLError, ConfigError
 from automl.steps.settings import Settings
 
 app = typer.Typer(
@@ -31,7 +31,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s"
+    )
     app()
 
 
@@ -71,10 +73,11 @@ def sample(name: str, directory: Path, home: Home = None, as_json: AsJson = Fals
     """Write the sample dataset NAME (digits) and its study.yaml to DIRECTORY."""
 
     def make() -> dict[str, Any]:
-        from automl.data.samples import write_sample
+        from automl.data.samples import write_digits
 
-        write_sample(name, directory)
-        return {"schema": 1, "sample": name, "study": str(directory / "study.yaml")}
+        if name != "digits":
+            raise ConfigError(f"There is no sample {name!r}.", "use digits")
+        return {"schema": 1, "sample": name, "study": str(write_digits(directory))}
 
     _emit(as_json, make, lambda d: typer.echo(f"wrote {d['study']}; next: automl run {d['study']}"))
 
@@ -180,9 +183,7 @@ def models(study: str, home: Home = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def predict(
-    model: str, inputs: list[str], home: Home = None, as_json: AsJson = False
-) -> None:
+def predict(model: str, inputs: list[str], home: Home = None, as_json: AsJson = False) -> None:
     """Classify image files with MODEL: a study (its champion), STUDY@VERSION or an ONNX file."""
 
     def make() -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Run:
         winner: number of the chosen trial.
         final_fit: how the published weights were made.
         version: the version it reserved.
+        test_opened: whether the sealed test rows have been read for it.
         published: whether that version's manifest exists.
         promoted: whether the version became the champion.
         cause: why the run failed.
@@ -66,6 +67,7 @@ class Run:
     winner: int | None = None
     final_fit: FinalFitFinished | None = None
     version: int | None = None
+    test_opened: bool = False
     published: bool = False
     promoted: bool = False
     cause: str = ""
@@ -246,6 +248,7 @@ class _Fold:
             run = dataclasses.replace(run, version=event.version)
         elif isinstance(event, TestOpened):
             self._decisions += 1
+            run = dataclasses.replace(run, test_opened=True)
         elif isinstance(event, VersionPublished):
             run = dataclasses.replace(run, published=True)
         else:

@@ -1,5 +1,5 @@
-"""One function per step of the pipeline; the command line, the estimators and Airflow call these.
+"""One function per step of the pipeline; command line, estimators and Airflow call these.
 
-Importing this package is cheap. The steps exchange ids and short documents, never data, and each can
-be run twice with the same result.
+Importing this package is cheap. The steps exchange ids and short documents, never data, and each
+can be run twice with the same result.
 """

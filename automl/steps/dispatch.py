@@ -12,7 +12,7 @@ from automl.domain.events import RunState
 from automl.domain.parsing import parse_spec
 from automl.domain.specification import StudySpec
 from automl.errors import ConfigError, SearchError
-from automl.steps import choose, final_fit, prepare, publish, worker
+from automl.steps import choose, evaluate, final_fit, prepare, publish, worker
 from automl.steps.context import StepContext
 from automl.steps.settings import Settings
 from automl.steps.signals import StopSignal
@@ -107,11 +107,11 @@ def _export(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> 
 
 
 def _evaluate(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
-    return publish.evaluate(context)
+    return evaluate.evaluate(context)
 
 
 def _promote(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
-    return publish.promote(context)
+    return evaluate.promote(context)
 
 
 STEPS: dict[str, Callable[[StepContext, dict[str, Any], StopSignal], object]] = {

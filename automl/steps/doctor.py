@@ -68,7 +68,9 @@ def _home(home: str | None) -> list[Finding]:
     if not settings.home.startswith("s3://"):
         free = shutil.disk_usage(_existing(Path(settings.home))).free
         remedy = "" if free >= _FREE_BYTES else "free some space or move AUTOML_HOME"
-        findings.append(Finding("space", free >= _FREE_BYTES, f"{free / 2**30:.1f} GiB free", remedy))
+        findings.append(
+            Finding("space", free >= _FREE_BYTES, f"{free / 2**30:.1f} GiB free", remedy)
+        )
     return findings
 
 
@@ -94,4 +96,6 @@ def _airflow() -> Finding:
         return Finding("airflow", True, "not installed; only needed to schedule studies")
     if version.startswith("3.3."):
         return Finding("airflow", True, version)
-    return Finding("airflow", False, version, "install automl-airflow[airflow] with constraints.txt")
+    return Finding(
+        "airflow", False, version, "install automl-airflow[airflow] with constraints.txt"
+    )

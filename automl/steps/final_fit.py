@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass, replace
 
 import numpy as np
-from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from automl.domain.events import FinalFitFinished
@@ -17,19 +16,12 @@ from automl.errors import DivergedError, OutOfMemoryError, SearchError, StorageE
 from automl.morphism.architecture import Architecture
 from automl.steps.context import StepContext
 from automl.steps.signals import StopSignal
-from automl.steps.training import RUNG, TrialTrainer, Weights, load_weights
+from automl.steps.training import RUNG, TrialTrainer, Weights, load_weights, threads_per_worker
+from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.device import choose_device
 from automl.training.inference import predict_probabilities
-from automl.training.trainer import (
-    EpochResult,
-    Examples,
-    FitHooks,
-    FitProblem,
-    InitialWeights,
-    StopReason,
-    fit,
-)
-from automl.training.checkpoint import Checkpoint
+from automl.training.problem import Examples, FitHooks, FitProblem, InitialWeights, StopReason
+from automl.training.trainer import fit
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +61,7 @@ def final_fit(context: StepContext, stop: StopSignal) -> FinalFit:
     if run.winner is None:
         raise SearchError(f"Run {run.name} has no winner yet.", "run the step choose first")
     trial = context.record.study.trials[run.winner]
-    trainer = replace_threads(TrialTrainer.load(context, run))
+    trainer = _with_all_threads(TrialTrainer.load(context, run))
     incumbent = load_weights(context, trial)
     epochs = _epochs(context.record.study, trial, continued=not context.spec.final_fit.retrain)
     weights, note = _fit(context, trainer, trial, epochs, stop)
@@ -98,15 +90,8 @@ def final_fit(context: StepContext, stop: StopSignal) -> FinalFit:
     return FinalFit(trial.number, event.source, event.epochs, note)
 
 
-def published_weights(context: StepContext, key: str) -> Weights:
-    """Return the weights that the final fit stored under `key`."""
-    return dict(load_tensors(context.store.get(key).data))
-
-
-def replace_threads(trainer: TrialTrainer) -> TrialTrainer:
+def _with_all_threads(trainer: TrialTrainer) -> TrialTrainer:
     """Return `trainer` with all CPU threads: the final fit runs alone."""
-    from automl.steps.training import threads_per_worker
-
     return replace(trainer, threads=threads_per_worker(1))
 
 
@@ -161,7 +146,9 @@ def _fit(
         threads=trainer.threads,
     )
     try:
-        result = fit(problem, start, FitHooks(should_stop=should_stop, on_epoch=on_epoch, save=save))
+        result = fit(
+            problem, start, FitHooks(should_stop=should_stop, on_epoch=on_epoch, save=save)
+        )
     except (DivergedError, OutOfMemoryError) as error:
         return None, f"the fit failed: {error}"
     if result.stopped is StopReason.SIGNAL:
@@ -171,9 +158,7 @@ def _fit(
     return result.best_weights, ""
 
 
-def _worse_than(
-    trainer: TrialTrainer, trial: Trial, weights: Weights, incumbent: Weights
-) -> str:
+def _worse_than(trainer: TrialTrainer, trial: Trial, weights: Weights, incumbent: Weights) -> str:
     """Return why the fit is worse than the incumbent on the calibration rows, or ""."""
     rows = trainer.calibration
     if len(rows.labels) < 2:
@@ -186,7 +171,7 @@ def _worse_than(
             architecture, candidate, trainer.normalization, rows.images, trainer.threads
         )
         chosen = probabilities[np.arange(len(rows.labels)), rows.labels]
-        return -np.log(np.maximum(chosen, 1e-12))
+        return np.asarray(-np.log(np.maximum(chosen, 1e-12)))
 
     difference = losses(weights) - losses(incumbent)
     mean = float(difference.mean())

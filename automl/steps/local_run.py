@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from automl.domain.events import RunState
 from automl.domain.specification import StudySpec
 from automl.errors import AutoMLError, SearchError
-from automl.steps import choose, final_fit, prepare, publish
+from automl.steps import choose, evaluate, final_fit, prepare, publish
 from automl.steps.context import StepContext
 from automl.steps.process import StepResult, run_step
 from automl.steps.settings import Settings
@@ -68,9 +68,9 @@ def run_study(settings: Settings, spec: StudySpec, progress: Progress) -> dict[s
             progress.step("export")
             publish.export(context)
             progress.step("evaluate")
-            publish.evaluate(context)
+            evaluate.evaluate(context)
             progress.step("promote")
-            promotion = publish.promote(context)
+            promotion = evaluate.promote(context)
     except AutoMLError as error:
         prepare.close_run(context, RunState.FAILED, error.message)
         raise
@@ -147,6 +147,8 @@ def _worker(
             on_line=lambda line: progress.line(f"worker {index}: {line}"),
             stop=over.is_set,
         )
+        if result.failure is not None:
+            raise result.failure.to_error()
         if result.signal is None:
             return result
         freed = give_back(own, index)

@@ -89,4 +89,6 @@ def _read(name: str) -> bytes:
     try:
         return Path(name).read_bytes()
     except OSError as error:
-        raise NotFoundError(f"{name} cannot be read: {error.strerror}.", "check the path") from error
+        raise NotFoundError(
+            f"{name} cannot be read: {error.strerror}.", "check the path"
+        ) from error

@@ -18,7 +18,6 @@ from automl.storage.open import open_store
 from automl.storage.probe import probe_conditional_writes
 
 Progress = Callable[[int, int, str], None]
-log = logging.getLogger(__name__)
 
 
 def check(context: StepContext) -> dict[str, object]:
@@ -72,6 +71,7 @@ def prepare(context: StepContext, on_progress: Progress) -> SnapshotManifest:
         thresholds=_first_thresholds(context),
     )
     with local_client() as client:
+        logging.getLogger("distributed").setLevel(logging.WARNING)  # its import sets INFO
         return prepare_snapshot(request, context.store, client=client, on_progress=on_progress)
 
 

@@ -1,47 +1,48 @@
-"""The steps `export`, `evaluate` and `promote`: from weights to a champion."""
+"""The step `export`, and the ONNX bytes of a run: from weights to a file that agrees with them."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from automl.data.snapshot import Part, RawRow, Snapshot
-from automl.domain.events import (
-    Event,
-    RunState,
-    TestOpened,
-    VersionPublished,
-    VersionReserved,
-)
+from automl.data.snapshot import Part, Snapshot
+from automl.domain.events import Event, VersionReserved
 from automl.domain.study import Run, Study
 from automl.errors import ParityError, SearchError
-from automl.export.metrics import classification_metrics
 from automl.export.onnx_graph import build_onnx
-from automl.export.parity import check_parity
-from automl.export.promotion import Decision, decide_promotion
-from automl.export.registry import Registry
-from automl.export.report import build_report
+from automl.export.parity import Parity, check_parity
+from automl.export.registry import MODEL_FILE, SAMPLES_FILE, Registry
 from automl.export.runtime import OnnxClassifier
 from automl.export.verify import build_samples
 from automl.morphism.architecture import Architecture
 from automl.steps.context import StepContext
-from automl.steps.final_fit import published_weights
-from automl.steps.prepare import close_run
-from automl.steps.queries import curve, ranked
-from automl.steps.training import threads_per_worker
+from automl.steps.training import load_tensors_of, threads_per_worker
 from automl.training.inference import predict_probabilities
-from automl.training.trainer import Normalization
+from automl.training.module import Normalization
 
 _PARITY_ROWS = 256
 _SAMPLE_ROWS = 16
-_BATCH_ROWS = 64
-_ONE_TEST_SET_BELOW = 1000
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A file that passed the parity gate.
+
+    Attributes:
+        onnx: its bytes.
+        parity: how far it is from the network.
+        samples: raw images and the network's probabilities for them, as `samples.npz`.
+    """
+
+    onnx: bytes
+    parity: Parity
+    samples: bytes
 
 
 def export(context: StepContext) -> int:
@@ -52,64 +53,109 @@ def export(context: StepContext) -> int:
             never exists.
     """
     run = context.opened_run()
+    if run.final_fit is None:
+        raise SearchError(f"Run {run.name} has no final fit yet.", "run the step final_fit first")
     registry = Registry(context.store, context.spec.name)
     version = registry.claim_version(context.run)
-    _commit_once(context, lambda r: r.version is None, VersionReserved(
-        at=context.clock.now(), run=context.run, version=version
-    ))  # fmt: skip
+
+    def reserve(study: Study) -> Sequence[Event]:
+        current = study.run(context.run)
+        if current is None or current.version is not None:
+            return ()
+        return (VersionReserved(at=context.clock.now(), run=context.run, version=version),)
+
+    context.record.commit(reserve)
     if registry.exists(version):
         return version
+    exported = build(context, run, run.final_fit.trial, run.final_fit.weights, version)
+    registry.put_file(version, MODEL_FILE, exported.onnx)
+    registry.put_file(version, SAMPLES_FILE, exported.samples)
+    context.store.put(parity_key(context), exported.parity.model_dump_json().encode())
+    return version
+
+
+def parity_key(context: StepContext) -> str:
+    """Return where the export leaves its parity for the manifest."""
+    return context.key("runs", context.run, "parity.json")
+
+
+def build(context: StepContext, run: Run, trial: int, weights_key: str, version: int) -> Exported:
+    """Return the exported file of a trial's architecture with the weights under `weights_key`.
+
+    Args:
+        context: the step's context, its record up to date.
+        run: the run.
+        trial: number of the trial.
+        weights_key: where the weights are stored.
+        version: goes into the file's metadata; 0 for a file that is not published.
+
+    Raises:
+        ParityError: the file disagrees with the network on raw validation images.
+    """
+    candidate = context.record.study.trials[trial].candidate
+    assert candidate is not None
     snapshot = Snapshot.open(context.store, context.spec.name, run.snapshot)
-    architecture, weights, normalization = _network(context, run, snapshot)
-    data = build_onnx(
+    manifest = snapshot.manifest
+    architecture = Architecture.from_genotype(candidate.genotype)
+    weights = load_tensors_of(context, weights_key)
+    normalization = Normalization(tuple(manifest.mean), tuple(manifest.std))
+    onnx = build_onnx(
         architecture,
         weights,
-        mean=normalization.mean,
-        std=normalization.std,
+        normalization.mean,
+        normalization.std,
         preprocess=snapshot.preprocess,
-        labels=snapshot.manifest.classes,
+        labels=manifest.classes,
         metadata={
             "study": context.spec.name,
             "version": str(version),
             "snapshot": run.snapshot,
         },
     )
-    rows = list(
-        itertools.islice(snapshot.raw_rows(Part.SELECTION, Part.CALIBRATION), _PARITY_ROWS)
-    )
-    images, _ = snapshot.tensors(Part.SELECTION, Part.CALIBRATION)
+    held_out = (Part.SELECTION, Part.CALIBRATION)
+    rows = [row.pixels for row in itertools.islice(snapshot.raw_rows(*held_out), _PARITY_ROWS)]
+    images, _ = snapshot.tensors(*held_out)
     reference = predict_probabilities(
         architecture, weights, normalization, images[: len(rows)], threads_per_worker(1)
     )
-    classifier = OnnxClassifier(data, threads_per_worker(1))
-    parity = check_parity(reference, classifier, [row.pixels for row in rows])
+    parity = check_parity(reference, OnnxClassifier(onnx, threads_per_worker(1)), rows)
     log.info(
         "parity on %d rows: largest difference %.2e, %d labels differ",
-        parity.rows, parity.max_abs_diff, parity.label_mismatches,
-    )  # fmt: skip
+        parity.rows,
+        parity.max_abs_diff,
+        parity.label_mismatches,
+    )
     if not parity.ok:
         raise ParityError(
             f"The exported file and the network differ by up to {parity.max_abs_diff:.2e} on "
             f"{parity.rows} validation images, and {parity.label_mismatches} labels differ.",
             "nothing was published; see docs/runbook.md",
         )
-    registry.put_file(version, "model.onnx", data)
-    samples = [row.pixels for row in rows[:_SAMPLE_ROWS]]
-    registry.put_file(version, "samples.npz", build_samples(samples, reference[:_SAMPLE_ROWS]))
-    registry.put_file(version, "parity.json", parity.model_dump_json().encode())
-    return version
+    samples = build_samples(rows[:_SAMPLE_ROWS], np.asarray(reference[:_SAMPLE_ROWS]))
+    return Exported(onnx, parity, samples)
 
 
-def _network(
-    context: StepContext, run: Run, snapshot: Snapshot
-) -> tuple[Architecture, dict[str, np.ndarray], Normalization]:
+def incumbent_onnx(context: StepContext) -> bytes:
+    """Return the exported file of the run's winner with the weights of its trial.
+
+    Raises:
+        SearchError: no winner has been chosen.
+    """
+    run = context.opened_run()
+    if run.winner is None:
+        raise SearchError(f"Run {run.name} has no winner yet.", "run the step choose first")
+    key = context.record.study.trials[run.winner].measurement.weights
+    assert key is not None
+    return build(context, run, run.winner, key, 0).onnx
+
+
+def fitted_onnx(context: StepContext) -> bytes:
+    """Return the exported file of the run's winner with the weights of its final fit.
+
+    Raises:
+        SearchError: there was no final fit.
+    """
+    run = context.opened_run()
     if run.final_fit is None:
         raise SearchError(f"Run {run.name} has no final fit yet.", "run the step final_fit first")
-    candidate = context.record.study.trials[run.final_fit.trial].candidate
-    assert candidate is not None
-    manifest = snapshot.manifest
-    return (
-        Architecture.from_genotype(candidate.genotype),
-        published_weights(context, run.final_fit.weights),
-        Normalization(tuple(manifest.mean), tuple(manifest.std)),
-    )
+    return build(context, run, run.final_fit.trial, run.final_fit.weights, 0).onnx

@@ -28,7 +28,8 @@ def load_study(store: ObjectStore, name: str) -> Study:
 
 def study_names(store: ObjectStore) -> list[str]:
     """Return the names of all studies in the home, sorted."""
-    names, last = [], ""
+    names: list[str] = []
+    last = ""
     while True:  # one entry per study: continue after all keys of the one just seen
         entry = next(store.list("studies/", start_after=last), None)
         if entry is None:
@@ -82,11 +83,14 @@ def leaderboard_document(store: ObjectStore, name: str) -> dict[str, Any]:
     """Return the trials of the newest run's generation and snapshot, best first."""
     study = load_study(store, name)
     run = study.runs[-1]
-    order = ranked(study, run)
-    others = [trial for trial in study.comparable(run) if trial.loss is None]
-    rows = [_trial_row(trial, rank) for rank, trial in enumerate(order, 1)]
-    rows += [_trial_row(trial, None) for trial in others]
-    return {"schema": 1, "study": name, "run": run.name, "trials": rows}
+    return {"schema": 1, "study": name, "run": run.name, "trials": leaderboard_rows(study, run)}
+
+
+def leaderboard_rows(study: Study, run: Run) -> list[dict[str, Any]]:
+    """Return the trials that compare within `run`: ranked ones first, then those without a loss."""
+    rows = [_trial_row(trial, rank) for rank, trial in enumerate(ranked(study, run), 1)]
+    rows += [_trial_row(trial, None) for trial in study.comparable(run) if trial.loss is None]
+    return rows
 
 
 def _trial_row(trial: Trial, rank: int | None) -> dict[str, Any]:

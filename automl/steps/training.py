@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
@@ -20,23 +21,22 @@ from automl.domain.study import Run
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.errors import DamagedDataError, LeaseLostError, TrainingError
 from automl.morphism.architecture import Architecture
-from automl.morphism.moves import Move, apply_move
+from automl.morphism.moves import Move, inherit
 from automl.steps.context import StepContext
-from automl.training.checkpoint import Checkpoint
+from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.device import choose_device
 from automl.training.inference import measure_latency_ms, predict_probabilities
-from automl.training.trainer import (
-    EpochResult,
+from automl.training.module import Normalization
+from automl.training.problem import (
     Examples,
     FitHooks,
     FitProblem,
     FitResult,
     InitialWeights,
-    Normalization,
     Rung,
     StopReason,
-    fit,
 )
+from automl.training.trainer import fit
 
 Weights = dict[str, np.ndarray]
 
@@ -199,11 +199,11 @@ class TrialTrainer:
             return None
         parent = self.context.record.study.trials[candidate.parent]
         assert parent.candidate is not None
-        weights = load_weights(self.context, parent)
-        place = Architecture.from_genotype(parent.candidate.genotype)
-        for document in candidate.moves:
-            place, transfer = apply_move(place, Move.from_json(document))
-            weights = transfer(weights)
+        place, weights = inherit(
+            Architecture.from_genotype(parent.candidate.genotype),
+            load_weights(self.context, parent),
+            [Move.from_json(document) for document in candidate.moves],
+        )
         if place.genotype() != architecture.genotype():
             raise TrainingError(
                 f"The moves of trial {trial.number} do not lead from trial {parent.number} to its "
@@ -274,7 +274,19 @@ def load_weights(context: StepContext, trial: Trial) -> Weights:
     key = trial.measurement.weights
     if key is None:
         raise TrainingError(f"Trial {trial.number} has no weights.", "choose a completed trial")
-    return dict(load_tensors(context.store.get(key).data))
+    return load_tensors_of(context, key)
+
+
+def load_tensors_of(context: StepContext, key: str) -> Weights:
+    """Return the weights stored under `key`.
+
+    Raises:
+        DamagedDataError: they are not what was written.
+    """
+    try:
+        return dict(load_tensors(context.store.get(key).data))
+    except SafetensorError as error:
+        raise DamagedDataError(f"{key} holds no weights: {error}.", "train again") from error
 
 
 def threads_per_worker(workers: int) -> int:

@@ -136,9 +136,7 @@ class TrialSource:
                     SearchEnded(at=now, run=run, reason=SearchEnd.EXHAUSTED),
                 )  # fmt: skip
         events.append(
-            TrialClaimed(
-                at=now, n=number, attempt=trial.attempt + 1, run=run, worker=self._worker
-            )
+            TrialClaimed(at=now, n=number, attempt=trial.attempt + 1, run=run, worker=self._worker)
         )
         return events
 
@@ -192,4 +190,3 @@ def end_search(context: StepContext, reason: SearchEnd) -> Study:
         return (SearchEnded(at=context.clock.now(), run=context.run, reason=reason),)
 
     return context.record.commit(decide)
-

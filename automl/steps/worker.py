@@ -1,4 +1,4 @@
-"""The step `run_worker`: claim a trial, train it, record the outcome, go on until the slice ends."""
+"""The step `run_worker`: claim a trial, train it, record the outcome, and go on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from automl.steps.context import RUN_LEASE, StepContext
 from automl.steps.signals import StopSignal
 from automl.steps.training import TrialTrainer, TrialTraining
 from automl.steps.trials import Claim, TrialSource, end_search
-from automl.training.trainer import StopReason
+from automl.training.problem import StopReason
 
 _FINISH_BEFORE_S = 1.5  # trials stop so long before the deadline, to record their result in time
 _TOO_LATE_S = 6.0  # no trial starts with less time left
@@ -106,7 +106,7 @@ def run_worker(
 def _evaluate(
     context: StepContext, trainer: TrialTrainer, claim: Claim, training: TrialTraining
 ) -> Trial:
-    """Train the claimed trial and record what became of it; return the trial as the log tells it."""
+    """Train the claimed trial, record what became of it, and return it as the log tells it."""
     trial = claim.trial
     log.info("trial %d starts, attempt %d", trial.number, trial.attempt)
     outcome, measurement, cause = Outcome.FAILED, Measurement(), ""
@@ -119,7 +119,7 @@ def _evaluate(
             outcome, cause = Outcome.DIVERGED, str(error)
         except OutOfMemoryError as error:
             outcome, cause = Outcome.OUT_OF_MEMORY, str(error)
-        except Exception as error:  # noqa: BLE001 - a trial that fails is data, not a failed study
+        except Exception as error:
             log.warning("trial %d failed", trial.number, exc_info=True)
             cause = f"{type(error).__name__}: {error}"
         else:
@@ -134,19 +134,21 @@ def _evaluate(
                 "another worker has taken the trial over; nothing needs doing",
             )
         study = context.record.commit(
-            lambda study: ()
-            if study.trials[trial.number].attempt != trial.attempt
-            or study.trials[trial.number].outcome is not None
-            else (
-                TrialFinished(
-                    at=context.clock.now(),
-                    n=trial.number,
-                    attempt=trial.attempt,
-                    run=context.run,
-                    outcome=outcome,
-                    measurement=measurement,
-                    cause=cause,
-                ),
+            lambda study: (
+                ()
+                if study.trials[trial.number].attempt != trial.attempt
+                or study.trials[trial.number].outcome is not None
+                else (
+                    TrialFinished(
+                        at=context.clock.now(),
+                        n=trial.number,
+                        attempt=trial.attempt,
+                        run=context.run,
+                        outcome=outcome,
+                        measurement=measurement,
+                        cause=cause,
+                    ),
+                )
             )
         )
     claim.lease.release()
@@ -158,12 +160,14 @@ def _evaluate(
 def _release(context: StepContext, trial: Trial, reason: str) -> None:
     log.info("trial %d is given back: %s", trial.number, reason)
     context.record.commit(
-        lambda study: ()
-        if study.trials[trial.number].attempt != trial.attempt
-        else (
-            TrialReleased(
-                at=context.clock.now(), n=trial.number, attempt=trial.attempt, reason=reason
-            ),
+        lambda study: (
+            ()
+            if study.trials[trial.number].attempt != trial.attempt
+            else (
+                TrialReleased(
+                    at=context.clock.now(), n=trial.number, attempt=trial.attempt, reason=reason
+                ),
+            )
         )
     )
 

@@ -1,0 +1,228 @@
+"""The steps `evaluate` and `promote`: the file is measured, published and perhaps the champion."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from automl import __version__
+from automl.data.snapshot import Part, Snapshot
+from automl.domain.events import Event, RunState, TestOpened, VersionPublished
+from automl.domain.study import Run, Study
+from automl.errors import SearchError
+from automl.export.manifest import InputFormat, VersionFacts
+from automl.export.metrics import classification_metrics, confusion_matrix
+from automl.export.parity import Parity
+from automl.export.promotion import Decision, decide_promotion
+from automl.export.registry import MODEL_FILE, REPORT_FILE, Registry
+from automl.export.report import ReportContent, build_report
+from automl.export.runtime import OnnxClassifier
+from automl.morphism.architecture import Architecture
+from automl.steps.context import StepContext
+from automl.steps.prepare import close_run
+from automl.steps.publish import parity_key
+from automl.steps.queries import curve, leaderboard_rows
+from automl.steps.training import threads_per_worker
+
+_ONE_TEST_SET_BELOW = 1000  # fewer test rows serve as gate and report at once
+_LATENCY_RUNS = 30
+_LATENCY_THREADS = 1
+DECODING = (
+    "8-bit RGB after EXIF orientation; alpha over white; 16-bit divided by 257; no colour profile"
+)
+
+
+def evaluate(context: StepContext) -> dict[str, Any]:
+    """Measure the exported file on the sealed test rows and publish the version.
+
+    Returns:
+        The version and its metrics.
+    """
+    run = context.opened_run()
+    registry = Registry(context.store, context.spec.name)
+    version = _version_of(run)
+    if not registry.exists(version):
+        _publish(context, run, registry, version)
+
+    def note(study: Study) -> Sequence[Event]:
+        current = study.run(context.run)
+        if current is None or current.published:
+            return ()
+        return (VersionPublished(at=context.clock.now(), run=context.run, version=version),)
+
+    context.record.commit(note)
+    metrics = registry.manifest(version).metrics
+    return {"version": version, "metrics": {n: m.model_dump() for n, m in metrics.items()}}
+
+
+def promote(context: StepContext) -> dict[str, Any]:
+    """Make the version the champion if it is better on the gate rows, and close the run.
+
+    Returns:
+        Version, promoted, reason, metrics and where the file lies.
+    """
+    run = context.opened_run()
+    registry = Registry(context.store, context.spec.name)
+    version = _version_of(run)
+    champion = registry.champion()
+    if run.state is RunState.OPEN:
+        if champion is not None and champion.version == version:
+            promoted, reason = True, "It is the champion."
+        else:
+            decision = _decide(context, run, registry, version)
+            promoted, reason = decision.promote, decision.reason
+            if promoted:
+                registry.promote_once(version, context.run, reason, context.clock.now())
+        close_run(context, RunState.SUCCEEDED, reason, promoted=promoted)
+    else:
+        promoted, reason = run.promoted, run.cause
+    metrics = registry.manifest(version).metrics
+    return {
+        "version": version,
+        "promoted": promoted,
+        "reason": reason,
+        "metrics": {name: interval.model_dump() for name, interval in metrics.items()},
+        "onnx": registry.uri(version, MODEL_FILE),
+    }
+
+
+def _version_of(run: Run) -> int:
+    if run.version is None:
+        raise SearchError(f"Run {run.name} has no version yet.", "run the step export first")
+    return run.version
+
+
+def _publish(context: StepContext, run: Run, registry: Registry, version: int) -> None:
+    """Open the sealed rows, measure the file on them, and write report and manifest."""
+    snapshot = Snapshot.open(context.store, context.spec.name, run.snapshot)
+    parts, selected_on = _report_parts(snapshot)
+
+    def open_test(study: Study) -> Sequence[Event]:
+        current = study.run(context.run)
+        if current is None or current.test_opened:
+            return ()
+        rows = sum(snapshot.manifest.counts[part] for part in (Part.GATE, Part.REPORT))
+        return (TestOpened(at=context.clock.now(), run=context.run, version=version, rows=rows),)
+
+    study = context.record.commit(open_test)
+    classifier = OnnxClassifier(registry.read(version, MODEL_FILE), threads_per_worker(1))
+    probabilities, labels = _predict(classifier, snapshot, parts)
+    final_fit = run.final_fit
+    assert final_fit is not None
+    trial = study.trials[final_fit.trial]
+    assert trial.candidate is not None
+    architecture = Architecture.from_genotype(trial.candidate.genotype)
+    facts = VersionFacts(
+        run=context.run,
+        trial=trial.number,
+        snapshot=run.snapshot,
+        task=context.spec.task.value,
+        objective=context.spec.search.objective.value,
+        labels=classifier.labels,
+        input=InputFormat(
+            decode=DECODING,
+            resize=context.spec.data.resize.value,
+            size=snapshot.manifest.image_size,
+        ),
+        metrics=classification_metrics(probabilities, labels),
+        selected_on=selected_on,
+        decisions=study.decisions,
+        parity=Parity.model_validate_json(context.store.get(parity_key(context)).data),
+        latency_ms=_latency(registry.read(version, MODEL_FILE), snapshot.manifest.image_size),
+        parameters=architecture.parameters,
+        made_by=_made_by(context),
+    )
+    report = build_report(
+        ReportContent(
+            title=f"{context.spec.name}, version {version}",
+            summary={
+                "run": context.run,
+                "trial": trial.number,
+                "snapshot": run.snapshot,
+                "parameters": architecture.parameters,
+                "weights": final_fit.source,
+                "epochs": final_fit.epochs,
+            },
+            metrics=facts.metrics,
+            labels=classifier.labels,
+            confusion=confusion_matrix(
+                probabilities.argmax(axis=1), labels, len(classifier.labels)
+            ),
+            leaderboard=leaderboard_rows(study, run)[:20],
+            architecture=architecture.summary(),
+            curve=curve(context.store, context.spec.name, trial),
+            notes=[note for note in (final_fit.note, _quarantine_note(snapshot)) if note],
+        )
+    )
+    registry.write(version, {REPORT_FILE: report}, facts)
+
+
+def _quarantine_note(snapshot: Snapshot) -> str:
+    rows = snapshot.manifest.quarantined
+    return f"{len(rows)} rows were left out, the first is {rows[0].path}." if rows else ""
+
+
+def _report_parts(snapshot: Snapshot) -> tuple[tuple[Part, ...], bool]:
+    """Return the parts that give the metrics, and whether they also decide about promotion."""
+    counts = snapshot.manifest.counts
+    if counts[Part.GATE] + counts[Part.REPORT] < _ONE_TEST_SET_BELOW:
+        return (Part.GATE, Part.REPORT), True
+    return (Part.REPORT,), False
+
+
+def _gate_parts(snapshot: Snapshot) -> tuple[Part, ...]:
+    parts, selected_on = _report_parts(snapshot)
+    return parts if selected_on else (Part.GATE,)
+
+
+def _predict(
+    classifier: OnnxClassifier, snapshot: Snapshot, parts: tuple[Part, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities and labels of the raw rows; columns in the order of the snapshot."""
+    found, labels = [], []
+    for row in snapshot.raw_rows(*parts):
+        found.append(classifier.predict(row.pixels[None])[1][0])
+        labels.append(row.label)
+    return np.stack(found), np.asarray(labels, np.int64)
+
+
+def _decide(context: StepContext, run: Run, registry: Registry, version: int) -> Decision:
+    """Compare the version with the champion on the gate rows."""
+    champion = registry.champion()
+    if champion is None:
+        return decide_promotion(np.zeros(0, bool), None, context.spec.export.min_improvement)
+    snapshot = Snapshot.open(context.store, context.spec.name, run.snapshot)
+    correct = []
+    for number in (version, champion.version):
+        classifier = OnnxClassifier(registry.read(number, MODEL_FILE), threads_per_worker(1))
+        probabilities, labels = _predict(classifier, snapshot, _gate_parts(snapshot))
+        predicted = np.asarray(classifier.labels, object)[probabilities.argmax(axis=1)]
+        correct.append(predicted == np.asarray(snapshot.manifest.classes, object)[labels])
+    return decide_promotion(correct[0], correct[1], context.spec.export.min_improvement)
+
+
+def _latency(onnx: bytes, size: int) -> dict[str, dict[str, float] | int]:
+    """Return milliseconds per call, p50 and p95, for batches of 1 and 32 on one thread."""
+    classifier = OnnxClassifier(onnx, _LATENCY_THREADS)
+    measured: dict[str, dict[str, float] | int] = {"threads": _LATENCY_THREADS}
+    for batch in (1, 32):
+        pixels = np.zeros((batch, size, size, 3), np.uint8)
+        times = []
+        for _ in range(_LATENCY_RUNS):
+            start_s = time.perf_counter()
+            classifier.predict(pixels)
+            times.append(1000 * (time.perf_counter() - start_s))
+        cuts = statistics.quantiles(times, n=20)
+        measured[str(batch)] = {"p50": round(cuts[9], 3), "p95": round(cuts[18], 3)}
+    return measured
+
+
+def _made_by(context: StepContext) -> dict[str, str]:
+    libraries = ("torch", "onnx", "onnxruntime", "pillow", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in libraries}
+    return {"automl": __version__, "at": context.clock.now().isoformat(), **versions}
