@@ -105,7 +105,7 @@ class AirflowClient:
         return state
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """Return the task instances of a run: task_id, map_index, state, rendered_map_index…"""
+        """Return the task instances of a run: task_id, map_index, state and more."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=200"
         instances: list[dict[str, Any]] = self.call("GET", path)["task_instances"]
         return instances

@@ -1,0 +1,156 @@
+"""The DAG files: what they import, what they build, and how broken study files are shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+HEAVY = ("torch", "dask", "distributed", "boto3", "onnx", "onnxruntime", "sklearn", "pandas")
+TASKS = [
+    "check", "prepare", "open_run", "search", "choose", "final_fit", "export", "evaluate", "promote"
+]  # fmt: skip
+
+SCRIPT = """
+import importlib.util, json, pathlib, sys
+from airflow.serialization.serialized_objects import DagSerialization
+from airflow.sdk import DAG
+
+def chain(dag):
+    order, left = [], dag.task_dict["check"]
+    while left is not None:
+        order.append(left.task_id)
+        (following,) = left.downstream_task_ids or (None,)
+        left = dag.task_dict[following] if following else None
+    return order
+
+before = set(sys.modules)
+found = {}
+for path in sorted(pathlib.Path(sys.argv[1]).glob("*.py")):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found.update({d.dag_id: d for d in vars(module).values() if isinstance(d, DAG)})
+new = sorted(set(sys.modules) - before)
+answer = {"modules": new, "dags": {}}
+for dag_id, dag in found.items():
+    stored = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    answer["dags"][dag_id] = {
+        "order": chain(stored),
+        "schedule": stored.timetable.summary,
+        "catchup": stored.catchup, "max_active_runs": stored.max_active_runs,
+        "paused": stored.is_paused_upon_creation, "start": str(stored.start_date),
+        "params": list(stored.params), "timezone": str(getattr(dag.timetable, "timezone", "")),
+        "pools": {t.task_id: t.pool for t in stored.tasks},
+        "queues": {t.task_id: t.queue for t in stored.tasks},
+        "retries": {t.task_id: t.retries for t in stored.tasks},
+        "priority": {t.task_id: t.priority_weight for t in stored.tasks},
+        "choose": [str(t.trigger_rule) for t in stored.tasks if t.task_id == "choose"],
+        "problems": list(getattr(dag.get_task("check"), "problems", [])),
+    }
+print(json.dumps(answer))
+"""
+
+
+def load_dags(studies: Path, home: Path) -> dict[str, Any]:
+    """Return what a fresh interpreter finds in the DAG files."""
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")},
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AUTOML_STUDIES": str(studies),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(REPOSITORY / "dags")],
+        env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def study(name: str, more: str = "") -> str:
+    return f"name: {name}\ntask: image_classification\ndata: {{source: /data/{name}.csv}}\n{more}"
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    studies = tmp_path_factory.mktemp("studies")
+    (studies / "a.yaml").write_text(
+        study("leaves", 'schedule: "0 1 * * *"\ntimezone: Europe/Berlin\nsearch: {priority: 7}\n')
+    )
+    (studies / "b.yaml").write_text(study("leaves"))
+    (studies / "c.yaml").write_text("name: c\ntask: image_classification\ndata: {sorce: x}\n")
+    (studies / "d.yaml").write_text("name: [unclosed\n")
+    (studies / "search.yaml").write_text("name: search\n")
+    return load_dags(studies, tmp_path_factory.mktemp("airflow"))
+
+
+def test_dag_files_import_nothing_heavy(loaded: dict[str, Any]) -> None:
+    assert [name for name in loaded["modules"] if name.split(".")[0] in HEAVY] == []
+
+
+@pytest.mark.parametrize("dag_id", ["automl_search", "automl_leaves"])
+def test_the_tasks_come_in_order_through_serialization(loaded: dict[str, Any], dag_id: str) -> None:
+    assert loaded["dags"][dag_id]["order"] == TASKS
+
+
+def test_pools_queues_and_rules_are_as_documented(loaded: dict[str, Any]) -> None:
+    dag = loaded["dags"]["automl_leaves"]
+
+    assert {task: pool for task, pool in dag["pools"].items() if pool != "default_pool"} == {
+        "prepare": "automl_cpu", "search": "automl_gpu", "final_fit": "automl_gpu",
+        "export": "automl_cpu", "evaluate": "automl_cpu",
+    }  # fmt: skip
+    assert [task for task, queue in dag["queues"].items() if queue == "gpu"] == [
+        "search", "final_fit",
+    ]  # fmt: skip
+    assert set(dag["retries"].values()) == {2}
+    assert set(dag["priority"].values()) == {7}
+    assert dag["choose"] == ["all_done"]
+
+
+def test_a_study_file_gives_an_unpaused_schedule_without_missed_runs(
+    loaded: dict[str, Any],
+) -> None:
+    dag = loaded["dags"]["automl_leaves"]
+
+    assert (dag["schedule"], dag["timezone"]) == ("0 1 * * *", "Europe/Berlin")
+    assert (dag["start"], dag["catchup"], dag["paused"]) == ("None", False, False)
+    assert dag["max_active_runs"] == 1
+
+
+def test_broken_files_become_unscheduled_dags_that_tell_their_problems(
+    loaded: dict[str, Any],
+) -> None:
+    dags = loaded["dags"]
+
+    assert set(dags) == {
+        "automl_search", "automl_leaves", "automl_b", "automl_c", "automl_d",
+        "automl_search.broken",
+    }  # fmt: skip
+    assert dags["automl_b"]["problems"] == ["name: 'leaves' is the name of a.yaml already"]
+    assert any("did you mean 'source'" in problem for problem in dags["automl_c"]["problems"])
+    assert "not valid YAML" in dags["automl_d"]["problems"][0]
+    assert "is reserved" in dags["automl_search.broken"]["problems"][0]
+    assert dags["automl_c"]["order"] == ["check"]
+
+
+def test_two_hundred_study_files_load_quickly(tmp_path: Path) -> None:
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    for number in range(200):
+        (studies / f"s{number}.yaml").write_text(study(f"s{number}", 'schedule: "0 1 * * *"\n'))
+
+    started_s = time.monotonic()
+    dags = load_dags(studies, tmp_path / "airflow")["dags"]
+
+    assert len(dags) == 201
+    assert time.monotonic() - started_s < 60
