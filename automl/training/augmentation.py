@@ -1,6 +1,5 @@
 """Random changes of a batch of training images that keep its labels."""
 
-# ruff: noqa: TID253 -- training is the layer of torch
 from __future__ import annotations
 
 from dataclasses import dataclass

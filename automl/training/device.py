@@ -1,6 +1,5 @@
 """The device that trains, and the settings that make a training repeatable on it."""
 
-# ruff: noqa: TID253 -- training is the layer of torch
 from __future__ import annotations
 
 from collections.abc import Iterator

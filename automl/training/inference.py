@@ -1,6 +1,5 @@
 """What trained weights predict, in float32 on the CPU."""
 
-# ruff: noqa: TID253 -- training is the layer of torch
 from __future__ import annotations
 
 import statistics

@@ -1,6 +1,5 @@
 """Architectures as torch modules, and their weights as arrays."""
 
-# ruff: noqa: TID253 -- training is the layer of torch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

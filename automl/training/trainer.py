@@ -1,6 +1,5 @@
 """The training loop: weights and their measurement from a problem, stoppable at every step."""
 
-# ruff: noqa: TID253 -- training is the layer of torch
 from __future__ import annotations
 
 import math

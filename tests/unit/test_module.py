@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from automl.errors import DataError, TrainingError
+from automl.morphism.architecture import Architecture, Node, Op
+from automl.training.inference import measure_latency_ms, predict_probabilities
+from automl.training.module import (
+    Normalization,
+    build_module,
+    extract_weights,
+    initial_weights,
+    load_weights,
+)
+
+NORMALIZATION = Normalization((100.0, 120.0, 140.0), (50.0, 60.0, 70.0))
+
+
+def every_op() -> Architecture:
+    conv = {"kernel": 3, "stride": 1, "groups": 1, "bias": 1}
+    nodes = (
+        Node(Op.INPUT),
+        Node(Op.CONV, (0,), {**conv, "channels": 8}),
+        Node(Op.BATCH_NORM, (1,)),
+        Node(Op.RELU, (2,)),
+        Node(Op.CONV, (3,), {**conv, "channels": 8, "groups": 4, "bias": 0}),
+        Node(Op.ADD, (3, 4)),
+        Node(Op.CONCAT, (5, 3)),
+        Node(Op.MAX_POOL, (6,), {"kernel": 2, "stride": 2}),
+        Node(Op.CONV, (7,), {**conv, "channels": 6, "kernel": 5, "stride": 2}),
+        Node(Op.AVG_POOL, (8,), {"kernel": 2, "stride": 2}),
+        Node(Op.FLATTEN, (9,)),
+        Node(Op.GLOBAL_POOL, (8,)),
+        Node(Op.CONCAT, (10, 11)),
+        Node(Op.DENSE, (12,), {"units": 7}),
+        Node(Op.BATCH_NORM, (13,)),
+        Node(Op.DROPOUT, (14,), {"rate": 0.5}),
+        Node(Op.DENSE, (15,), {"units": 4}),
+    )
+    return Architecture(11, 3, nodes)
+
+
+def images(count: int, size: int = 11) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def test_every_layer_has_the_shape_that_the_architecture_says() -> None:
+    architecture = every_op()
+    module = build_module(architecture, NORMALIZATION).eval()
+    found: dict[str, tuple[int, ...]] = {}
+    for key, layer in module.nodes.items():
+        layer.register_forward_hook(
+            lambda _layer, _inputs, output, key=key: found.update({key: tuple(output.shape[1:])})
+        )
+
+    logits = module(torch.from_numpy(images(5)).permute(0, 3, 1, 2))
+
+    assert logits.shape == (5, 4)
+    assert logits.dtype == torch.float32
+    assert [found[str(index)] for index in range(len(found))] == list(architecture.shapes())
+
+
+def test_the_stored_arrays_are_those_that_the_architecture_names() -> None:
+    architecture = every_op()
+    module = build_module(architecture, NORMALIZATION)
+
+    weights = extract_weights(module)
+
+    assert {key: array.shape for key, array in weights.items()} == architecture.weight_shapes()
+    assert all(array.dtype == np.float32 for array in weights.values())
+    learned = sum(parameter.numel() for parameter in module.parameters())
+    assert learned == architecture.parameters
+
+
+def test_the_first_node_normalises_each_channel() -> None:
+    module = build_module(every_op(), NORMALIZATION)
+    image = torch.tensor([150, 120, 0], dtype=torch.uint8).reshape(1, 3, 1, 1)
+
+    normalised = module.nodes["0"](image)
+
+    np.testing.assert_allclose(normalised.flatten(), [1.0, 0.0, -2.0])
+
+
+def test_weights_come_back_as_they_went_in() -> None:
+    architecture = every_op()
+    module = build_module(architecture, NORMALIZATION)
+    weights = initial_weights(architecture, (3, 4))
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    load_weights(module, weights)
+    found = extract_weights(module)
+
+    assert found.keys() == weights.keys()
+    for key, array in weights.items():
+        np.testing.assert_array_equal(found[key], array)
+        assert found[key].flags.c_contiguous
+
+
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    architecture = every_op()
+    first, same, other = (initial_weights(architecture, seed) for seed in ((1, 2), (1, 2), (1, 3)))
+
+    assert all(np.array_equal(first[key], same[key]) for key in first)
+    assert not np.array_equal(first["1.weight"], other["1.weight"])
+    assert not first["1.bias"].any()
+
+
+def test_initial_weights_keep_the_size_of_the_signal() -> None:
+    nodes = (
+        Node(Op.INPUT),
+        Node(Op.FLATTEN, (0,)),
+        Node(Op.DENSE, (1,), {"units": 4096}),
+        Node(Op.RELU, (2,)),
+        Node(Op.DENSE, (3,), {"units": 2}),
+    )
+    weights = initial_weights(Architecture(8, 3, nodes), (0,))
+
+    assert np.std(weights["2.weight"]) == pytest.approx(np.sqrt(2 / 192), rel=0.02)
+    assert np.std(weights["4.weight"]) == pytest.approx(np.sqrt(1 / 4096), rel=0.05)
+
+
+def test_weights_of_another_architecture_are_refused() -> None:
+    module = build_module(every_op(), NORMALIZATION)
+    weights = initial_weights(every_op(), (0,))
+
+    with pytest.raises(TrainingError, match=r"do not belong to this architecture: 16\.bias"):
+        load_weights(module, {key: weights[key] for key in weights if key != "16.bias"})
+    with pytest.raises(TrainingError, match=r"16\.bias has shape \(5,\), .* needs \(4,\)"):
+        load_weights(module, weights | {"16.bias": np.zeros(5, np.float32)})
+
+
+def test_a_normalisation_that_divides_by_zero_is_refused() -> None:
+    with pytest.raises(DataError, match="standard deviations"):
+        Normalization((0.0, 0.0, 0.0), (1.0, 0.0, 1.0))
+    with pytest.raises(TrainingError, match="normalisation has 1 channels"):
+        build_module(every_op(), Normalization((0.0,), (1.0,)))
+
+
+def test_probabilities_do_not_depend_on_the_batch() -> None:
+    architecture = every_op()
+    weights = initial_weights(architecture, (0,))
+    many = images(515)
+
+    together = predict_probabilities(architecture, weights, NORMALIZATION, many, 1)
+    alone = predict_probabilities(architecture, weights, NORMALIZATION, many[-2:], 1)
+    none = predict_probabilities(architecture, weights, NORMALIZATION, many[:0], 1)
+
+    assert together.dtype == np.float32
+    assert none.shape == (0, 4)
+    np.testing.assert_allclose(together.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(together[-2:], alone, rtol=1e-4, atol=1e-6)
+
+
+def test_measuring_the_latency_keeps_the_thread_count() -> None:
+    before = torch.get_num_threads()
+
+    latency_ms = measure_latency_ms(every_op(), initial_weights(every_op(), (0,)), NORMALIZATION)
+
+    assert 0 < latency_ms < 1000
+    assert torch.get_num_threads() == before
