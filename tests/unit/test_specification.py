@@ -336,7 +336,7 @@ class TestHashes:
         assert first.spec_hash == second.spec_hash
 
     def test_every_accepted_change_changes_the_hash(self) -> None:
-        variants = [
+        variants: list[dict[str, Any]] = [
             {}, {"name": "other"}, {"data.source": "b.csv"}, {"data.images": "i"},
             {"data.label": "Label"}, {"data.image_size": 32}, {"data.split": "random"},
             {"search.seed": 1}, {"search.workers": 3}, {"search.time_limit": "1h"},
