@@ -81,7 +81,8 @@ def local_client() -> Iterator[distributed.Client]:
             n_workers=1,
             threads_per_worker=os.cpu_count() or 1,
             processes=False,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # a free port: even without pages one is listened on
+            scheduler_kwargs={"dashboard": False},
             silence_logs=logging.CRITICAL,
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
@@ -149,7 +150,7 @@ def _versions() -> dict[str, str]:
     return {
         "onnxruntime": version("onnxruntime"),
         "pillow": version("pillow"),
-        "jpeg": str(features.version("jpg")),
+        "jpeg": f"{features.version('jpg')} turbo {features.version('libjpeg_turbo')}",
         "webp": str(features.version("webp")),
     }
 

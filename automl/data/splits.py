@@ -102,6 +102,19 @@ def part_of(place: float, thresholds: Sequence[float]) -> Part:
     )
 
 
+def part_sizes(n: int, settings: SplitSettings) -> tuple[int, int, int, int]:
+    """Return how many of `n` rows the first four parts get; at least one is left for training.
+
+    Test and validation are rounded by themselves. Of an odd number of test rows the gate has one
+    more, and a quarter of the validation rows that ends in a half is rounded down, so that few
+    rows serve decisions first.
+    """
+    test = min(math.floor(n * settings.test_fraction + 0.5), n - 1)
+    validation = min(math.floor(n * settings.validation_fraction + 0.5), n - 1 - test)
+    calibration = math.ceil(validation / 4 - 0.5)
+    return test // 2, test - test // 2, calibration, validation - calibration
+
+
 def _choose_thresholds(
     owner: Mapping[str, str],
     places: Mapping[str, float],
@@ -109,25 +122,29 @@ def _choose_thresholds(
     settings: SplitSettings,
 ) -> dict[str, Thresholds]:
     if settings.split == "random":
-        pooled = _fit_thresholds(sorted(places.values()), settings.nominal)
-        return dict.fromkeys(names, pooled)
+        return dict.fromkeys(names, _fit_thresholds(sorted(places.values()), settings))
     by_label: dict[str, list[float]] = defaultdict(list)
     for digest, label in owner.items():
         by_label[label].append(places[digest])
-    return {name: _fit_thresholds(sorted(by_label[name]), settings.nominal) for name in names}
+    return {
+        name: _fit_thresholds(sorted(by_label[name]), settings)
+        if by_label[name]
+        else settings.nominal  # all its pixels belong to smaller labels
+        for name in names
+    }
 
 
-def _fit_thresholds(places: Sequence[float], nominal: Thresholds) -> Thresholds:
-    """Return thresholds with exactly the rounded number of `places` below each.
+def _fit_thresholds(places: Sequence[float], settings: SplitSettings) -> Thresholds:
+    """Return thresholds that give every part exactly its size.
 
-    Any value in the gap between two neighbouring places gives these counts. The one nearest to
-    the nominal fraction serves rows added later best; it keeps off the gap's ends by a quarter.
-    At least one row stays for training.
+    Any value in the gap between two neighbouring places does. The one nearest to the fraction
+    serves rows added later best; it keeps off the gap's ends by a quarter of the gap.
     """
     ends = [0.0, *places, 1.0]
     chosen = []
-    for fraction in nominal:
-        below = min(math.floor(len(places) * fraction + 0.5), max(len(places) - 1, 0))
+    below = 0
+    for fraction, size in zip(settings.nominal, part_sizes(len(places), settings), strict=True):
+        below += size
         low, high = ends[below], ends[below + 1]
         margin = (high - low) / 4
         chosen.append(min(max(fraction, low + margin), high - margin) if fraction > 0 else 0.0)

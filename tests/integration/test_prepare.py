@@ -1,0 +1,455 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import distributed
+import numpy as np
+import pytest
+
+from automl.data.prepare import DatasetRequest, local_client, prepare_snapshot
+from automl.data.samples import write_digits
+from automl.data.snapshot import Part, Snapshot, SnapshotManifest
+from automl.errors import DamagedDataError, DataError, NewerSchemaError, NotFoundError
+from automl.preprocessing.decode import decode_image, encode_png
+from automl.preprocessing.image import ImagePreprocessor
+from automl.storage.file import FileObjectStore
+
+CLOTHING = Path(__file__).parents[3] / "shared" / "datasets" / "clothing"
+HELD_OUT = (Part.SELECTION, Part.CALIBRATION, Part.GATE, Part.REPORT)
+
+
+def silent(done: int, total: int, what: str) -> None:
+    assert 0 <= done <= total, what
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[distributed.Client]:
+    with local_client() as client:
+        yield client
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> FileObjectStore:
+    return FileObjectStore(tmp_path / "home")
+
+
+def picture(number: int, height: int = 12, width: int = 10) -> bytes:
+    rng = np.random.default_rng(number)
+    return encode_png(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def write_rows(folder: Path, rows: list[tuple[str, str, bytes]]) -> DatasetRequest:
+    """Write a manifest and its images; return the request for them."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    lines = ["File Name,Label"]
+    for name, label, data in rows:
+        (folder / "images" / name).write_bytes(data)
+        lines.append(f"{name},{label}")
+    (folder / "train.csv").write_text("\n".join(lines) + "\n", encoding="utf-8-sig")
+    store = FileObjectStore(folder)
+    return DatasetRequest("pictures", store, "train.csv", store, "images")
+
+
+def two_classes(n: int = 40) -> list[tuple[str, str, bytes]]:
+    return [(f"{i:03d}.png", "ab"[i % 2], picture(i)) for i in range(n)]
+
+
+def where(store: FileObjectStore, manifest: SnapshotManifest) -> dict[str, Part]:
+    snapshot = Snapshot.open(store, manifest.dataset, manifest.id)
+    return {row.path: part for part in HELD_OUT for row in snapshot.raw_rows(part)}
+
+
+def test_digits_become_a_snapshot(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    study = write_digits(tmp_path / "digits")
+    source = FileObjectStore(study.parent)
+    request = DatasetRequest("digits", source, "train.csv", source, "images")
+    seen: list[tuple[int, int, str]] = []
+
+    manifest = prepare_snapshot(
+        request, home, client=client, on_progress=lambda *step: seen.append(step)
+    )
+
+    assert manifest.classes == tuple("0123456789")
+    assert manifest.image_size == 8
+    assert "median" in manifest.image_size_reason
+    assert sum(manifest.counts.values()) == 1797
+    assert not manifest.quarantined
+    assert seen[-1] == (1797, 1797, "writing shards")
+    images, labels = Snapshot.open(home, "digits", manifest.id).tensors(Part.TRAIN)
+    assert images.shape == (manifest.counts[Part.TRAIN], 8, 8, 3)
+    assert labels.dtype == np.int64
+    np.testing.assert_allclose(manifest.mean, images.mean(axis=(0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(manifest.std, images.std(axis=(0, 1, 2)), rtol=1e-9)
+
+
+def test_the_graph_gives_the_snapshots_tensors_bit_for_bit(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    sizes = [(12, 10), (40, 33), (8, 8), (5, 90), (64, 64)]
+    rows = [
+        (f"{i:03d}.png", "ab"[i % 2], picture(i, *sizes[i // 2 % len(sizes)])) for i in range(100)
+    ]
+    request = replace(write_rows(tmp_path / "in", rows), image_size=16)
+
+    manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
+
+    assert_graph_gives_tensors(Snapshot.open(home, "pictures", manifest.id))
+
+
+@pytest.mark.needs_shared
+@pytest.mark.skipif(not CLOTHING.exists(), reason="the clothing dataset is not beside the checkout")
+def test_the_graph_is_exact_for_photographs_of_every_size(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    source = FileObjectStore(CLOTHING)
+    request = DatasetRequest("clothing", source, "test.csv", source, "images")
+
+    manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
+
+    snapshot = Snapshot.open(home, "clothing", manifest.id)
+    assert_graph_gives_tensors(snapshot)
+    preprocess = ImagePreprocessor(snapshot.preprocess)
+    by_shape: dict[tuple[int, ...], list[np.ndarray]] = {}
+    for path in sorted((CLOTHING / "images").iterdir()):
+        pixels = decode_image(path.read_bytes())
+        group = by_shape.setdefault(pixels.shape, [])
+        if len(group) < 3:
+            group.append(pixels)
+    for group in by_shape.values():
+        batch = preprocess(np.stack(group))
+        for pixels, resized in zip(group, batch, strict=True):
+            np.testing.assert_array_equal(preprocess(pixels[None])[0], resized)
+
+
+def assert_graph_gives_tensors(snapshot: Snapshot) -> None:
+    preprocess = ImagePreprocessor(snapshot.preprocess)
+    images, labels = snapshot.tensors(*HELD_OUT)
+    rows = list(snapshot.raw_rows(*HELD_OUT))
+    assert [row.label for row in rows] == labels.tolist()
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for index, row in enumerate(rows):
+        np.testing.assert_array_equal(preprocess(row.pixels[None])[0], images[index])
+        by_shape.setdefault(row.pixels.shape, []).append(index)
+    for indices in by_shape.values():
+        batch = preprocess(np.stack([rows[index].pixels for index in indices]))
+        np.testing.assert_array_equal(batch, images[indices])
+
+
+def test_the_same_listing_is_prepared_once(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    request = write_rows(tmp_path / "in", two_classes())
+    first = prepare_snapshot(request, home, client=client, on_progress=silent)
+    calls: list[str] = []
+
+    for thresholds in (None, first.thresholds):
+        again = prepare_snapshot(
+            replace(request, thresholds=thresholds),
+            home,
+            client=client,
+            on_progress=lambda *step: calls.append(step[2]),
+        )
+        assert again.reused
+        assert again.id == first.id
+
+    assert not first.reused
+    assert not calls
+
+
+def test_the_same_rows_elsewhere_are_the_same_snapshot(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    rows = two_classes()
+    first = write_rows(tmp_path / "in", rows)
+    renamed = [(f"moved-{name}", label, data) for name, label, data in reversed(rows)]
+    second = write_rows(tmp_path / "elsewhere", renamed)
+
+    one = prepare_snapshot(first, home, client=client, on_progress=silent)
+    other = prepare_snapshot(second, home, client=client, on_progress=silent)
+
+    assert other.reused
+    assert other.id == one.id
+
+
+def test_added_rows_keep_the_split_of_the_others(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    request = write_rows(tmp_path / "in", two_classes(60))
+    first = prepare_snapshot(request, home, client=client, on_progress=silent)
+    write_rows(tmp_path / "in", two_classes(90))
+
+    grown = prepare_snapshot(
+        replace(request, thresholds=first.thresholds), home, client=client, on_progress=silent
+    )
+
+    old = {f"{i:03d}.png" for i in range(60)}
+    assert grown.id != first.id
+    assert grown.thresholds == first.thresholds
+    assert {p: part for p, part in where(home, grown).items() if p in old} == where(home, first)
+
+
+def test_duplicates_share_one_part(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    rows = two_classes(60)
+    copies = [(f"copy-{name}", label, data) for name, label, data in rows]
+    request = write_rows(tmp_path / "in", rows + copies)
+
+    parts = where(home, prepare_snapshot(request, home, client=client, on_progress=silent))
+
+    assert parts
+    for name, _, _ in rows:
+        assert parts.get(name) == parts.get(f"copy-{name}")
+
+
+def test_a_few_bad_rows_are_quarantined_with_their_reasons(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    rows = [*two_classes(60), ("torn.png", "a", picture(99)[:70]), ("text.png", "b", b"hello")]
+    request = write_rows(tmp_path / "in", rows)
+    with (tmp_path / "in" / "train.csv").open("a", encoding="utf-8") as manifest_file:
+        manifest_file.write("gone.png,a\n../train.csv,b\n001.png,\n")
+
+    manifest = prepare_snapshot(
+        replace(request, max_bad_fraction=0.1), home, client=client, on_progress=silent
+    )
+
+    reasons = {row.path: row.reason for row in manifest.quarantined}
+    assert list(reasons) == ["torn.png", "text.png", "gone.png", "../train.csv", "001.png"]
+    assert "cannot be decoded" in reasons["torn.png"]
+    assert "not an image" in reasons["text.png"]
+    assert reasons["gone.png"] == "there is no such file"
+    assert "leaves the folder" in reasons["../train.csv"]
+    assert reasons["001.png"] == "the row has no label"
+    assert sum(manifest.counts.values()) == 60
+
+
+def test_too_many_bad_rows_stop_the_run_and_write_nothing(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    rows = [*two_classes(20), ("x.png", "a", b"hello"), ("y.png", "a", b"")]
+    request = write_rows(tmp_path / "in", rows)
+
+    with pytest.raises(DataError, match="2 of the 22 rows") as caught:
+        prepare_snapshot(request, home, client=client, on_progress=silent)
+
+    assert [problem.path for problem in caught.value.problems] == ["x.png", "y.png"]
+    assert not list(home.list(""))
+
+
+def test_classes_that_cannot_be_learnt_are_all_named(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    rows = [*two_classes(10), ("p.png", "rare", picture(50)), ("q.png", "odd", picture(51))]
+    request = write_rows(tmp_path / "in", rows)
+
+    with pytest.raises(DataError) as caught:
+        prepare_snapshot(request, home, client=client, on_progress=silent)
+
+    assert [problem.path for problem in caught.value.problems] == ["odd", "rare"]
+
+
+def test_one_class_is_refused(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    rows = [(name, "a", data) for name, _, data in two_classes(10)]
+    request = write_rows(tmp_path / "in", rows)
+
+    with pytest.raises(DataError, match="two classes or more"):
+        prepare_snapshot(request, home, client=client, on_progress=silent)
+
+
+def test_missing_columns_are_refused_with_those_found(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    request = write_rows(tmp_path / "in", two_classes(10))
+
+    with pytest.raises(DataError, match=r"'File Name', 'Label', but no 'kind'"):
+        prepare_snapshot(replace(request, label="kind"), home, client=client, on_progress=silent)
+
+
+def test_a_manifest_without_rows_is_refused(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    request = write_rows(tmp_path / "in", [])
+
+    with pytest.raises(DataError, match="has no rows"):
+        prepare_snapshot(request, home, client=client, on_progress=silent)
+
+
+def test_a_source_that_does_not_exist_is_refused(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    store = FileObjectStore(tmp_path)
+
+    for key in ("no.csv", "no.npz", "no-folder"):
+        with pytest.raises(DataError):
+            prepare_snapshot(
+                DatasetRequest("none", store, key), home, client=client, on_progress=silent
+            )
+
+
+def test_folders_are_classes(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    for number in range(20):
+        folder = tmp_path / "pets" / ("cat" if number % 2 else "dog") / "deep"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.PNG").write_bytes(picture(number))
+    (tmp_path / "pets" / "cat" / "notes.txt").write_text("no image")
+    (tmp_path / "pets" / "cover.png").write_bytes(picture(1))
+    (tmp_path / "pets2" / "bird").mkdir(parents=True)
+    (tmp_path / "pets2" / "bird" / "b.png").write_bytes(picture(2))
+    request = DatasetRequest("pets", FileObjectStore(tmp_path), "pets")
+
+    manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
+
+    assert manifest.classes == ("cat", "dog")
+    assert sum(manifest.counts.values()) == 20
+
+
+@pytest.mark.parametrize("shape", [(40, 9, 7), (40, 9, 7, 1), (40, 9, 7, 3)])
+def test_arrays_are_rows(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client, shape: tuple[int, ...]
+) -> None:
+    x = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", x=x, y=np.arange(40) % 2)
+    request = DatasetRequest("arrays", FileObjectStore(tmp_path), "data.npz")
+
+    manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
+
+    assert manifest.classes == ("0", "1")
+    assert manifest.image_size == 8
+    snapshot = Snapshot.open(home, "arrays", manifest.id)
+    assert_graph_gives_tensors(snapshot)
+    for row in snapshot.raw_rows(*HELD_OUT):
+        index = int(row.path.removeprefix("x[").removesuffix("]"))
+        expected = np.broadcast_to(x[index].reshape(9, 7, -1), (9, 7, 3))
+        np.testing.assert_array_equal(row.pixels, expected)
+        assert row.label == index % 2
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.zeros((4, 8, 8), np.uint8)}, "not x and y"),
+        ({"x": np.zeros((4, 8, 8)), "y": np.arange(4)}, "float64"),
+        ({"x": np.zeros((4, 8, 8), np.uint8), "y": np.arange(3)}, "x has 4 rows"),
+        ({"x": np.zeros((2, 8, 8), np.uint8), "y": np.array([None, 1])}, "cannot be read"),
+    ],
+)
+def test_unusable_arrays_are_refused(
+    tmp_path: Path,
+    home: FileObjectStore,
+    client: distributed.Client,
+    arrays: dict[str, np.ndarray],
+    message: str,
+) -> None:
+    np.savez(tmp_path / "data.npz", **arrays)
+    request = DatasetRequest("arrays", FileObjectStore(tmp_path), "data.npz")
+
+    with pytest.raises(DataError, match=message):
+        prepare_snapshot(request, home, client=client, on_progress=silent)
+
+
+def test_large_images_are_reduced_to_64_pixels(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    rows = [(f"{i}.png", "ab"[i % 2], picture(i, 100, 90)) for i in range(12)]
+    request = write_rows(tmp_path / "in", rows)
+
+    manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
+
+    assert manifest.image_size == 64
+    assert "up to 64" in manifest.image_size_reason
+
+
+def test_three_rows_per_class_are_enough(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    request = write_rows(tmp_path / "in", two_classes(6))
+
+    manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
+
+    assert manifest.counts[Part.TRAIN] == manifest.counts[Part.SELECTION] == 2
+
+
+def test_a_damaged_shard_is_noticed(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    request = write_rows(tmp_path / "in", two_classes())
+    manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
+    shard = next(shard for shard in manifest.shards if shard.part is Part.TRAIN)
+    content = bytearray(home.get(shard.key).data)
+    content[-1] ^= 1
+    home.put(shard.key, bytes(content))
+
+    with pytest.raises(DamagedDataError, match=shard.key):
+        Snapshot.open(home, "pictures", manifest.id).tensors(Part.TRAIN)
+
+
+def test_a_newer_manifest_is_refused(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    request = write_rows(tmp_path / "in", two_classes())
+    manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
+    key = f"datasets/pictures/{manifest.id}/manifest.json"
+    newer = json.loads(home.get(key).data) | {"schema": 2, "extra": True}
+    home.put(key, json.dumps(newer).encode())
+
+    with pytest.raises(NewerSchemaError, match="upgrade"):
+        Snapshot.open(home, "pictures", manifest.id)
+
+
+def test_a_deleted_snapshot_is_built_again(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    request = write_rows(tmp_path / "in", two_classes())
+    first = prepare_snapshot(request, home, client=client, on_progress=silent)
+    for entry in list(home.list(f"datasets/pictures/{first.id}/")):
+        home.delete(entry.key)
+    with pytest.raises(NotFoundError):
+        Snapshot.open(home, "pictures", first.id)
+
+    again = prepare_snapshot(request, home, client=client, on_progress=silent)
+
+    assert not again.reused
+    assert again == first
+    assert Snapshot.open(home, "pictures", first.id).tensors(Part.TRAIN)[0].size
+
+
+def test_training_rows_keep_no_files(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    request = write_rows(tmp_path / "in", two_classes())
+    manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
+
+    with pytest.raises(DataError, match="no files of training rows"):
+        Snapshot.open(home, "pictures", manifest.id).raw_rows(Part.TRAIN)
+
+
+def test_two_local_clients_live_side_by_side(client: distributed.Client) -> None:
+    with local_client() as second:
+        assert second.submit(len, "ab").result() == client.submit(len, "cd").result() == 2
+
+
+def test_another_cluster_builds_the_same_snapshot(
+    tmp_path: Path, client: distributed.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = write_rows(tmp_path / "in", two_classes())
+    here, there = FileObjectStore(tmp_path / "here"), FileObjectStore(tmp_path / "there")
+    first = prepare_snapshot(request, here, client=client, on_progress=silent)
+
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
+        with local_client() as remote:
+            second = prepare_snapshot(request, there, client=remote, on_progress=silent)
+
+    assert second == first

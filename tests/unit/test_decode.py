@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from automl.errors import DataError
+from automl.preprocessing.decode import decode_image, encode_png
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def test_png_pixels_come_back_exactly() -> None:
+    np.testing.assert_array_equal(decode_image(encode_png(COLOUR)), COLOUR)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "WEBP", "JPEG"])
+def test_every_format_gives_rgb(kind: str) -> None:
+    pixels = decode_image(encoded(Image.fromarray(COLOUR), kind))
+
+    assert pixels.shape == (5, 7, 3)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+
+
+def test_grey_fills_three_channels() -> None:
+    grey = COLOUR[:, :, 0]
+
+    pixels = decode_image(encoded(Image.fromarray(grey)))
+
+    np.testing.assert_array_equal(pixels, np.repeat(grey[:, :, None], 3, axis=2))
+
+
+def test_sixteen_bit_grey_is_divided_by_257() -> None:
+    levels = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+    levels[0, :2] = 128, 129
+
+    pixels = decode_image(encoded(Image.fromarray(levels)))
+
+    expected = np.arange(256).reshape(16, 16)
+    expected[0, :2] = 0, 1
+    np.testing.assert_array_equal(pixels[:, :, 0], expected)
+    np.testing.assert_array_equal(pixels[:, :, 0], pixels[:, :, 2])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_exif_orientation_is_applied(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = {
+        1: COLOUR,
+        2: COLOUR[:, ::-1],
+        3: COLOUR[::-1, ::-1],
+        4: COLOUR[::-1],
+        5: COLOUR.transpose(1, 0, 2),
+        6: np.rot90(COLOUR, -1),
+        7: COLOUR[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(COLOUR),
+    }[orientation]
+
+    pixels = decode_image(encoded(Image.fromarray(COLOUR), exif=exif))
+
+    np.testing.assert_array_equal(pixels, turned)
+
+
+def test_alpha_lies_over_white() -> None:
+    alpha = np.zeros((5, 7, 1), np.uint8)
+    alpha[0] = 255
+    rgba = Image.fromarray(np.concatenate([COLOUR, alpha], axis=2))
+
+    pixels = decode_image(encoded(rgba))
+
+    np.testing.assert_array_equal(pixels[0], COLOUR[0])
+    assert (pixels[1:] == 255).all()
+
+
+def test_a_transparent_palette_colour_is_white() -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([9, 9, 9, 50, 60, 70])
+    image.putpixel((0, 0), 0)
+
+    pixels = decode_image(encoded(image, transparency=0))
+
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert pixels[1, 1].tolist() == [50, 60, 70]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"no image at all", "not an image file"),
+        (encode_png(COLOUR)[:60], "cannot be decoded"),
+        (encoded(Image.fromarray(np.tile(COLOUR, (30, 30, 1))), "JPEG")[:700], "cannot be decoded"),
+    ],
+)
+def test_a_broken_file_is_refused_with_the_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        decode_image(data)

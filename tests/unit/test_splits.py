@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from collections import Counter
+from hashlib import blake2b
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from automl.data.splits import Part, SplitSettings, part_of, position, row_digest, split_rows
+
+SETTINGS = SplitSettings("stratified", validation_fraction=0.2, test_fraction=0.2, seed=7)
+
+
+def digests(n: int, start: int = 0) -> list[str]:
+    return [blake2b(str(i).encode(), digest_size=32).hexdigest() for i in range(start, start + n)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    n=st.integers(1, 300),
+    test=st.sampled_from([0.0, 0.1, 0.2, 0.5]),
+    validation=st.sampled_from([0.1, 0.2, 0.4]),
+    seed=st.integers(0, 10**9),
+)
+def test_part_sizes_are_the_exact_roundings(
+    n: int, test: float, validation: float, seed: int
+) -> None:
+    split = SplitSettings("stratified", validation, test, seed)
+
+    parts, _ = split_rows(digests(n), ["a"] * n, split)
+
+    tests = parts.count(Part.GATE) + parts.count(Part.REPORT)
+    assert tests == min(int(n * test + 0.5), n - 1)
+    assert parts.count(Part.GATE) - parts.count(Part.REPORT) in {0, 1}
+    held_out = parts.count(Part.SELECTION) + parts.count(Part.CALIBRATION)
+    assert held_out == min(int(n * validation + 0.5), n - 1 - tests)
+    assert abs(parts.count(Part.CALIBRATION) - held_out / 4) <= 0.5
+
+
+def test_three_rows_serve_training_selection_and_gate() -> None:
+    parts, _ = split_rows(digests(3), ["a"] * 3, SETTINGS)
+
+    assert set(parts) == {Part.TRAIN, Part.SELECTION, Part.GATE}
+
+
+def test_each_class_is_split_by_itself() -> None:
+    labels = ["a"] * 100 + ["b"] * 20
+
+    parts, _ = split_rows(digests(120), labels, SETTINGS)
+
+    assert Counter(parts[:100]) == {
+        Part.TRAIN: 60,
+        Part.SELECTION: 15,
+        Part.CALIBRATION: 5,
+        Part.GATE: 10,
+        Part.REPORT: 10,
+    }
+    assert Counter(parts[100:]) == {
+        Part.TRAIN: 12,
+        Part.SELECTION: 3,
+        Part.CALIBRATION: 1,
+        Part.GATE: 2,
+        Part.REPORT: 2,
+    }
+
+
+def test_a_random_split_counts_over_all_rows() -> None:
+    split = SplitSettings("random", validation_fraction=0.2, test_fraction=0.2, seed=0)
+
+    parts, thresholds = split_rows(digests(100), ["a", "b"] * 50, split)
+
+    assert parts.count(Part.TRAIN) == 60
+    assert thresholds["a"] == thresholds["b"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(first=st.integers(3, 80), added=st.integers(1, 80), seed=st.integers(0, 10**6))
+def test_added_rows_move_no_other_row(first: int, added: int, seed: int) -> None:
+    split = SplitSettings("stratified", 0.2, 0.2, seed)
+    labels = ["ab"[i % 2] for i in range(first + added)] + ["new"] * added
+    every = digests(first + 2 * added)
+    before, thresholds = split_rows(every[:first], labels[:first], split)
+
+    grown, _ = split_rows(every[: first + added], labels[: first + added], split, thresholds)
+    with_new_class, _ = split_rows(every, labels, split, thresholds)
+
+    assert grown[:first] == before
+    assert with_new_class[: first + added] == grown
+
+
+def test_a_class_that_comes_later_is_stable_too() -> None:
+    _, thresholds = split_rows(digests(10), ["a"] * 10, SETTINGS)
+    labels = ["a"] * 10 + ["new"] * 50
+
+    once, _ = split_rows(digests(60), labels, SETTINGS, thresholds)
+    again, _ = split_rows(digests(260), labels + ["new"] * 200, SETTINGS, thresholds)
+
+    assert again[:60] == once
+    assert set(again[10:]) == set(Part)
+
+
+def test_equal_pixels_share_the_part_of_the_smallest_label() -> None:
+    names = digests(40)
+    labels = ["b"] * 20 + ["a"] * 20
+    repeated = names + names
+
+    parts, thresholds = split_rows(repeated, labels + ["c"] * 40, SETTINGS)
+
+    assert parts[:40] == parts[40:]
+    assert parts[0] == part_of(position(names[0], SETTINGS.seed), thresholds["b"])
+
+
+def test_the_seed_decides_the_split() -> None:
+    other = SplitSettings("stratified", 0.2, 0.2, seed=8)
+
+    first, _ = split_rows(digests(200), ["a"] * 200, SETTINGS)
+    second, _ = split_rows(digests(200), ["a"] * 200, other)
+
+    assert first != second
+
+
+def test_one_row_stays_for_training() -> None:
+    split = SplitSettings("stratified", validation_fraction=0.5, test_fraction=0.49, seed=0)
+
+    parts, _ = split_rows(digests(3), ["a"] * 3, split)
+
+    assert parts.count(Part.TRAIN) == 1
+
+
+def test_the_digest_covers_shape_and_pixels() -> None:
+    flat = np.zeros((2, 8, 3), np.uint8)
+    one = flat.copy()
+    one[0, 0, 0] = 1
+
+    assert row_digest(flat) == row_digest(flat.copy())
+    assert len({row_digest(flat), row_digest(flat.reshape(4, 4, 3)), row_digest(one)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("digest", "seed", "expected"),
+    [("00" * 32, 0, 0.4018190530729392), ("ff" * 32, 12, 0.2572015095749335)],
+)
+def test_positions_never_change_between_versions(digest: str, seed: int, expected: float) -> None:
+    assert position(digest, seed) == expected
