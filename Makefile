@@ -45,3 +45,6 @@ bench: install  ## run the benchmarks
 	@shopt -s nullglob; scripts=(benchmarks/*.py); \
 	if [ $${#scripts[@]} -eq 0 ]; then echo "There are no benchmarks yet."; fi; \
 	for script in "$${scripts[@]}"; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+bench-%: install
+	$(BIN)/python benchmarks/$*.py
