@@ -22,6 +22,7 @@ from automl.preprocessing.decode import decode_image
 from automl.progress import progress_for
 from automl.steps import choose, final_fit, local_run, prepare, publish
 from automl.steps.context import StepContext
+from automl.steps.run_lease import RunLease
 from automl.steps.settings import Settings
 from automl.steps.signals import StopSignal
 from automl.steps.training import threads_per_worker
@@ -70,8 +71,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
                 progress.step("prepare")
                 prepare.check(context)
                 manifest = prepare.prepare(context, progress.items)
-                local_run.search(context, prepare.open_run(context, manifest.id), progress)
-        self.best_trial_ = choose.choose(context).trial
+                with RunLease(context):
+                    local_run.search(context, prepare.open_run(context, manifest.id), progress)
+                    self.best_trial_ = choose.choose(context).trial
         self._context = context
         self._load(publish.incumbent_onnx(context))
         return self

@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _emit(
-    as_json: bool,  # noqa: FBT001 - the parsed --json flag
+    as_json: bool,
     make: Callable[[], dict[str, Any]],
     show: Callable[[dict[str, Any]], None],
 ) -> None:
@@ -53,7 +53,7 @@ def _emit(
         show(document)
 
 
-def _fail(as_json: bool, error: AutoMLError) -> None:  # noqa: FBT001
+def _fail(as_json: bool, error: AutoMLError) -> None:
     if as_json:
         problems = [{"path": p.path, "message": p.message} for p in error.problems]
         body = {

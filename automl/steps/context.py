@@ -15,8 +15,6 @@ from automl.storage.objects import ObjectStore
 from automl.storage.open import open_store
 from automl.storage.study_log import ObjectStudyLog, StudyRecord
 
-RUN_LEASE = "run"
-
 
 class StoreClock:
     """The store's clock, asked once and then followed by this machine's monotonic clock.

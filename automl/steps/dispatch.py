@@ -14,6 +14,7 @@ from automl.domain.specification import StudySpec
 from automl.errors import ConfigError, SearchError
 from automl.steps import choose, evaluate, final_fit, prepare, publish, worker
 from automl.steps.context import StepContext
+from automl.steps.run_lease import RunLease
 from automl.steps.settings import Settings
 from automl.steps.signals import StopSignal
 from automl.steps.study_file import load_study_file
@@ -39,13 +40,19 @@ def run_named_step(step: str, payload: dict[str, Any]) -> object:
     context = StepContext.open(
         Settings.from_environment(), _spec(payload), payload["run"], payload.get("origin", "")
     )
-    return STEPS[step](context, payload, stop)
+    if step in _OUTSIDE_THE_RUN:
+        return STEPS[step](context, payload, stop)
+    with RunLease(context):
+        return STEPS[step](context, payload, stop)
 
 
 def _spec(payload: dict[str, Any]) -> StudySpec:
     if payload.get("study_file"):
         return load_study_file(Path(payload["study_file"]))
     return parse_spec(payload.get("spec"))
+
+
+_OUTSIDE_THE_RUN = frozenset({"check", "prepare", "give_back"})  # they need no open run
 
 
 class LoggedProgress:

@@ -54,22 +54,30 @@ def _home(home: str | None) -> list[Finding]:
         probe_s = time.monotonic() - started_s
         skew_s = abs((store.now() - datetime.now(UTC)).total_seconds())
     except AutoMLError as error:
-        return [Finding("home", False, error.message, error.hint, error.exit_code)]
+        return [
+            Finding(
+                "home", ok=False, found=error.message, remedy=error.hint, exit_code=error.exit_code
+            )
+        ]
     findings = [
-        Finding("home", True, store.uri),
-        Finding("conditional writes", True, f"obeyed, {probe_s * 1000:.0f} ms for the probe"),
+        Finding("home", ok=True, found=store.uri),
+        Finding(
+            "conditional writes", ok=True, found=f"obeyed, {probe_s * 1000:.0f} ms for the probe"
+        ),
         Finding(
             "clock",
-            skew_s < _SKEW_S,
-            f"{skew_s:.1f} s from the store's clock",
-            "" if skew_s < _SKEW_S else "synchronise this machine's clock",
+            ok=skew_s < _SKEW_S,
+            found=f"{skew_s:.1f} s from the store's clock",
+            remedy="" if skew_s < _SKEW_S else "synchronise this machine's clock",
         ),
     ]
     if not settings.home.startswith("s3://"):
         free = shutil.disk_usage(_existing(Path(settings.home))).free
         remedy = "" if free >= _FREE_BYTES else "free some space or move AUTOML_HOME"
         findings.append(
-            Finding("space", free >= _FREE_BYTES, f"{free / 2**30:.1f} GiB free", remedy)
+            Finding(
+                "space", ok=free >= _FREE_BYTES, found=f"{free / 2**30:.1f} GiB free", remedy=remedy
+            )
         )
     return findings
 
@@ -86,16 +94,21 @@ def _devices() -> Finding:
     cores = len(os.sched_getaffinity(0))
     gpus = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(index) for index in range(gpus)) or "no GPU"
-    return Finding("devices", True, f"{cores} CPU cores, {names}, torch {torch.__version__}")
+    return Finding(
+        "devices", ok=True, found=f"{cores} CPU cores, {names}, torch {torch.__version__}"
+    )
 
 
 def _airflow() -> Finding:
     try:
         version = importlib.metadata.version("apache-airflow")
     except importlib.metadata.PackageNotFoundError:
-        return Finding("airflow", True, "not installed; only needed to schedule studies")
+        return Finding("airflow", ok=True, found="not installed; only needed to schedule studies")
     if version.startswith("3.3."):
-        return Finding("airflow", True, version)
+        return Finding("airflow", ok=True, found=version)
     return Finding(
-        "airflow", False, version, "install automl-airflow[airflow] with constraints.txt"
+        "airflow",
+        ok=False,
+        found=version,
+        remedy="install automl-airflow[airflow] with constraints.txt",
     )

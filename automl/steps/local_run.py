@@ -15,6 +15,7 @@ from automl.errors import AutoMLError, SearchError
 from automl.steps import choose, evaluate, final_fit, prepare, publish
 from automl.steps.context import StepContext
 from automl.steps.process import StepResult, run_step
+from automl.steps.run_lease import RunLease
 from automl.steps.settings import Settings
 from automl.steps.signals import StopSignal
 from automl.steps.worker import give_back
@@ -56,27 +57,16 @@ def run_study(settings: Settings, spec: StudySpec, progress: Progress) -> dict[s
     prepare.check(context)
     progress.step("prepare")
     manifest = prepare.prepare(context, progress.items)
-    workers = prepare.open_run(context, manifest.id)
-    try:
-        progress.step("search")
-        search(context, workers, progress)
-        progress.step("choose")
-        winner = choose.choose(context)
-        progress.step("final_fit")
-        with _renewed(context):
-            final_fit.final_fit(context, stop)
-            progress.step("export")
-            publish.export(context)
-            progress.step("evaluate")
-            evaluate.evaluate(context)
-            progress.step("promote")
-            promotion = evaluate.promote(context)
-    except AutoMLError as error:
-        prepare.close_run(context, RunState.FAILED, error.message)
-        raise
-    except BaseException:
-        prepare.close_run(context, RunState.FAILED, "interrupted")
-        raise
+    with RunLease(context):
+        workers = prepare.open_run(context, manifest.id)
+        try:
+            winner, promotion = _run_open(context, workers, stop, progress)
+        except AutoMLError as error:
+            prepare.close_run(context, RunState.FAILED, error.message)
+            raise
+        except BaseException:
+            prepare.close_run(context, RunState.FAILED, "interrupted")
+            raise
     return {
         "schema": 1,
         "study": spec.name,
@@ -87,22 +77,22 @@ def run_study(settings: Settings, spec: StudySpec, progress: Progress) -> dict[s
     }
 
 
-class _renewed:  # noqa: N801 - reads as a statement
-    """Keeps the run's lease alive while this process does the work itself."""
-
-    def __init__(self, context: StepContext) -> None:
-        from automl.steps.context import RUN_LEASE
-
-        lease = context.leases.acquire(RUN_LEASE, context.run)
-        if lease is None:
-            raise SearchError(f"Run {context.run} has lost its study.", "another run took over")
-        self._alive = lease.keep_alive()
-
-    def __enter__(self) -> None:
-        self._alive.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self._alive.__exit__(None, None, None)
+def _run_open(
+    context: StepContext, workers: list[int], stop: StopSignal, progress: Progress
+) -> tuple[choose.Winner, dict[str, Any]]:
+    """Go through the steps of the open run; return its winner and what `promote` says."""
+    progress.step("search")
+    search(context, workers, progress)
+    progress.step("choose")
+    winner = choose.choose(context)
+    progress.step("final_fit")
+    final_fit.final_fit(context, stop)
+    progress.step("export")
+    publish.export(context)
+    progress.step("evaluate")
+    evaluate.evaluate(context)
+    progress.step("promote")
+    return winner, evaluate.promote(context)
 
 
 def search(context: StepContext, workers: list[int], progress: Progress) -> None:

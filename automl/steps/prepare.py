@@ -10,8 +10,9 @@ from automl.data.prepare import DatasetRequest, local_client, prepare_snapshot
 from automl.data.snapshot import Snapshot, SnapshotManifest
 from automl.domain.events import Event, RunClosed, RunOpened, RunState
 from automl.domain.study import Study
-from automl.errors import AutoMLError, ConfigError, DataError, Problem, StudyBusyError
-from automl.steps.context import RUN_LEASE, StepContext
+from automl.errors import AutoMLError, ConfigError, DataError, Problem
+from automl.steps.context import StepContext
+from automl.steps.run_lease import RunLease
 from automl.storage.file import FileObjectStore
 from automl.storage.objects import ObjectStore
 from automl.storage.open import open_store
@@ -100,18 +101,9 @@ def _locate(uri: str) -> tuple[ObjectStore, str]:
 def open_run(context: StepContext, snapshot: str) -> list[int]:
     """Open the run, whose deadline begins to count now, and return the indices of its workers.
 
-    A second call for the same run changes nothing.
-
-    Raises:
-        StudyBusyError: another run of the study is open and alive.
+    The caller holds the run's lease, so that no other run of the study is alive; one that was left
+    open is closed as abandoned. A second call for the same run changes nothing.
     """
-    lease = context.leases.acquire(RUN_LEASE, context.run)
-    if lease is None:
-        holder = context.leases.holder(RUN_LEASE)
-        raise StudyBusyError(
-            f"Run {holder} of study {context.spec.name} is open.",
-            "wait until it is over; a run whose processes died frees the study within two minutes",
-        )
 
     def decide(study: Study) -> Sequence[Event]:
         now = context.clock.now()
@@ -161,6 +153,4 @@ def close_run(context: StepContext, state: RunState, cause: str, *, promoted: bo
         )
 
     context.record.commit(decide)
-    lease = context.leases.acquire(RUN_LEASE, context.run)
-    if lease is not None:
-        lease.release()
+    RunLease(context).release()

@@ -11,7 +11,7 @@ from automl.domain.events import SearchEnd, TrialFinished, TrialReleased
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.errors import DivergedError, LeaseLostError, OutOfMemoryError, StorageError
 from automl.search.network_morphism import NetworkMorphismSpace
-from automl.steps.context import RUN_LEASE, StepContext
+from automl.steps.context import StepContext
 from automl.steps.signals import StopSignal
 from automl.steps.training import TrialTrainer, TrialTraining
 from automl.steps.trials import Claim, TrialSource, end_search
@@ -38,6 +38,11 @@ class WorkerReport:
     state: str = "search_ended"
     trials: list[int] = field(default_factory=list)
     best: float | None = None
+
+    def note(self, score: float | None) -> None:
+        """Keep the score if it is the best so far."""
+        if score is not None and (self.best is None or score > self.best):
+            self.best = score
 
     def to_json(self) -> dict[str, object]:
         """Return the step's result with a label for people."""
@@ -80,15 +85,10 @@ def run_worker(
         is_over = slice_s is not None and time.monotonic() - started_s >= slice_s
         return StopReason.SLICE if is_over and left_s > _KEEP_SLOT_S else None
 
-    while True:
-        reason = should_stop()
-        if reason in {StopReason.SLICE, StopReason.SIGNAL}:
-            report.state = "slice_ended"
-            return report
+    while should_stop() not in {StopReason.SLICE, StopReason.SIGNAL}:
         if remaining_s() < _TOO_LATE_S:
             end_search(context, SearchEnd.DEADLINE)
             return report
-        context.leases.acquire(RUN_LEASE, context.run)
         claim = source.take()
         if claim is None:
             current = context.record.study.run(context.run)
@@ -98,9 +98,9 @@ def run_worker(
             continue
         report.trials.append(claim.trial.number)
         trial = _evaluate(context, trainer, claim, TrialTraining(name, should_stop))
-        score = trial.measurement.score
-        if score is not None and (report.best is None or score > report.best):
-            report.best = score
+        report.note(trial.measurement.score)
+    report.state = "slice_ended"
+    return report
 
 
 def _evaluate(

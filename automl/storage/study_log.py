@@ -1,7 +1,7 @@
 """The append-only log of one study, with optimistic concurrency.
 
-Version *n* is an object written with put-if-absent, as Delta Lake does: whoever loses the race reads
-the news and decides again. `docs/formats/study-log.md` is the format's specification.
+Version *n* is an object written with put-if-absent, as Delta Lake does: whoever loses the race
+reads the news and decides again. `docs/formats/study-log.md` is the format's specification.
 """
 
 from __future__ import annotations
