@@ -8,10 +8,12 @@ from pathlib import Path
 import distributed
 import numpy as np
 import pytest
+from safetensors.numpy import load
 
 from automl.data.prepare import DatasetRequest, local_client, prepare_snapshot
 from automl.data.samples import write_digits
 from automl.data.snapshot import Part, Snapshot, SnapshotManifest
+from automl.data.splits import row_digest
 from automl.errors import DamagedDataError, DataError, NewerSchemaError, NotFoundError
 from automl.preprocessing.decode import decode_image, encode_png
 from automl.preprocessing.image import ImagePreprocessor
@@ -106,24 +108,36 @@ def test_the_graph_gives_the_snapshots_tensors_bit_for_bit(
 def test_the_graph_is_exact_for_photographs_of_every_size(
     tmp_path: Path, home: FileObjectStore, client: distributed.Client
 ) -> None:
-    source = FileObjectStore(CLOTHING)
-    request = DatasetRequest("clothing", source, "test.csv", source, "images")
+    by_shape: dict[tuple[int, ...], list[tuple[str, bytes]]] = {}
+    for path in sorted((CLOTHING / "images").iterdir()):
+        data = path.read_bytes()
+        group = by_shape.setdefault(decode_image(data).shape, [])
+        if len(group) < 3:
+            group.append((path.name, data))
+    files = [file for group in by_shape.values() for file in group]
+    rows = [(name, "ab"[i % 2], data) for i, (name, data) in enumerate(files)]
+    request = write_rows(tmp_path / "in", rows)
 
     manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
 
-    snapshot = Snapshot.open(home, "clothing", manifest.id)
-    assert_graph_gives_tensors(snapshot)
-    preprocess = ImagePreprocessor(snapshot.preprocess)
-    by_shape: dict[tuple[int, ...], list[np.ndarray]] = {}
-    for path in sorted((CLOTHING / "images").iterdir()):
-        pixels = decode_image(path.read_bytes())
-        group = by_shape.setdefault(pixels.shape, [])
-        if len(group) < 3:
-            group.append(pixels)
+    tensors = images_by_digest(home, manifest)
+    preprocess = ImagePreprocessor(Snapshot.open(home, "pictures", manifest.id).preprocess)
+    assert len(by_shape) > 100
     for group in by_shape.values():
-        batch = preprocess(np.stack(group))
-        for pixels, resized in zip(group, batch, strict=True):
-            np.testing.assert_array_equal(preprocess(pixels[None])[0], resized)
+        pixels = [decode_image(data) for _, data in group]
+        stored = [tensors[row_digest(image)] for image in pixels]
+        np.testing.assert_array_equal(preprocess(np.stack(pixels)), np.stack(stored))
+        for image, tensor in zip(pixels, stored, strict=True):
+            np.testing.assert_array_equal(preprocess(image[None])[0], tensor)
+
+
+def images_by_digest(store: FileObjectStore, manifest: SnapshotManifest) -> dict[str, np.ndarray]:
+    shards = [load(store.get(shard.key).data) for shard in manifest.shards]
+    return {
+        digest.tobytes().hex(): image
+        for shard in shards
+        for digest, image in zip(shard["digests"], shard["images"], strict=True)
+    }
 
 
 def assert_graph_gives_tensors(snapshot: Snapshot) -> None:
