@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from automl.errors import NotFoundError, PreconditionFailedError
+from automl.errors import NotFoundError, PreconditionFailedError, StorageError
 from automl.storage.durable import make_folder, replace_file, written_file
 from automl.storage.objects import ObjectEntry, StoredObject, check_key, check_prefix
 
@@ -85,7 +85,11 @@ class MemoryObjectStore:
 
     def upload(self, path: Path, key: str) -> None:
         """Write the content of a local file to a key."""
-        self.put(key, path.read_bytes())
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read: {error.strerror}.") from error
+        self.put(key, data)
 
     def download(self, key: str, path: Path) -> None:
         """Write the content of a key to a local file; raise NotFoundError if there is none."""

@@ -117,30 +117,14 @@ class S3ObjectStore:
                 raise
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectEntry]:
-        """Yield the entries whose keys start with `prefix`, sorted by key."""
+        """Yield the entries whose keys start with `prefix`, sorted by key.
+
+        All pages are read first: some servers sort folder by folder, and understand `StartAfter`
+        in that order, so that the order and the start are made here.
+        """
         check_prefix(prefix)
-        base = f"{self._prefix}/" if self._prefix else ""
-        token: str | None = None
-        while True:
-            with self._translated(prefix):
-                if token is None:  # an empty StartAfter is before every key
-                    page = self._client.list_objects_v2(
-                        Bucket=self._bucket,
-                        Prefix=base + prefix,
-                        StartAfter=base + start_after if start_after else "",
-                    )
-                else:
-                    page = self._client.list_objects_v2(
-                        Bucket=self._bucket, Prefix=base + prefix, ContinuationToken=token
-                    )
-            for entry in page.get("Contents", ()):
-                key = entry["Key"].removeprefix(base)
-                if key and not key.endswith("/"):  # consoles create such keys as folders
-                    modified = entry["LastModified"].astimezone(UTC)
-                    yield ObjectEntry(key, entry["Size"], modified, entry["ETag"])
-            token = page.get("NextContinuationToken")
-            if token is None:
-                return
+        found = [entry for entry in self._pages(prefix) if entry.key > start_after]
+        yield from sorted(found, key=lambda entry: entry.key)
 
     def delete(self, key: str) -> None:
         """Remove a key; one that does not exist is fine."""
@@ -150,16 +134,12 @@ class S3ObjectStore:
     def upload(self, path: Path, key: str) -> None:
         """Write the content of a local file to a key, in parts if it is large."""
         with self._translated(key):
-            try:
-                digest = _digest(path)
-                self._client.upload_file(
-                    Filename=str(path),
-                    Bucket=self._bucket,
-                    Key=self._full(key),
-                    ExtraArgs={"Metadata": {_DIGEST: digest}},
-                )
-            except OSError as error:
-                raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from error
+            self._client.upload_file(
+                Filename=str(path),
+                Bucket=self._bucket,
+                Key=self._full(key),
+                ExtraArgs={"Metadata": {_DIGEST: _digest(path)}},
+            )
 
     def download(self, key: str, path: Path) -> None:
         """Write the content of a key to a local file; raise NotFoundError if there is none.
@@ -167,15 +147,15 @@ class S3ObjectStore:
         Raises:
             DamagedDataError: the content is not what `upload` sent.
         """
-        make_folder(path.parent)
         temporary = temporary_name(path.parent)
-        try:
-            with self._translated(key):
+        with self._translated(key):
+            make_folder(path.parent)
+            try:
                 self._fetch(key, temporary)
-            sync_file(temporary)
-            replace_file(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+                sync_file(temporary)
+                replace_file(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def now(self) -> datetime:
         """Return the present time by the server's clock, to the second."""
@@ -211,6 +191,17 @@ class S3ObjectStore:
         data = reply["Body"].read()
         return StoredObject(data, reply["ETag"], reply["LastModified"].astimezone(UTC))
 
+    def _pages(self, prefix: str) -> Iterator[ObjectEntry]:
+        base = f"{self._prefix}/" if self._prefix else ""
+        with self._translated(prefix):
+            pages = self._client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=base + prefix):
+                for entry in page.get("Contents", ()):
+                    key = entry["Key"].removeprefix(base)
+                    if key and not key.endswith("/"):  # consoles create such keys as folders
+                        modified = entry["LastModified"].astimezone(UTC)
+                        yield ObjectEntry(key, entry["Size"], modified, entry["ETag"])
+
     def _fetch(self, key: str, path: Path) -> None:
         """Download to `path` and compare with the digest that `upload` stored, if it did.
 
@@ -245,6 +236,11 @@ class S3ObjectStore:
             raise translate(error, self._endpoint, self._bucket) from error
         except (BotoCoreError, Boto3Error) as error:
             raise translate(error, self._endpoint, self._bucket) from error
+        except OSError as error:  # of the local file
+            raise StorageError(
+                f"{error.filename or key} cannot be accessed: {error.strerror or error}.",
+                "look after the local disk, then try again",
+            ) from error
 
 
 def _connect(bucket: str) -> S3Client:

@@ -227,6 +227,14 @@ class TestListing:
         assert keys(store, "", "a0") == ["b/1"]
         assert keys(store, "", "b/1") == []
 
+    def test_folders_are_no_obstacle_to_the_order(self, store: ObjectStore) -> None:
+        names = sorted(["a/z", "a-b", "a-c/1", "a.b", "a/b-c/1", "a/b/c", "a0", "ab"])
+        for name in names:
+            store.put(name, b"")
+
+        for start in [*names, "a/", "a/b/", "a/b0", "a,"]:
+            assert keys(store, "", start) == [name for name in names if name > start]
+
     def test_more_than_a_page_is_listed(self, store: ObjectStore) -> None:
         names = [f"many/{number % 7}/{number:05d}" for number in range(1_100)]
         with ThreadPoolExecutor(16) as pool:
@@ -262,6 +270,10 @@ class TestFiles:
         assert target.read_bytes() == content
         assert store.get("files/large.bin").data == content
         assert [path.name for path in target.parent.iterdir()] == ["target"]
+
+    def test_a_missing_local_file_is_named(self, store: ObjectStore, tmp_path: Path) -> None:
+        with pytest.raises(StorageError, match="no-such-file"):
+            store.upload(tmp_path / "no-such-file", "key")
 
     def test_what_was_put_can_be_downloaded(self, store: ObjectStore, tmp_path: Path) -> None:
         store.put("key", b"small")
