@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,6 @@ class _Call:
     on_line: Callable[[str], None]
     stop: Callable[[], bool]
     module: str
-    lines: list[str] = field(default_factory=list)
 
     def run(self, step: str, timeout_s: float) -> StepResult:
         return run_step(
