@@ -20,6 +20,8 @@ log = logging.getLogger("automl.steps")
 
 def main(arguments: list[str]) -> int:
     """Run the step named by the only argument and return the exit code."""
+    # Waiting threads sleep instead of spinning: trials share the machine. Read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )

@@ -77,7 +77,10 @@ def promote(context: StepContext) -> dict[str, Any]:
             decision = _decide(context, run, registry, version)
             promoted, reason = decision.promote, decision.reason
             if promoted:
-                registry.promote_once(version, context.run, reason, context.clock.now())
+                now = context.clock.now()
+                promoted = (
+                    registry.promote_once(version, context.run, reason, now).version == version
+                )
         close_run(context, RunState.SUCCEEDED, reason, promoted=promoted)
     else:
         promoted, reason = run.promoted, run.cause

@@ -16,7 +16,14 @@ from automl.errors import DivergedError, OutOfMemoryError, SearchError, StorageE
 from automl.morphism.architecture import Architecture
 from automl.steps.context import StepContext
 from automl.steps.signals import StopSignal
-from automl.steps.training import RUNG, TrialTrainer, Weights, load_weights, threads_per_worker
+from automl.steps.training import (
+    RUNG,
+    TrialTrainer,
+    Weights,
+    load_weights,
+    threads_per_worker,
+    useful_threads,
+)
 from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.device import choose_device
 from automl.training.inference import predict_probabilities
@@ -134,8 +141,9 @@ def _fit(
         np.concatenate([trainer.train_rows.images, trainer.selection.images]),
         np.concatenate([trainer.train_rows.labels, trainer.selection.labels]),
     )
+    architecture = Architecture.from_genotype(trial.candidate.genotype)
     problem = FitProblem(
-        architecture=Architecture.from_genotype(trial.candidate.genotype),
+        architecture=architecture,
         hyperparameters=trial.candidate.hyperparameters,
         normalization=trainer.normalization,
         train=rows,
@@ -143,7 +151,7 @@ def _fit(
         rung=replace(RUNG, epochs=epochs, patience=0),
         seed=(context.spec.search.seed, trial.number, 1),
         device=choose_device(),
-        threads=trainer.threads,
+        threads=useful_threads(architecture, trainer.threads),
     )
     try:
         result = fit(

@@ -42,6 +42,7 @@ Weights = dict[str, np.ndarray]
 
 RUNG = Rung(epochs=30, batch_size=64, patience=8)
 _CHECKPOINTS_KEPT = 2
+_SMALL_FLOPS = 16_000_000  # multiply-adds of one image
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ class TrialTrainer:
                 rung=RUNG,
                 seed=(self.context.spec.search.seed, trial.number),
                 device=choose_device(),
-                threads=self.threads,
+                threads=useful_threads(architecture, self.threads),
             ),
             checkpoint if checkpoint is not None else self._start(trial, architecture),
             FitHooks(should_stop=should_stop, on_epoch=storage.add_epoch, save=storage.save),
@@ -287,6 +288,14 @@ def load_tensors_of(context: StepContext, key: str) -> Weights:
         return dict(load_tensors(context.store.get(key).data))
     except SafetensorError as error:
         raise DamagedDataError(f"{key} holds no weights: {error}.", "train again") from error
+
+
+def useful_threads(architecture: Architecture, available: int) -> int:
+    """Return how many of the available CPU threads a training of the architecture should use.
+
+    Layers of small networks do not repay the synchronisation between threads.
+    """
+    return 1 if architecture.flops < _SMALL_FLOPS else available
 
 
 def threads_per_worker(workers: int) -> int:
