@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from automl.errors import AutoMLError, ConfigError
 from automl.steps.settings import Settings
+
+_PIPE_COLUMNS = 160  # nobody's terminal is narrow where there is none
 
 app = typer.Typer(
     help="Search for a better network every night and publish it as one ONNX file.",
@@ -117,10 +120,13 @@ def _store(home: str | None) -> Any:
 
 
 def _table(rows: list[dict[str, Any]], columns: list[str]) -> None:
-    table = Table(*columns)
+    table = Table(box=SIMPLE, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=column not in {"cause", "onnx"}, overflow="ellipsis")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
-    Console().print(table)
+    console = Console()
+    (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(table)
 
 
 def _cell(value: object) -> str:

@@ -219,7 +219,7 @@ class StudySpec(Section):
     predict: PredictSection | None = None
     notify: tuple[NonEmpty, ...] = Field((), strict=False)
     retention: RetentionSection = Field(default_factory=RetentionSection)
-    schedule: NonEmpty | None = None
+    schedule: NonEmpty | None = "0 1 * * *"
     timezone: str = "UTC"
 
     @field_validator("name")

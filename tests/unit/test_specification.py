@@ -71,7 +71,7 @@ class TestDefaults:
         assert spec.search.strategy is Strategy.RANDOM
         assert spec.search.time_limit == timedelta(hours=2)
         assert spec.search.workers == 2
-        assert spec.schedule is None
+        assert spec.schedule == "0 1 * * *"
         assert spec.timezone == "UTC"
 
     def test_defaults_written_out_change_nothing(self) -> None:
@@ -342,7 +342,7 @@ class TestHashes:
             {"search.seed": 1}, {"search.workers": 3}, {"search.time_limit": "1h"},
             {"search.max_trials": 5}, {"search.slice": "5m"}, {"search.priority": 2},
             {"final_fit.retrain": False}, {"final_fit.time_limit": "2h"},
-            {"export.min_improvement": 0.01}, {"schedule": "0 1 * * *"},
+            {"export.min_improvement": 0.01}, {"schedule": None},
             {"timezone": "Europe/Berlin"},
         ]  # fmt: skip
         hashes = [parse_spec(with_values(values)).spec_hash for values in variants]
