@@ -25,10 +25,10 @@ _TIMEOUT_S = 1800.0
 def main(arguments: list[str]) -> int:
     """Run the command and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m automl_airflow.local", description=__doc__)
-    parser.add_argument("command", choices=["up", "down", "demo"])
+    parser.add_argument("command", choices=["up", "serve", "down", "demo"])
     parser.add_argument("--folder", type=Path, default=None, help="where everything is kept")
     parser.add_argument("--dags", type=Path, default=Path("dags"), help="folder of the DAG files")
-    parser.add_argument("--time-limit", default="3m", help="search time of the demo")
+    parser.add_argument("--time-limit", default="2m", help="search time of the demo")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _raise_interrupt)
     try:
@@ -36,6 +36,8 @@ def main(arguments: list[str]) -> int:
             _down(options.folder or Path("automl-local"))
         elif options.command == "up":
             _up(options.folder or Path("automl-local"), options.dags)
+        elif options.command == "serve":
+            _serve(options.folder or Path("automl-local"), options.dags)
         else:
             folder = options.folder or Path(tempfile.mkdtemp(prefix="automl-demo-"))
             demo(folder.resolve(), options.dags, options.time_limit)
@@ -58,25 +60,64 @@ def _say(text: str) -> None:
 
 
 def _up(folder: Path, dags: Path) -> None:
-    """Run Airflow until it is interrupted."""
-    env = {"AUTOML_HOME": os.environ.get("AUTOML_HOME", str(folder.resolve() / "automl-home"))}
-    with LocalAirflow(folder, dags, env) as airflow:
-        pid_file = folder / "local.pid"
-        pid_file.write_text(str(os.getpid()))
-        _say(f"Airflow is at {airflow.url}; user admin, password {airflow.password}")
-        _say("Ctrl-C, or `python -m automl_airflow.local down`, ends it")
-        try:
+    """Start a process that runs Airflow until `down`, wait until it serves, and say where."""
+    folder.mkdir(parents=True, exist_ok=True)
+    address, log = folder / "address.txt", folder / "local.log"
+    if _running(folder) is not None:
+        _say(address.read_text() if address.exists() else f"Airflow is starting; see {log}")
+        return
+    address.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "automl_airflow.local", "serve"]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, "--folder", str(folder), "--dags", str(dags)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    while not address.exists():
+        if process.poll() is not None:
+            raise LocalAirflowError("Airflow did not start.", f"see {log}")
+        time.sleep(0.2)
+    _say(address.read_text())
+
+
+def _serve(folder: Path, dags: Path) -> None:
+    """Run Airflow in this process until it is asked to stop."""
+    home = os.environ.get("AUTOML_HOME", str(folder.resolve() / "automl-home"))
+    pid_file, address = folder / "local.pid", folder / "address.txt"
+    pid_file.write_text(str(os.getpid()))
+    try:
+        with LocalAirflow(folder, dags, {"AUTOML_HOME": home}) as airflow:
+            partial = folder / "address.txt.partial"
+            partial.write_text(
+                f"Airflow is at {airflow.url}; user admin, password {airflow.password}\n"
+                f"state is kept in {home}; `make down` ends it"
+            )
+            partial.rename(address)
             signal.pause()
-        finally:
-            pid_file.unlink()
+    finally:
+        address.unlink(missing_ok=True)
+        pid_file.unlink()
+
+
+def _running(folder: Path) -> int | None:
+    """Return the id of the process that serves from `folder`, None if there is none."""
+    try:
+        pid = int((folder / "local.pid").read_text())
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return pid if b"automl_airflow.local" in words else None
 
 
 def _down(folder: Path) -> None:
-    pid_file = folder / "local.pid"
-    if not pid_file.exists():
+    pid = _running(folder)
+    if pid is None:
         raise LocalAirflowError(f"Nothing runs in {folder}.", "name its folder with --folder")
-    os.kill(int(pid_file.read_text()), signal.SIGTERM)
-    while pid_file.exists():
+    os.kill(pid, signal.SIGTERM)
+    while _running(folder) is not None:
         time.sleep(0.2)
     _say("stopped")
 
