@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 GROUPS = ("unit", "contracts", "integration", "e2e")
+# Tests use tiny networks on few cores: threads would wait for each other.
+_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 NO_TESTS_COLLECTED = 5  # pytest's exit code
 _COUNT = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed|deselected)")
 _CLOSING_LINE = re.compile(r"=+ .* in [0-9.]+s.* =+")
@@ -52,7 +54,7 @@ def run_group(root: Path, name: str, arguments: list[str]) -> GroupResult:
     with subprocess.Popen(
         command,
         cwd=root,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        env=os.environ | _ENVIRONMENT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
