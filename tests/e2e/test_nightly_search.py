@@ -1,0 +1,147 @@
+"""A night under a real Airflow: triggered by REST, hit by a kill, and published all the same."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from automl_airflow.local import LocalAirflow
+from automl_airflow.rest import AirflowApiError
+
+from automl.domain.events import TrialFinished
+from automl.domain.study import Study
+from automl.domain.trial import Trial, TrialState
+from automl.errors import AutoMLError
+from automl.steps.queries import load_study
+from automl.storage.open import open_store
+from automl.storage.study_log import ObjectStudyLog
+
+DAG_ID = "automl_search"
+WORKERS = 2
+_CHECKPOINT_WITHIN_S, _RUN_WITHIN_S = 90.0, 180.0
+
+
+def test_a_run_survives_the_kill_of_a_training_process(
+    airflow: LocalAirflow, digits: Path, home: Path
+) -> None:
+    run_id = airflow.client.trigger(DAG_ID, _form(digits, "e2e", max_trials=6))
+    running = _kill_a_worker(home, "e2e")
+
+    state = airflow.client.wait(DAG_ID, run_id, _RUN_WITHIN_S)
+
+    assert state == "success", _states(airflow, run_id)
+    study = load_study(open_store(str(home)), "e2e")
+    died = [trial for trial in study.trials if trial.deaths > 0]
+    assert [trial.deaths for trial in died] == [1]
+    assert died[0].number in running
+    assert died[0].attempt >= 2
+    assert died[0].measurement.resumed_at >= 1
+    _assert_every_trial_finished_once(home, study)
+    assert _champion_metrics(home, "e2e")["accuracy"]["value"] > 0.5
+
+
+def test_the_api_refuses_a_value_outside_the_form(airflow: LocalAirflow, digits: Path) -> None:
+    with pytest.raises(AirflowApiError, match=r"400 .*workers"):
+        airflow.client.trigger(DAG_ID, _form(digits, "refused", workers=1000))
+
+
+def test_check_names_an_unknown_key_in_its_log(airflow: LocalAirflow, digits: Path) -> None:
+    run_id = airflow.client.trigger(DAG_ID, _form(digits, "refused", wokers=3))
+
+    state = airflow.client.wait(DAG_ID, run_id, 60)
+
+    assert state == "failed"
+    check = next(t for t in airflow.client.tasks(DAG_ID, run_id) if t["task_id"] == "check")
+    assert (check["state"], check["try_number"]) == ("failed", 1)
+    log = airflow.log_tail(DAG_ID, run_id, "check", lines=200)
+    assert "The run's conf has unknown keys." in log
+    assert "wokers: unknown; known here: " in log
+
+
+def _form(digits: Path, name: str, **more: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "source": str(digits / "train.csv"),
+        "images": str(digits / "images"),
+        "time_limit": "90s",
+        "workers": WORKERS,
+        "slice": "20s",
+        "final_time_limit": "30s",
+        **more,
+    }
+
+
+def _kill_a_worker(home: Path, name: str) -> set[int]:
+    """Kill one of the training processes once all have a checkpoint; return what was trained.
+
+    The process is halted before the decision, so that its trial cannot end in between.
+    """
+    deadline_s = time.monotonic() + _CHECKPOINT_WITHIN_S
+    while time.monotonic() < deadline_s:
+        workers = _worker_processes(home)
+        if len(workers) == WORKERS and len(_checkpointed(home, name)) == WORKERS:
+            victim = workers[0]
+            victim.suspend()
+            running = _checkpointed(home, name)
+            if len(running) == WORKERS:
+                victim.kill()
+                return running
+            victim.resume()
+        time.sleep(0.1)
+    pytest.fail(f"no moment in {_CHECKPOINT_WITHIN_S:g} s at which all workers had a checkpoint")
+
+
+def _worker_processes(home: Path) -> list[psutil.Process]:
+    """Return the processes of `run_worker` that work for this home."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            is_worker = process.cmdline()[1:] == ["-m", "automl.steps", "run_worker"]
+            if is_worker and process.environ().get("AUTOML_HOME") == str(home):
+                found.append(process)
+        except psutil.Error:  # it has ended, or is somebody else's
+            continue
+    return found
+
+
+def _checkpointed(home: Path, name: str) -> set[int]:
+    """Return the claimed trials whose present attempt has a checkpoint after an epoch."""
+    try:
+        study = load_study(open_store(str(home)), name)
+    except AutoMLError:  # not opened yet
+        return set()
+    claimed = [trial for trial in study.trials if trial.state is TrialState.CLAIMED]
+    return {trial.number for trial in claimed if _newest_epoch(home, name, trial) >= 1}
+
+
+def _newest_epoch(home: Path, name: str, trial: Trial) -> int:
+    folder = home / "studies" / name / "trials" / str(trial.number) / str(trial.attempt)
+    files = folder.glob("checkpoint-*.safetensors")
+    return max((int(file.stem.removeprefix("checkpoint-")) for file in files), default=0)
+
+
+def _assert_every_trial_finished_once(home: Path, study: Study) -> None:
+    log = ObjectStudyLog(open_store(str(home)), "studies/e2e/log")
+    finished = Counter(event.n for _, event in log.read() if isinstance(event, TrialFinished))
+    assert finished == dict.fromkeys(range(len(study.trials)), 1)
+    identities = [trial.candidate.identity for trial in study.trials if trial.candidate]
+    assert len(set(identities)) == len(study.trials)
+
+
+def _champion_metrics(home: Path, name: str) -> dict[str, Any]:
+    """Return the metrics of the version that `champion.json` names."""
+    registry = home / "models" / name
+    champion = json.loads((registry / "champion.json").read_text())
+    bundle = (registry / champion["uri"]).resolve().parent
+    metrics: dict[str, Any] = json.loads((bundle / "manifest.json").read_text())["metrics"]
+    return metrics
+
+
+def _states(airflow: LocalAirflow, run_id: str) -> str:
+    tasks = airflow.client.tasks(DAG_ID, run_id)
+    return ", ".join(f"{t['task_id']}[{t['map_index']}] {t['state']}" for t in tasks)
