@@ -64,6 +64,7 @@ def local_client() -> Iterator[distributed.Client]:
     """
     import distributed
 
+    logging.getLogger("distributed").setLevel(logging.WARNING)  # its import sets INFO
     address = os.environ.get("DASK_SCHEDULER_ADDRESS")
     if address:
         try:

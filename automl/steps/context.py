@@ -17,18 +17,21 @@ from automl.storage.study_log import ObjectStudyLog, StudyRecord
 
 
 class StoreClock:
-    """The store's clock, asked once and then followed by this machine's monotonic clock.
+    """The store's clock, asked at first use, then followed by this machine's monotonic clock.
 
-    Workers on machines whose clocks differ so agree on deadlines.
+    Workers on machines whose clocks differ so agree on deadlines. Asking may write to the store.
     """
 
     def __init__(self, store: ObjectStore) -> None:
-        self._anchor = store.now()
-        self._anchor_s = time.monotonic()
+        self._store = store
+        self._anchor: tuple[datetime, float] | None = None
 
     def now(self) -> datetime:
         """Return the present time in UTC."""
-        return self._anchor + timedelta(seconds=time.monotonic() - self._anchor_s)
+        if self._anchor is None:
+            self._anchor = self._store.now(), time.monotonic()
+        anchor, anchor_s = self._anchor
+        return anchor + timedelta(seconds=time.monotonic() - anchor_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -72,7 +71,6 @@ def prepare(context: StepContext, on_progress: Progress) -> SnapshotManifest:
         thresholds=_first_thresholds(context),
     )
     with local_client() as client:
-        logging.getLogger("distributed").setLevel(logging.WARNING)  # its import sets INFO
         return prepare_snapshot(request, context.store, client=client, on_progress=on_progress)
 
 
