@@ -1,0 +1,164 @@
+"""Workers as processes: deadlines, kills and attempts that come too late."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from sklearn.datasets import load_digits
+
+from automl.domain.events import SearchEnd, TrialFinished
+from automl.domain.parsing import parse_spec
+from automl.domain.specification import StudySpec
+from automl.domain.trial import Measurement, Outcome, TrialState
+from automl.search.network_morphism import NetworkMorphismSpace
+from automl.steps import prepare
+from automl.steps.context import StepContext
+from automl.steps.local_run import run_study, search
+from automl.steps.run_lease import RunLease
+from automl.steps.settings import Settings
+from automl.steps.trials import Claim, TrialSource
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def step(self, name: str) -> None:
+        """A step begins."""
+
+    def items(self, done: int, total: int, what: str) -> None:
+        """Of `total` items, `done` are through."""
+
+    def line(self, text: str) -> None:
+        """A worker says something."""
+
+    def search(self, context: StepContext) -> None:
+        """The search goes on."""
+
+
+class KillAfterCheckpoint(Quiet):
+    """Kills the worker once, when it has finished its second epoch and so stored its first."""
+
+    def __init__(self) -> None:
+        self.killed: list[int] = []
+
+    def line(self, text: str) -> None:
+        if "epoch 1:" not in text or self.killed:
+            return
+        for child in psutil.Process().children():
+            if "run_worker" in child.cmdline():
+                self.killed.append(child.pid)
+                os.kill(child.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(str(tmp_path / "home"))
+
+
+def study_of_digits(folder: Path, rows: int = 300, **changes: object) -> StudySpec:
+    sample = load_digits()
+    x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
+    source = folder / "rows.npz"
+    np.savez(source, allow_pickle=False, x=x[:rows], y=sample.target[:rows])
+    document = {
+        "name": "digits",
+        "task": "image_classification",
+        "data": {"source": str(source)},
+        "search": {"time_limit": "60s", "max_trials": 2, "workers": 1},
+        "final_fit": {"time_limit": "30s"},
+    }
+    return parse_spec({**document, **changes})
+
+
+def opened(settings: Settings, spec: StudySpec, run: str = "one") -> StepContext:
+    return StepContext.open(settings, spec, run, "test")
+
+
+def test_a_search_ends_on_time_with_its_trial_timed_out(tmp_path: Path, settings: Settings) -> None:
+    spec = study_of_digits(
+        tmp_path,
+        rows=1500,
+        data={"source": str(tmp_path / "rows.npz"), "image_size": 128},  # minutes per trial
+        search={"time_limit": "15s", "workers": 1},
+    )
+    context = opened(settings, spec)
+    snapshot = prepare.prepare(context, Quiet().items).id
+    with RunLease(context):
+        search(context, prepare.open_run(context, snapshot), Quiet())
+
+    study = context.record.refresh()
+    (run,) = study.runs
+    assert run.search_end is SearchEnd.DEADLINE
+    assert run.search_ended_at is not None
+    assert timedelta(seconds=5) <= run.search_ended_at - run.opened_at <= timedelta(seconds=20)
+    assert study.trials[-1].outcome is Outcome.TIMED_OUT
+    assert "deadline" in study.trials[-1].cause
+
+
+def test_a_killed_worker_costs_no_trial(tmp_path: Path, settings: Settings) -> None:
+    spec, killer = study_of_digits(tmp_path), KillAfterCheckpoint()
+
+    document = run_study(settings, spec, killer)
+
+    assert len(killer.killed) == 1
+    assert document["state"] == "succeeded"
+    context = opened(settings, spec)
+    first, second = context.record.refresh().trials
+    assert first.attempt >= 2
+    assert first.measurement.resumed_at >= 1
+    assert first.outcome is second.outcome is Outcome.COMPLETED
+    ends = Counter(event.n for _, event in context.record.log.read() if is_end(event))
+    assert ends == {0: 1, 1: 1}
+
+
+def is_end(event: object) -> bool:
+    return isinstance(event, TrialFinished)
+
+
+def taken(context: StepContext, worker: str) -> Claim:
+    claim = TrialSource(context, worker, NetworkMorphismSpace(8, 10)).take()
+    assert claim is not None
+    return claim
+
+
+def finished(context: StepContext, claim: Claim, score: float) -> TrialFinished:
+    return TrialFinished(
+        at=context.clock.now(),
+        n=claim.trial.number,
+        attempt=claim.trial.attempt,
+        run=context.run,
+        outcome=Outcome.COMPLETED,
+        measurement=Measurement(score=score, loss=-score),
+    )
+
+
+def test_the_result_of_a_stale_attempt_is_ignored(tmp_path: Path, settings: Settings) -> None:
+    spec = study_of_digits(tmp_path)
+    zombie, heir = opened(settings, spec), opened(settings, spec)
+    prepare.open_run(zombie, "snapshot")
+    old = taken(zombie, "one/0")
+    old.lease.release()  # as if it had run out
+    new = taken(heir, "one/1")
+    assert (new.trial.number, old.trial.attempt, new.trial.attempt) == (0, 1, 2)
+
+    late = finished(zombie, old, 0.1)
+    (trial,) = zombie.record.commit(lambda _: [late] if not _has(zombie, late) else ()).trials
+    assert trial.state is TrialState.CLAIMED
+    (trial,) = heir.record.commit(
+        lambda study: () if study.trials[0].outcome else [finished(heir, new, 0.9)]
+    ).trials
+
+    assert (trial.outcome, trial.measurement.score) == (Outcome.COMPLETED, 0.9)
+    assert opened(settings, spec).record.refresh().trials == (trial,)
+    new.lease.release()
+
+
+def _has(context: StepContext, event: TrialFinished) -> bool:
+    return any(known == event for _, known in context.record.log.read())
