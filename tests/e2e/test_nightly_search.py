@@ -29,7 +29,7 @@ _CHECKPOINT_WITHIN_S, _RUN_WITHIN_S = 90.0, 180.0
 def test_a_run_survives_the_kill_of_a_training_process(
     airflow: LocalAirflow, digits: Path, home: Path
 ) -> None:
-    run_id = airflow.client.trigger(DAG_ID, _form(digits, "e2e", max_trials=6))
+    run_id = airflow.client.trigger(DAG_ID, _form(digits, "e2e", max_trials=5))
     running = _kill_a_worker(home, "e2e")
 
     state = airflow.client.wait(DAG_ID, run_id, _RUN_WITHIN_S)
@@ -40,7 +40,9 @@ def test_a_run_survives_the_kill_of_a_training_process(
     assert [trial.deaths for trial in died] == [1]
     assert died[0].number in running
     assert died[0].attempt >= 2
-    assert died[0].measurement.resumed_at >= 1
+    assert died[0].measurement.resumed_at >= running[died[0].number] >= 1
+    tries = [t["try_number"] for t in airflow.client.tasks(DAG_ID, run_id)]
+    assert Counter(tries) == {1: len(tries) - 1, 2: 1}
     _assert_every_trial_finished_once(home, study)
     assert _champion_metrics(home, "e2e")["accuracy"]["value"] > 0.5
 
@@ -71,13 +73,13 @@ def _form(digits: Path, name: str, **more: Any) -> dict[str, Any]:
         "time_limit": "90s",
         "workers": WORKERS,
         "slice": "20s",
-        "final_time_limit": "30s",
+        "retrain": False,
         **more,
     }
 
 
-def _kill_a_worker(home: Path, name: str) -> set[int]:
-    """Kill one of the training processes once all have a checkpoint; return what was trained.
+def _kill_a_worker(home: Path, name: str) -> dict[int, int]:
+    """Kill one of the training processes once all have a checkpoint; return their trials' epochs.
 
     The process is halted before the decision, so that its trial cannot end in between.
     """
@@ -109,14 +111,15 @@ def _worker_processes(home: Path) -> list[psutil.Process]:
     return found
 
 
-def _checkpointed(home: Path, name: str) -> set[int]:
-    """Return the claimed trials whose present attempt has a checkpoint after an epoch."""
+def _checkpointed(home: Path, name: str) -> dict[int, int]:
+    """Return the epoch of the newest checkpoint of each claimed trial whose attempt has one."""
     try:
         study = load_study(open_store(str(home)), name)
     except AutoMLError:  # not opened yet
-        return set()
+        return {}
     claimed = [trial for trial in study.trials if trial.state is TrialState.CLAIMED]
-    return {trial.number for trial in claimed if _newest_epoch(home, name, trial) >= 1}
+    epochs = {trial.number: _newest_epoch(home, name, trial) for trial in claimed}
+    return {number: epoch for number, epoch in epochs.items() if epoch >= 1}
 
 
 def _newest_epoch(home: Path, name: str, trial: Trial) -> int:
