@@ -21,7 +21,7 @@ from automl.export.runtime import OnnxClassifier
 from automl.preprocessing.decode import decode_image
 from automl.progress import progress_for
 from automl.steps import choose, final_fit, local_run, prepare, publish
-from automl.steps.context import StepContext
+from automl.steps.context import ESTIMATOR_ORIGIN, StepContext
 from automl.steps.run_lease import RunLease
 from automl.steps.settings import Settings
 from automl.steps.signals import StopSignal
@@ -66,7 +66,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
         with tempfile.TemporaryDirectory() as folder:
             spec = self._spec(images, labels, Path(folder), time_limit)
             settings = Settings.from_environment(home=self.home)
-            context = StepContext.open(settings, spec, local_run.new_run_name(), "python")
+            context = StepContext.open(settings, spec, local_run.new_run_name(), ESTIMATOR_ORIGIN)
             with progress_for(Console(stderr=True)) as progress:
                 progress.step("prepare")
                 prepare.check(context)
@@ -105,7 +105,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
 
     def predict(self, x: Images) -> npt.NDArray[Any]:
         """Return the label [n] of each image, in the type that `fit` was given."""
-        chosen: npt.NDArray[Any] = self.classes_[self.predict_proba(x).argmax(axis=1)]
+        columns = self.predict_proba(x).argmax(axis=1)
+        chosen: npt.NDArray[Any] = self.classes_[columns]
         return chosen
 
     def predict_proba(self, x: Images) -> npt.NDArray[np.float32]:

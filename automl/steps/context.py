@@ -15,6 +15,8 @@ from automl.storage.objects import ObjectStore
 from automl.storage.open import open_store
 from automl.storage.study_log import ObjectStudyLog, StudyRecord
 
+ESTIMATOR_ORIGIN = "python"  # of runs without sealed test rows, which publish nothing
+
 
 class StoreClock:
     """The store's clock, asked at first use, then followed by this machine's monotonic clock.

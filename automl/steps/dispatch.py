@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from automl.domain.events import RunState
-from automl.domain.parsing import parse_spec
+from automl.domain.parsing import Purpose, parse_spec
 from automl.domain.specification import StudySpec
 from automl.errors import ConfigError, SearchError
 from automl.steps import choose, evaluate, final_fit, prepare, publish, worker
-from automl.steps.context import StepContext
+from automl.steps.context import ESTIMATOR_ORIGIN, StepContext
 from automl.steps.run_lease import RunLease
 from automl.steps.settings import Settings
 from automl.steps.signals import StopSignal
@@ -49,7 +49,9 @@ def run_named_step(step: str, payload: dict[str, Any]) -> object:
 def _spec(payload: dict[str, Any]) -> StudySpec:
     if payload.get("study_file"):
         return load_study_file(Path(payload["study_file"]))
-    return parse_spec(payload.get("spec"))
+    is_estimator = payload.get("origin") == ESTIMATOR_ORIGIN
+    purpose = Purpose.ESTIMATOR if is_estimator else Purpose.PUBLISH
+    return parse_spec(payload.get("spec"), purpose=purpose)
 
 
 _OUTSIDE_THE_RUN = frozenset({"check", "prepare", "give_back"})  # they need no open run
