@@ -19,7 +19,7 @@ from automl.training.problem import StopReason
 
 _FINISH_BEFORE_S = 1.5  # trials stop so long before the deadline, to record their result in time
 _TOO_LATE_S = 6.0  # no trial starts with less time left
-_KEEP_SLOT_S = 20.0  # a slice does not end so shortly before the deadline
+_KEEP_SLOT_S = 12.0  # a slice does not end so shortly before the deadline
 _POLL_S = 1.0
 
 log = logging.getLogger(__name__)
