@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.box import SIMPLE
@@ -47,8 +47,8 @@ def _emit(
     as_json: bool,
     make: Callable[[], dict[str, Any]],
     show: Callable[[dict[str, Any]], None],
-) -> None:
-    """Print what `make` returns, or its error, and exit with the error's code."""
+) -> dict[str, Any]:
+    """Print what `make` returns, and return it; print its error and exit with the error's code."""
     try:
         document = make()
     except AutoMLError as error:
@@ -57,9 +57,10 @@ def _emit(
         typer.echo(json.dumps(document))
     else:
         show(document)
+    return document
 
 
-def _fail(as_json: bool, error: AutoMLError) -> None:
+def _fail(as_json: bool, error: AutoMLError) -> NoReturn:
     if as_json:
         problems = [{"path": p.path, "message": p.message} for p in error.problems]
         body = {
@@ -225,14 +226,7 @@ def verify(study: str, home: Home = None, as_json: AsJson = False) -> None:
             typer.echo(f"{'ok' if file['ok'] else 'BAD':4}{file['path']}")
         typer.echo(f"parity: {document['parity']}")
 
-    try:
-        document = make()
-    except AutoMLError as error:
-        _fail(as_json, error)
-    if as_json:
-        typer.echo(json.dumps(document))
-    else:
-        pretty(document)
+    document = _emit(as_json, make, pretty)
     if not document["ok"]:
         bad = [file["path"] for file in document["files"] if not file["ok"]]
         typer.echo(f"error: {study} does not verify: {', '.join(bad) or 'parity'}", err=True)
@@ -253,14 +247,7 @@ def doctor(home: Home = None, as_json: AsJson = False) -> None:
             remedy = f" Remedy: {row['remedy']}" if row["remedy"] else ""
             typer.echo(f"{'ok' if row['ok'] else 'BAD':4}{row['check']}: {row['found']}{remedy}")
 
-    try:
-        document = make()
-    except AutoMLError as error:
-        _fail(as_json, error)
-    if as_json:
-        typer.echo(json.dumps(document))
-    else:
-        pretty(document)
+    document = _emit(as_json, make, pretty)
     if not document["ok"]:
         raise typer.Exit(document["exit_code"])
 
