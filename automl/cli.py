@@ -17,6 +17,7 @@ from rich.table import Table
 
 from automl.errors import AutoMLError, ConfigError
 from automl.steps.settings import Settings
+from automl.storage.home import Home as StateHome
 
 _PIPE_COLUMNS = 160  # nobody's terminal is narrow where there is none
 
@@ -114,10 +115,8 @@ def run(study: Path, home: Home = None, as_json: AsJson = False) -> None:
     _emit(as_json, make, show)
 
 
-def _store(home: str | None) -> Any:
-    from automl.storage.open import open_store
-
-    return open_store(Settings.from_environment(home=home).home)
+def _open(home: str | None) -> StateHome:
+    return Settings.from_environment(home=home).open_home()
 
 
 def _table(rows: list[dict[str, Any]], columns: list[str]) -> None:
@@ -142,7 +141,7 @@ def studies(home: Home = None, as_json: AsJson = False) -> None:
     from automl.steps.queries import studies_document
 
     columns = ["study", "state", "runs", "trials", "best_score", "champion", "opened_at"]
-    _emit(as_json, lambda: studies_document(_store(home)), lambda d: _table(d["studies"], columns))
+    _emit(as_json, lambda: studies_document(_open(home)), lambda d: _table(d["studies"], columns))
 
 
 @app.command()
@@ -156,7 +155,7 @@ def leaderboard(study: str, home: Home = None, as_json: AsJson = False) -> None:
     ]  # fmt: skip
     _emit(
         as_json,
-        lambda: leaderboard_document(_store(home), study),
+        lambda: leaderboard_document(_open(home), study),
         lambda d: _table(d["trials"], columns),
     )
 
@@ -173,7 +172,7 @@ def show(study: str, trial: int, home: Home = None, as_json: AsJson = False) -> 
         if document["curve"]:
             _table(document["curve"], list(document["curve"][0]))
 
-    _emit(as_json, lambda: show_document(_store(home), study, trial), pretty)
+    _emit(as_json, lambda: show_document(_open(home), study, trial), pretty)
 
 
 @app.command()
@@ -189,7 +188,7 @@ def models(study: str, home: Home = None, as_json: AsJson = False) -> None:
         _table(rows, ["version", "published_at", "promoted", "accuracy", "onnx"])
         typer.echo(f"champion: {document['champion']}")
 
-    _emit(as_json, lambda: models_document(_store(home), study), pretty)
+    _emit(as_json, lambda: models_document(_open(home), study), pretty)
 
 
 @app.command()

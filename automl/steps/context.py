@@ -10,10 +10,10 @@ from automl.domain.specification import StudySpec
 from automl.domain.study import Run
 from automl.errors import SearchError, StudyBusyError
 from automl.steps.settings import Settings
+from automl.storage.home import Home
 from automl.storage.leases import Leases
 from automl.storage.objects import ObjectStore
-from automl.storage.open import open_store
-from automl.storage.study_log import ObjectStudyLog, StudyRecord
+from automl.storage.study_log import StudyRecord
 
 ESTIMATOR_ORIGIN = "python"  # of runs without sealed test rows, which publish nothing
 
@@ -45,7 +45,7 @@ class StepContext:
         spec: the study's specification.
         run: id of the run.
         origin: who started the run.
-        store: the home.
+        home: where all state is kept.
         record: the study, kept up to date from its log.
         leases: the leases of the study's trials and of its open run.
         clock: the store's clock.
@@ -55,26 +55,40 @@ class StepContext:
     spec: StudySpec
     run: str
     origin: str
-    store: ObjectStore
+    home: Home
     record: StudyRecord
     leases: Leases
     clock: StoreClock
 
     @classmethod
-    def open(cls, settings: Settings, spec: StudySpec, run: str, origin: str) -> StepContext:
-        """Connect to the home; nothing is written."""
-        store = open_store(settings.home)
-        prefix = f"studies/{spec.name}"
+    def open(
+        cls, settings: Settings, spec: StudySpec, run: str, origin: str, home: Home | None = None
+    ) -> StepContext:
+        """Connect to the home; nothing is written.
+
+        Args:
+            settings: settings of this process.
+            spec: the study's specification.
+            run: id of the run.
+            origin: who started the run.
+            home: where all state is kept; by default what the settings name.
+        """
+        home = settings.open_home() if home is None else home
         return cls(
             settings,
             spec,
             run,
             origin,
-            store,
-            StudyRecord(ObjectStudyLog(store, f"{prefix}/log")),
-            Leases(store, f"{prefix}/leases"),
-            StoreClock(store),
+            home,
+            StudyRecord(home.study_log(spec.name)),
+            home.leases(spec.name),
+            StoreClock(home.store),
         )
+
+    @property
+    def store(self) -> ObjectStore:
+        """The home's objects."""
+        return self.home.store
 
     def key(self, *parts: str | int) -> str:
         """Return a key below the study's folder."""

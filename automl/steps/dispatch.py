@@ -18,17 +18,19 @@ from automl.steps.run_lease import RunLease
 from automl.steps.settings import Settings
 from automl.steps.signals import StopSignal
 from automl.steps.study_file import load_study_file
+from automl.storage.home import Home
 
 _PROGRESS_EVERY_S = 10.0
 log = logging.getLogger(__name__)
 
 
-def run_named_step(step: str, payload: dict[str, Any]) -> object:
+def run_named_step(step: str, payload: dict[str, Any], home: Home | None = None) -> object:
     """Run `step` with `payload` and return its result, ready for JSON.
 
     Args:
         step: a name of `STEPS`.
         payload: `spec` or `study_file`, `run`, `worker` and `origin`.
+        home: where all state is kept; by default what the environment names.
 
     Raises:
         ConfigError: there is no such step, or the payload is incomplete.
@@ -37,9 +39,9 @@ def run_named_step(step: str, payload: dict[str, Any]) -> object:
     if step not in STEPS:
         raise ConfigError(f"There is no step {step!r}.", f"use one of {', '.join(STEPS)}")
     stop = StopSignal.on_sigterm()
-    context = StepContext.open(
-        Settings.from_environment(), _spec(payload), payload["run"], payload.get("origin", "")
-    )
+    settings = Settings.from_environment()
+    origin = payload.get("origin", "")
+    context = StepContext.open(settings, _spec(payload), payload["run"], origin, home)
     if step in _OUTSIDE_THE_RUN:
         return STEPS[step](context, payload, stop)
     with RunLease(context):

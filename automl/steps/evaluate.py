@@ -158,7 +158,7 @@ def _publish(context: StepContext, run: Run, registry: Registry, version: int) -
             ),
             leaderboard=leaderboard_rows(study, run)[:20],
             architecture=architecture.summary(),
-            curve=curve(context.store, context.spec.name, trial),
+            curve=curve(context.home, context.spec.name, trial),
             notes=[note for note in (final_fit.note, _quarantine_note(snapshot)) if note],
         )
     )

@@ -43,7 +43,7 @@ def predict_files(settings: Settings, model: str, inputs: list[str]) -> dict[str
 
 def verify_version(settings: Settings, reference: str) -> dict[str, Any]:
     """Return what `automl verify` prints for a study's champion or one of its versions."""
-    store = open_store(settings.home)
+    store = settings.open_home().store
     registry, version = resolve_version(store, reference)
     return {"schema": 1, **verify_files(registry, version)}
 
@@ -73,7 +73,7 @@ def resolve_version(store: ObjectStore, reference: str) -> tuple[Registry, int]:
 def _model_bytes(settings: Settings, model: str) -> bytes:
     if model.endswith(".onnx"):
         return _read(model)
-    registry, version = resolve_version(open_store(settings.home), model)
+    registry, version = resolve_version(settings.open_home().store, model)
     return registry.read(version, "model.onnx")
 
 

@@ -9,41 +9,30 @@ from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import ConfigError, NotFoundError
 from automl.export.registry import Registry
-from automl.storage.objects import ObjectStore
-from automl.storage.study_log import ObjectStudyLog, StudyRecord
+from automl.storage.home import Home
+from automl.storage.study_log import StudyRecord
 
 
-def load_study(store: ObjectStore, name: str) -> Study:
+def load_study(home: Home, name: str) -> Study:
     """Return the study called `name`.
 
     Raises:
         ConfigError: the home has no such study.
     """
-    study = StudyRecord(ObjectStudyLog(store, f"studies/{name}/log")).refresh()
+    study = StudyRecord(home.study_log(name)).refresh()
     if not study.runs:
-        known = ", ".join(study_names(store)) or "none"
-        raise ConfigError(f"There is no study {name!r} under {store.uri}.", f"known here: {known}")
+        known = ", ".join(home.study_names()) or "none"
+        raise ConfigError(
+            f"There is no study {name!r} under {home.store.uri}.", f"known here: {known}"
+        )
     return study
 
 
-def study_names(store: ObjectStore) -> list[str]:
-    """Return the names of all studies in the home, sorted."""
-    names: list[str] = []
-    last = ""
-    while True:  # one entry per study: continue after all keys of the one just seen
-        entry = next(store.list("studies/", start_after=last), None)
-        if entry is None:
-            return names
-        name = entry.key.split("/")[1]
-        names.append(name)
-        last = f"studies/{name}0"  # "0" sorts just after "/"
-
-
-def studies_document(store: ObjectStore) -> dict[str, Any]:
+def studies_document(home: Home) -> dict[str, Any]:
     """Return a summary of every study."""
     rows = []
-    for name in study_names(store):
-        study = StudyRecord(ObjectStudyLog(store, f"studies/{name}/log")).refresh()
+    for name in home.study_names():
+        study = StudyRecord(home.study_log(name)).refresh()
         if not study.runs:
             continue
         run = study.runs[-1]
@@ -57,15 +46,15 @@ def studies_document(store: ObjectStore) -> dict[str, Any]:
                 "last_run": run.name,
                 "opened_at": run.opened_at.isoformat(),
                 "best_score": best[0].measurement.score if best else None,
-                "champion": champion_version(store, name),
+                "champion": champion_version(home, name),
             }
         )
     return {"schema": 1, "studies": rows}
 
 
-def champion_version(store: ObjectStore, name: str) -> int | None:
+def champion_version(home: Home, name: str) -> int | None:
     """Return the champion's version, or None before the first promotion."""
-    champion = Registry(store, name).champion()
+    champion = Registry(home.store, name).champion()
     return None if champion is None else champion.version
 
 
@@ -79,9 +68,9 @@ def ranked(study: Study, run: Run) -> list[Trial]:
     return sorted((t for t in study.comparable(run) if t.loss is not None), key=rank)
 
 
-def leaderboard_document(store: ObjectStore, name: str) -> dict[str, Any]:
+def leaderboard_document(home: Home, name: str) -> dict[str, Any]:
     """Return the trials of the newest run's generation and snapshot, best first."""
-    study = load_study(store, name)
+    study = load_study(home, name)
     run = study.runs[-1]
     return {"schema": 1, "study": name, "run": run.name, "trials": leaderboard_rows(study, run)}
 
@@ -113,13 +102,13 @@ def _trial_row(trial: Trial, rank: int | None) -> dict[str, Any]:
     }
 
 
-def show_document(store: ObjectStore, name: str, number: int) -> dict[str, Any]:
+def show_document(home: Home, name: str, number: int) -> dict[str, Any]:
     """Return one trial with its lineage and learning curve.
 
     Raises:
         ConfigError: there is no such trial.
     """
-    study = load_study(store, name)
+    study = load_study(home, name)
     if not 0 <= number < len(study.trials):
         raise ConfigError(
             f"Study {name} has no trial {number}.", f"trials are 0 to {len(study.trials) - 1}"
@@ -141,25 +130,25 @@ def show_document(store: ObjectStore, name: str, number: int) -> dict[str, Any]:
         "genotype": json.loads(candidate.genotype) if candidate else None,
         "resumed_at": trial.measurement.resumed_at,
         "best_epoch": trial.measurement.best_epoch,
-        "curve": curve(store, name, trial),
+        "curve": curve(home, name, trial),
     }
     return {"schema": 1, "study": name} | document
 
 
-def curve(store: ObjectStore, name: str, trial: Trial) -> list[dict[str, Any]]:
+def curve(home: Home, name: str, trial: Trial) -> list[dict[str, Any]]:
     """Return the learning curve of the trial's last attempt, empty before its first epoch."""
     key = f"studies/{name}/trials/{trial.number}/{trial.attempt}/curve.jsonl"
     try:
-        data = store.get(key).data
+        data = home.store.get(key).data
     except NotFoundError:
         return []
     return [json.loads(line) for line in data.splitlines()]
 
 
-def models_document(store: ObjectStore, name: str) -> dict[str, Any]:
+def models_document(home: Home, name: str) -> dict[str, Any]:
     """Return the published versions of a study and which one is the champion."""
-    load_study(store, name)
-    registry = Registry(store, name)
+    load_study(home, name)
+    registry = Registry(home.store, name)
     champion = registry.champion()
     promoted = registry.promoted_versions()
     versions = []

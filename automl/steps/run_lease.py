@@ -8,7 +8,6 @@ from types import TracebackType
 
 from automl.errors import StorageError, StudyBusyError
 from automl.steps.context import StepContext
-from automl.storage.leases import Leases
 
 RUN_TTL_S = 120.0  # a run whose processes all died frees the study after this time
 _RENEW_S = 20.0
@@ -30,7 +29,7 @@ class RunLease:
     """
 
     def __init__(self, context: StepContext) -> None:
-        self._leases = Leases(context.store, context.key("leases"), RUN_TTL_S)
+        self._leases = context.home.leases(context.spec.name, RUN_TTL_S)
         self._context = context
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="run-lease", daemon=True)

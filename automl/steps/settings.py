@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from automl.errors import ConfigError
+from automl.storage.home import Home
+from automl.storage.open import open_home
 
 DEFAULT_HOME = "./automl-home"
 
@@ -48,6 +50,10 @@ class Settings:
             )
         sources = environment.get("AUTOML_SOURCES", "")
         return cls(uri, tuple(part.strip() for part in sources.split(",") if part.strip()))
+
+    def open_home(self) -> Home:
+        """Connect to the home; nothing is read or written yet."""
+        return open_home(self.home)
 
     def check_source(self, uri: str) -> None:
         """Refuse a source outside `AUTOML_SOURCES`.

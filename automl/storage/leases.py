@@ -13,8 +13,9 @@ import threading
 import time
 import uuid
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
+from typing import Protocol
 
 from automl.errors import (
     DamagedDataError,
@@ -24,9 +25,10 @@ from automl.errors import (
     PreconditionFailedError,
     StorageError,
 )
-from automl.storage.objects import ObjectStore, StoredObject
+from automl.storage.objects import StoredObject
 
 SCHEMA = 1
+TTL_S = 60.0
 _TRIES = 20  # races that may be lost in a row
 log = logging.getLogger(__name__)
 
@@ -72,8 +74,31 @@ class _Record:
         )
 
 
+class Records(Protocol):
+    """Small records with conditional writes and a clock; every object store is one.
+
+    The methods behave as those of `automl.storage.objects.ObjectStore` do.
+    """
+
+    @property
+    def uri(self) -> str:
+        """Where the records are kept; holds no secrets."""
+
+    def get(self, key: str) -> StoredObject:
+        """Return the record under `key`; raise NotFoundError if there is none."""
+
+    def put_if_absent(self, key: str, data: bytes) -> str:
+        """Write a record that does not exist yet, or raise PreconditionFailedError."""
+
+    def put_if_match(self, key: str, data: bytes, etag: str) -> str:
+        """Write a record that still has `etag`, or raise PreconditionFailedError."""
+
+    def now(self) -> datetime:
+        """Return the present time in UTC by the clock that also sets `modified`."""
+
+
 class Leases:
-    """The leases below a prefix of a store.
+    """The leases below a prefix.
 
     Args:
         store: where they are kept.
@@ -81,7 +106,7 @@ class Leases:
         ttl_s: how long a lease lives without being renewed; the same for all who share the prefix.
     """
 
-    def __init__(self, store: ObjectStore, prefix: str, ttl_s: float = 60) -> None:
+    def __init__(self, store: Records, prefix: str, ttl_s: float = TTL_S) -> None:
         self._store, self._prefix, self._ttl_s = store, prefix, ttl_s
 
     def acquire(self, name: str, holder: str) -> Lease | None:
@@ -164,7 +189,7 @@ class Lease:
             half its time to live; whoever works under the lease must stop then.
     """
 
-    def __init__(self, store: ObjectStore, key: str, record: _Record, held: Held) -> None:
+    def __init__(self, store: Records, key: str, record: _Record, held: Held) -> None:
         self._store, self._key, self._record = store, key, record
         self._held = held
         self._nonces = {record.nonce}  # of all writes that may have reached the store

@@ -1,4 +1,4 @@
-"""From a setting to a store."""
+"""From settings to a store and a home."""
 
 from __future__ import annotations
 
@@ -7,7 +7,20 @@ from urllib.parse import unquote, urlsplit
 
 from automl.errors import ConfigError
 from automl.storage.file import FileObjectStore
+from automl.storage.home import Home, ObjectHome
 from automl.storage.objects import ObjectStore
+
+
+def open_home(uri: str) -> Home:
+    """Return the home under `uri`; nothing is read or written yet.
+
+    Args:
+        uri: as for `open_store`.
+
+    Raises:
+        ConfigError: it names no store.
+    """
+    return ObjectHome(open_store(uri))
 
 
 def open_store(uri: str) -> ObjectStore:

@@ -18,8 +18,7 @@ from automl.domain.study import Study
 from automl.domain.trial import Trial, TrialState
 from automl.errors import AutoMLError
 from automl.steps.queries import load_study
-from automl.storage.open import open_store
-from automl.storage.study_log import ObjectStudyLog
+from automl.storage.open import open_home
 
 DAG_ID = "automl_search"
 WORKERS = 2
@@ -35,7 +34,7 @@ def test_a_run_survives_the_kill_of_a_training_process(
     state = airflow.client.wait(DAG_ID, run_id, _RUN_WITHIN_S)
 
     assert state == "success", _states(airflow, run_id)
-    study = load_study(open_store(str(home)), "e2e")
+    study = load_study(open_home(str(home)), "e2e")
     died = [trial for trial in study.trials if trial.deaths > 0]
     assert [trial.deaths for trial in died] == [1]
     assert died[0].number in running
@@ -114,7 +113,7 @@ def _worker_processes(home: Path) -> list[psutil.Process]:
 def _checkpointed(home: Path, name: str) -> dict[int, int]:
     """Return the epoch of the newest checkpoint of each claimed trial whose attempt has one."""
     try:
-        study = load_study(open_store(str(home)), name)
+        study = load_study(open_home(str(home)), name)
     except AutoMLError:  # not opened yet
         return {}
     claimed = [trial for trial in study.trials if trial.state is TrialState.CLAIMED]
@@ -129,7 +128,7 @@ def _newest_epoch(home: Path, name: str, trial: Trial) -> int:
 
 
 def _assert_every_trial_finished_once(home: Path, study: Study) -> None:
-    log = ObjectStudyLog(open_store(str(home)), "studies/e2e/log")
+    log = open_home(str(home)).study_log("e2e")
     finished = Counter(event.n for _, event in log.read() if isinstance(event, TrialFinished))
     assert finished == dict.fromkeys(range(len(study.trials)), 1)
     identities = [trial.candidate.identity for trial in study.trials if trial.candidate]
