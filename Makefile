@@ -7,7 +7,7 @@ BIN := .venv/bin
 # The stamp's name is a hash of what decides the installation: a second call finds it and does nothing.
 STAMP := .venv/installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 
-.PHONY: help install demo up down test check bench
+.PHONY: help install demo up down test soak check bench
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -34,6 +34,9 @@ down: install  ## stop what `make up` started
 
 test: install  ## every test: unit, contracts, integration, e2e
 	$(BIN)/python tests/run_groups.py
+
+soak: install  ## the long tests: outages, crashes and races in large numbers
+	AUTOML_SOAK=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m soak tests
 
 check: install  ## format, lint, types and import rules
 	$(BIN)/ruff format --check .
