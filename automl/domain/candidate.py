@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -29,7 +30,7 @@ class Candidate(BaseModel):
     parent: int | None = None
     moves: tuple[dict[str, Any], ...] = ()
 
-    @property
+    @cached_property  # every proposal compares it with all others'
     def identity(self) -> str:
         """Hash of genotype and training genes: equal for duplicates."""
         text = json.dumps([self.genotype, self.hyperparameters], sort_keys=True)

@@ -43,7 +43,11 @@ class _Event(BaseModel):
 
 
 class RunOpened(_Event):
-    """A run of the study begins; `deadline` is when its search ends."""
+    """A run of the study begins; `deadline` is when its search ends.
+
+    `space` is what the search space depends on besides `spec`; None in logs from before it was
+    recorded.
+    """
 
     type: Literal["run_opened"] = "run_opened"
     run: str
@@ -53,6 +57,7 @@ class RunOpened(_Event):
     generation_key: str
     spec: dict[str, Any]
     origin: str
+    space: dict[str, int] | None = None
 
 
 class TrialOpened(_Event):

@@ -42,10 +42,12 @@ class Run:
         generation: its trials' generation.
         spec: the specification it was opened with.
         origin: who opened it, such as `cli` or `airflow:automl_digits`.
+        space: what its search space depends on besides `spec`; None if the log does not say.
         state: open or how it was closed.
         search_end: why its search ended; None while it goes on.
         search_ended_at: when.
         winner: number of the chosen trial.
+        chosen_at: when it was chosen.
         final_fit: how the published weights were made.
         version: the version it reserved.
         test_opened: whether the sealed test rows have been read for it.
@@ -61,10 +63,12 @@ class Run:
     generation: int
     spec: dict[str, Any]
     origin: str
+    space: dict[str, int] | None = None
     state: RunState = RunState.OPEN
     search_end: SearchEnd | None = None
     search_ended_at: datetime | None = None
     winner: int | None = None
+    chosen_at: datetime | None = None
     final_fit: FinalFitFinished | None = None
     version: int | None = None
     test_opened: bool = False
@@ -171,6 +175,7 @@ class _Fold:
             generation=len(self._generation_keys) - 1,
             spec=event.spec,
             origin=event.origin,
+            space=event.space,
         )
 
     def _open_trial(self, event: TrialOpened) -> None:
@@ -241,7 +246,7 @@ class _Fold:
             if run.search_end is None:
                 run = dataclasses.replace(run, search_end=event.reason, search_ended_at=event.at)
         elif isinstance(event, WinnerChosen):
-            run = dataclasses.replace(run, winner=event.trial)
+            run = dataclasses.replace(run, winner=event.trial, chosen_at=event.at)
         elif isinstance(event, FinalFitFinished):
             run = dataclasses.replace(run, final_fit=event)
         elif isinstance(event, VersionReserved):

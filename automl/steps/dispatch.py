@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from automl.data.snapshot import Snapshot
 from automl.domain.events import RunState
 from automl.domain.parsing import Purpose, parse_spec
 from automl.domain.specification import StudySpec
 from automl.errors import ConfigError, SearchError
 from automl.steps import choose, evaluate, final_fit, prepare, publish, worker
 from automl.steps.context import ESTIMATOR_ORIGIN, StepContext
+from automl.steps.proposals import space_facts
 from automl.steps.run_lease import RunLease
 from automl.steps.settings import Settings
 from automl.steps.signals import StopSignal
@@ -29,7 +31,8 @@ def run_named_step(step: str, payload: dict[str, Any], home: Home | None = None)
 
     Args:
         step: a name of `STEPS`.
-        payload: `spec` or `study_file`, `run`, `worker` and `origin`.
+        payload: `spec` or `study_file`, `run`, `origin`, `worker` for `run_worker` and
+            `give_back`, and `snapshot` for `open_run`, which otherwise prepares the dataset.
         home: where all state is kept; by default what the environment names.
 
     Raises:
@@ -83,8 +86,12 @@ def _prepare(context: StepContext, payload: dict[str, Any], stop: StopSignal) ->
 
 
 def _open_run(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
-    snapshot = prepare.prepare(context, LoggedProgress()).id  # the stored one, found by its source
-    return prepare.open_run(context, snapshot)
+    snapshot = payload.get("snapshot")
+    if snapshot is None:
+        manifest = prepare.prepare(context, LoggedProgress())
+    else:
+        manifest = Snapshot.open(context.store, context.spec.name, snapshot).manifest
+    return prepare.open_run(context, manifest.id, space_facts(manifest))
 
 
 def _run_worker(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:

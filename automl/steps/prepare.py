@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from automl.data.prepare import DatasetRequest, local_client, prepare_snapshot
@@ -96,11 +96,18 @@ def _locate(uri: str) -> tuple[ObjectStore, str]:
     return FileObjectStore(path.parent), path.name
 
 
-def open_run(context: StepContext, snapshot: str) -> list[int]:
+def open_run(
+    context: StepContext, snapshot: str, space: Mapping[str, int] | None = None
+) -> list[int]:
     """Open the run, whose deadline begins to count now, and return the indices of its workers.
 
     The caller holds the run's lease, so that no other run of the study is alive; one that was left
     open is closed as abandoned. A second call for the same run changes nothing.
+
+    Args:
+        context: the step's context.
+        snapshot: id of the prepared dataset.
+        space: what the search space depends on; without it a replay needs the snapshot.
     """
 
     def decide(study: Study) -> Sequence[Event]:
@@ -124,6 +131,7 @@ def open_run(context: StepContext, snapshot: str) -> list[int]:
                 generation_key=context.spec.generation_key,
                 spec=context.spec.model_dump(mode="json", by_alias=True),
                 origin=context.origin,
+                space=None if space is None else dict(space),
             )
         )
         return events

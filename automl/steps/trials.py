@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from automl.domain.candidate import Candidate
 from automl.domain.events import (
     Event,
     SearchEnd,
@@ -17,12 +14,12 @@ from automl.domain.events import (
     TrialOpened,
     TrialProposed,
 )
-from automl.domain.study import Run, Study, replay
+from automl.domain.study import Run, Study
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.errors import SearchSpaceExhaustedError
-from automl.search.network_morphism import NetworkMorphismSpace
-from automl.search.random import RandomSearcher
+from automl.search.space import SearchSpace
 from automl.steps.context import StepContext
+from automl.steps.proposals import propose
 from automl.storage.leases import Lease
 
 _MAX_DEATHS = 3  # attempts that may die before a trial is given up as LOST
@@ -45,9 +42,9 @@ class TrialSource:
         space: the search space of the snapshot.
     """
 
-    def __init__(self, context: StepContext, worker: str, space: NetworkMorphismSpace) -> None:
+    def __init__(self, context: StepContext, worker: str, space: SearchSpace) -> None:
         self._context, self._worker = context, worker
-        self._searcher = RandomSearcher(space)
+        self._space = space
 
     def take(self) -> Claim | None:
         """Return the next trial to train, or None if none may be started now.
@@ -104,13 +101,12 @@ class TrialSource:
 
     def _claim(self, number: int) -> Trial | None:
         """Propose the trial's candidate if it has none, and claim the next attempt."""
-        prefix = self._prefix_of_ticket(number)
-        study = self._context.record.commit(lambda study: self._claim_events(study, prefix, number))
+        study = self._context.record.commit(lambda study: self._claim_events(study, number))
         trial = study.trials[number]
         is_claimed = trial.state is TrialState.CLAIMED and trial.worker == self._worker
         return trial if is_claimed else None
 
-    def _claim_events(self, study: Study, prefix: Study, number: int) -> Sequence[Event]:
+    def _claim_events(self, study: Study, number: int) -> Sequence[Event]:
         trial, now = study.trials[number], self._context.clock.now()
         run = self._context.run
         if trial.state is TrialState.FINISHED:
@@ -126,7 +122,7 @@ class TrialSource:
         events: list[Event] = []
         if trial.candidate is None:
             try:
-                events.append(self._proposal(study, prefix, trial))
+                events.append(self._proposal(study, trial))
             except SearchSpaceExhaustedError as error:
                 return (
                     TrialFinished(
@@ -140,43 +136,15 @@ class TrialSource:
         )
         return events
 
-    def _proposal(self, study: Study, prefix: Study, trial: Trial) -> TrialProposed:
-        """Return the proposal from the ticket's prefix, or from the head if that is taken."""
-        candidate, based_on = self._propose(prefix, trial), prefix.version
-        taken = {t.candidate.identity for t in self._peers(study, trial) if t.candidate is not None}
-        if candidate.identity in taken:
-            candidate, based_on = self._propose(study, trial), study.version
+    def _proposal(self, study: Study, trial: Trial) -> TrialProposed:
+        ticket = self._context.record.ticket(trial.number)
+        proposal = propose(ticket, study, trial.number, self._space)
         return TrialProposed(
             at=self._context.clock.now(),
             n=trial.number,
-            candidate=candidate,
-            based_on=based_on,
-            strategy=self._context.spec.search.strategy,
-        )
-
-    def _propose(self, study: Study, trial: Trial) -> Candidate:
-        rng = np.random.default_rng([self._context.spec.search.seed, trial.number])
-        return self._searcher.propose(self._peers(study, trial), rng)
-
-    def _peers(self, study: Study, trial: Trial) -> list[Trial]:
-        """Return the trials that the proposal may look at."""
-        return [
-            peer
-            for peer in study.trials
-            if peer.number != trial.number
-            and peer.generation == trial.generation
-            and peer.snapshot == trial.snapshot
-        ]
-
-    def _prefix_of_ticket(self, number: int) -> Study:
-        record = self._context.record
-        trial = record.study.trials[number]
-        if record.study.version == trial.opened_in:
-            return record.study
-        if trial.candidate is not None:
-            return record.study
-        return replay(
-            (version, event) for version, event in record.log.read() if version <= trial.opened_in
+            candidate=proposal.candidate,
+            based_on=proposal.based_on,
+            strategy=proposal.strategy,
         )
 
 

@@ -10,8 +10,8 @@ from datetime import timedelta
 from automl.domain.events import SearchEnd, TrialFinished, TrialReleased
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.errors import DivergedError, LeaseLostError, OutOfMemoryError, StorageError
-from automl.search.network_morphism import NetworkMorphismSpace
 from automl.steps.context import StepContext
+from automl.steps.proposals import search_space, space_facts
 from automl.steps.signals import StopSignal
 from automl.steps.training import TrialTrainer, TrialTraining
 from automl.steps.trials import Claim, TrialSource, end_search
@@ -68,9 +68,7 @@ def run_worker(
     run = context.opened_run()
     name = f"{context.run}/{worker}"
     trainer = TrialTrainer.load(context, run)
-    manifest = trainer.manifest
-    space = NetworkMorphismSpace(manifest.image_size, len(manifest.classes))
-    source = TrialSource(context, name, space)
+    source = TrialSource(context, name, search_space(space_facts(trainer.manifest)))
     report, started_s = WorkerReport(), time.monotonic()
 
     def remaining_s() -> float:

@@ -11,8 +11,9 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from automl.domain.events import SCHEMA, Event, event_from_json, event_to_json
+from automl.domain.events import SCHEMA, Event, TrialOpened, event_from_json, event_to_json
 from automl.domain.study import Study, replay
+from automl.domain.trial import TrialState
 from automl.errors import (
     DamagedDataError,
     NewerSchemaError,
@@ -159,11 +160,26 @@ class StudyRecord:
     def __init__(self, log: StudyLog) -> None:
         self.log = log
         self.study = Study()
+        self._tickets: dict[int, Study] = {}
 
     def refresh(self) -> Study:
         """Read the log's news and return the study."""
-        self.study = replay(self.log.read(self.study.version), self.study)
+        news, before = self.log.read(self.study.version), self.study
+        self.study = replay(news, before)
+        tickets = self._tickets | {
+            event.n: replay((row for row in news if row[0] <= version), before)
+            for version, event in news
+            if isinstance(event, TrialOpened) and _lacks_candidate(self.study, event.n)
+        }
+        self._tickets = {n: at for n, at in tickets.items() if _lacks_candidate(self.study, n)}
         return self.study
+
+    def ticket(self, number: int) -> Study:
+        """Return the study after the version that opened a trial which has no candidate yet.
+
+        It is kept when it is read: a claim never reads the log again.
+        """
+        return self._tickets[number]
 
     def commit(self, decide: Callable[[Study], Sequence[Event]]) -> Study:
         """Append what `decide` wants of the newest study, deciding again after every lost race.
@@ -191,3 +207,8 @@ class StudyRecord:
             f"The study log could not be appended to in {_LOST_RACES} tries.",
             "too many workers write at once; try again",
         )
+
+
+def _lacks_candidate(study: Study, number: int) -> bool:
+    trial = study.trials[number]
+    return trial.candidate is None and trial.state is not TrialState.FINISHED

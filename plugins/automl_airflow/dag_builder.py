@@ -76,7 +76,8 @@ def _wire(*, study_file: str | None, studies: str | None) -> None:
     def task(step: str, **settings: Any) -> StepOperator:
         return StepOperator(task_id=step, step=step, study_file=study_file, **settings)
 
-    open_run = task("open_run")
+    prepare = task("prepare", **_CPU)
+    open_run = task("open_run", prepared=prepare.output)
     search = StepOperator.partial(
         task_id="search",
         step="run_worker",
@@ -85,7 +86,7 @@ def _wire(*, study_file: str | None, studies: str | None) -> None:
         **_GPU,
     ).expand(worker=open_run.output)
     choose = task("choose", trigger_rule="all_done")  # the log decides
-    task("check", studies=studies) >> task("prepare", **_CPU) >> open_run >> search >> choose
+    task("check", studies=studies) >> prepare >> open_run >> search >> choose
     final_fit = task("final_fit", **_GPU)
     export, evaluate = task("export", **_CPU), task("evaluate", **_CPU)
     choose >> final_fit >> export >> evaluate >> task("promote")

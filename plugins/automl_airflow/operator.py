@@ -79,12 +79,13 @@ class StepOperator(BaseOperator):
         step: name of the step.
         study_file: path of the study file; None takes the specification from the form.
         worker: index of the worker, for `run_worker`.
+        prepared: what `prepare` returned, for `open_run`.
         problems: what is known to be wrong; `check` fails with them.
         studies: folder of the study files, whose names the form may not use.
         module: the module that the child runs.
     """
 
-    template_fields: Sequence[str] = ("study_file", "worker")
+    template_fields: Sequence[str] = ("study_file", "worker", "prepared")
     ui_color = "#dbeafe"
 
     def __init__(  # noqa: PLR0913 - an operator's constructor is its configuration
@@ -93,6 +94,7 @@ class StepOperator(BaseOperator):
         step: str,
         study_file: str | None = None,
         worker: int | None = None,
+        prepared: dict[str, Any] | None = None,
         problems: Sequence[str] = (),
         studies: str | None = None,
         module: str = "automl.steps",
@@ -102,6 +104,7 @@ class StepOperator(BaseOperator):
         self.step = step
         self.study_file = study_file
         self.worker = worker
+        self.prepared = prepared
         self.problems = list(problems)
         self.studies = studies
         self.module = module
@@ -163,6 +166,7 @@ class StepOperator(BaseOperator):
             "study_file": self.study_file,
             "run": run_name(run.dag_id, run.run_id),
             "worker": self.worker,
+            "snapshot": None if self.prepared is None else self.prepared["snapshot"],
             "origin": f"airflow:{run.dag_id}",
         }
         return _Call(
