@@ -31,6 +31,7 @@ app = typer.Typer(
 Home = Annotated[
     str | None, typer.Option("--home", help="Folder or s3://bucket/prefix; default AUTOML_HOME.")
 ]
+Why = Annotated[str | None, typer.Option("--why", help="One sentence for the record.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
@@ -122,7 +123,9 @@ def _open(home: str | None) -> StateHome:
 def _table(rows: list[dict[str, Any]], columns: list[str]) -> None:
     table = Table(box=SIMPLE, pad_edge=False)
     for column in columns:
-        table.add_column(column, no_wrap=column not in {"cause", "onnx"}, overflow="ellipsis")
+        table.add_column(
+            column, no_wrap=column not in {"cause", "onnx", "why"}, overflow="ellipsis"
+        )
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
     console = Console()
@@ -186,9 +189,38 @@ def models(study: str, home: Home = None, as_json: AsJson = False) -> None:
             for row in document["versions"]
         ]
         _table(rows, ["version", "published_at", "promoted", "accuracy", "onnx"])
+        if document["promotions"]:
+            _table(document["promotions"], ["promotion", "when", "from", "to", "who", "why"])
         typer.echo(f"champion: {document['champion']}")
 
     _emit(as_json, lambda: models_document(_open(home), study), pretty)
+
+
+@app.command()
+def promote(
+    study: str, version: int, why: Why = None, home: Home = None, as_json: AsJson = False
+) -> None:
+    """Make VERSION the champion of STUDY."""
+    from automl.steps.champion import promote_version
+
+    _emit(as_json, lambda: promote_version(_open(home), study, version, why), _show_champion)
+
+
+@app.command()
+def rollback(study: str, why: Why = None, home: Home = None, as_json: AsJson = False) -> None:
+    """Make the champion before STUDY's present one champion again."""
+    from automl.steps.champion import roll_back
+
+    _emit(as_json, lambda: roll_back(_open(home), study, why), _show_champion)
+
+
+def _show_champion(document: dict[str, Any]) -> None:
+    before = f", before it {document['from']}" if document["from"] is not None else ""
+    already = "" if document["changed"] else " already"
+    typer.echo(
+        f"version {document['champion']} of {document['study']} is the champion{already}{before}"
+    )
+    typer.echo(f"model {document['onnx']}")
 
 
 @app.command()

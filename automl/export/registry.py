@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from automl.errors import ExportError, NotFoundError, PreconditionFailedError
+from automl.errors import (
+    DamagedDataError,
+    ExportError,
+    NotFoundError,
+    PreconditionFailedError,
+)
 from automl.export.manifest import (
     Champion,
     Claim,
@@ -18,6 +25,7 @@ from automl.export.manifest import (
     VersionFacts,
     parse_record,
 )
+from automl.export.promotions import Promotions, version_before
 from automl.storage.objects import ObjectStore
 
 MODEL_FILE = "model.onnx"
@@ -25,6 +33,23 @@ SAMPLES_FILE = "samples.npz"
 REPORT_FILE = "report.html"
 _CLAIM, _MANIFEST = "claim.json", "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a promotion or a rollback came to.
+
+    Attributes:
+        number: of the promotion that made the wanted version the champion.
+        promotion: that promotion.
+        is_new: this call recorded it; otherwise the version was champion already.
+    """
+
+    number: int
+    promotion: Promotion
+    is_new: bool
 
 
 class Registry:
@@ -38,20 +63,30 @@ class Registry:
         self._study = study
         self._prefix = f"models/{study}/"
         self._champion_key = f"{self._prefix}champion.json"
+        self._promotions = Promotions(store, f"{self._prefix}promotions/")
 
     def claim_version(self, run: str) -> int:
-        """Return the run's version number, reserving the next one the first time."""
+        """Return the run's version number, reserving the next one the first time.
+
+        Numbers are given without gaps, so who loses a race finds the run's own number, or the next
+        free one, by going on from there: each lost race costs one request.
+        """
+        claimed = self._numbers(_CLAIM)
+        for version in reversed(claimed):
+            if self._owner(version) == run:
+                return version
+        version = max(claimed, default=0) + 1
         while True:
-            claimed = self._numbers(_CLAIM)
-            for version in reversed(claimed):
-                key = self._key(version, _CLAIM)
-                if parse_record(Claim, self._store.get(key).data, key).run == run:
-                    return version
-            version = max(claimed, default=0) + 1
             try:
                 self._store.put_if_absent(self._key(version, _CLAIM), Claim(run=run).to_bytes())
             except PreconditionFailedError:
-                continue  # another run took it, or our own write whose reply was lost
+                try:
+                    owner = self._owner(version)
+                except NotFoundError:  # somebody is just creating it
+                    continue
+                if owner != run:
+                    version += 1
+                    continue
             return version
 
     def put_file(self, version: int, name: str, data: bytes) -> None:
@@ -84,8 +119,7 @@ class Registry:
         Raises:
             ExportError: the version was claimed by another run, or has no `model.onnx`.
         """
-        key = self._key(version, _CLAIM)
-        owner = parse_record(Claim, self._store.get(key).data, key).run
+        owner = self._owner(version)
         if owner != facts.run:
             raise ExportError(
                 f"Version {version} of {self._study} belongs to run {owner}, not {facts.run}."
@@ -95,7 +129,7 @@ class Registry:
         for name, data in files.items():
             self.put_file(version, name, data)
         described = {
-            name: _describe(self.read(version, name)) for name in self._file_names(version)
+            name: _describe(self._get(version, name)) for name in self._file_names(version)
         }
         if MODEL_FILE not in described:
             raise ExportError(f"Version {version} of {self._study} has no {MODEL_FILE}.")
@@ -140,12 +174,24 @@ class Registry:
         return parse_record(Manifest, data, key)
 
     def read(self, version: int, name: str) -> bytes:
-        """Return the bytes of a version's file.
+        """Return the bytes of a version's file; those of a published one are checked.
 
         Raises:
             NotFoundError: there is no such file.
+            DamagedDataError: it is not what the manifest says.
         """
-        return bytes(self._store.get(self._key(version, name)).data)
+        data = self._get(version, name)
+        if self.exists(version):
+            expected, found = self.manifest(version).files.get(name), _describe(data)
+            if expected is None:
+                raise NotFoundError(f"Version {version} of {self._study} has no {name}.")
+            if found != expected:
+                raise DamagedDataError(
+                    f"{self.uri(version, name)} has SHA-256 {found.sha256}, its manifest says "
+                    f"{expected.sha256}.",
+                    "restore it from a backup, or promote another version",
+                )
+        return data
 
     def uri(self, version: int, name: str) -> str:
         """Return where a version's file lies, as a path or `s3://` URI."""
@@ -153,26 +199,19 @@ class Registry:
 
     def promotions(self) -> dict[int, Promotion]:
         """Return all promotions by number, oldest first."""
-        found: dict[int, Promotion] = {}
-        for number in sorted(self._promotion_numbers()):
-            key = self._promotion_key(number)
-            found[number] = parse_record(Promotion, self._store.get(key).data, key)
-        return found
-
-    def promoted_versions(self) -> frozenset[int]:
-        """Return the versions that are or were champion."""
-        return frozenset(promotion.to_version for promotion in self.promotions().values())
+        latest = self._promotions.latest()
+        return {} if latest is None else self._promotions.until(latest[0])
 
     def champion(self) -> Champion | None:
         """Return the champion by the latest promotion, None before the first.
 
         `champion.json` may be behind for a moment; what is returned here never is.
         """
-        latest = self._latest()
+        latest = self._promotions.latest()
         return None if latest is None else self._champion_of(*latest)
 
-    def promote(self, version: int, who: str, why: str, at: datetime) -> Champion:
-        """Make a published version the champion; a no-op if it is.
+    def promote(self, version: int, who: str, why: str, at: datetime) -> Change:
+        """Make a published version the champion; nothing is recorded if it is.
 
         Args:
             version: a published version.
@@ -182,25 +221,35 @@ class Registry:
 
         Raises:
             NotFoundError: there is no such version.
+            DamagedDataError: its `model.onnx` is not what was published.
         """
-        self.manifest(version)
-        while True:
-            latest = self._latest()
-            if latest is not None and latest[1].to_version == version:
-                return self.repair_champion()
-            number = 1 if latest is None else latest[0] + 1
-            promotion = Promotion(
-                who=who,
-                when=at.astimezone(UTC).isoformat(),
-                why=why,
-                from_version=None if latest is None else latest[1].to_version,
-                to_version=version,
-            )
-            try:
-                self._store.put_if_absent(self._promotion_key(number), promotion.to_bytes())
-            except PreconditionFailedError:
-                continue  # someone else's promotion came first, or our own reply was lost
-            return self.repair_champion()
+        self._require_whole(version)
+        return self._change(lambda _: version, who, why, at)
+
+    def rollback(self, who: str, why: str, at: datetime) -> Change:
+        """Make the version champion again that was it before the present one (`version_before`).
+
+        Args:
+            who: the person.
+            why: one sentence.
+            at: now, with its time zone.
+
+        Raises:
+            NotFoundError: there was no other champion before, or its version is gone.
+            DamagedDataError: the version's `model.onnx` is not what was published.
+        """
+
+        def choose(latest: int) -> int:
+            version = version_before(self._promotions.until(latest).values())
+            if version is None:
+                raise NotFoundError(
+                    f"Study {self._study} had no champion before the present one.",
+                    f"`automl promote {self._study} VERSION` makes any version the champion",
+                )
+            self._require_whole(version)
+            return version
+
+        return self._change(choose, who, why, at)
 
     def promote_once(self, version: int, who: str, why: str, at: datetime) -> Champion:
         """Promote unless `who` has promoted this version before.
@@ -210,7 +259,8 @@ class Registry:
         for promotion in self.promotions().values():
             if promotion.to_version == version and promotion.who == who:
                 return self.repair_champion()
-        return self.promote(version, who, why, at)
+        self.promote(version, who, why, at)
+        return self.repair_champion()
 
     def repair_champion(self) -> Champion:
         """Move `champion.json` forward to the latest promotion and return the champion.
@@ -231,22 +281,52 @@ class Registry:
                 continue  # another writer moved it; look again
             return champion
 
+    def _require_whole(self, version: int) -> None:
+        self.manifest(version)
+        try:
+            self.read(version, MODEL_FILE)
+        except NotFoundError as error:
+            raise DamagedDataError(
+                f"{self.uri(version, MODEL_FILE)} is gone, and its manifest lists it.",
+                "restore it from a backup, or promote another version",
+            ) from error
+
+    def _change(self, choose: Callable[[int], int], who: str, why: str, at: datetime) -> Change:
+        """Record a promotion to what `choose` says of the latest one's number (0 for none)."""
+        while True:
+            latest = self._promotions.latest()
+            number, before = (0, None) if latest is None else (latest[0], latest[1].to_version)
+            version = choose(number)
+            if latest is not None and before == version:
+                change = Change(*latest, is_new=False)
+                break
+            promotion = Promotion(
+                who=who,
+                when=at.astimezone(UTC).isoformat(),
+                why=why,
+                from_version=before,
+                to_version=version,
+            )
+            # Refused, somebody else's promotion came first: the choice is made anew after it.
+            if self._promotions.add(number + 1, promotion):
+                change = Change(number + 1, promotion, is_new=True)
+                break
+        self.repair_champion()
+        return change
+
     def _move_forward(self, champion: Champion) -> None:
         try:
             stored = self._store.get(self._champion_key)
         except NotFoundError:
             self._store.put_if_absent(self._champion_key, champion.to_bytes())
             return
-        present = parse_record(Champion, stored.data, self._champion_key)
-        if present.promotion < champion.promotion:
+        try:
+            present = parse_record(Champion, stored.data, self._champion_key).promotion
+        except DamagedDataError as error:  # it only repeats what the promotions say
+            log.warning("%s is written anew: %s", self._champion_key, error)
+            present = 0
+        if present < champion.promotion:
             self._store.put_if_match(self._champion_key, champion.to_bytes(), stored.etag)
-
-    def _latest(self) -> tuple[int, Promotion] | None:
-        number = max(self._promotion_numbers(), default=None)
-        if number is None:
-            return None
-        key = self._promotion_key(number)
-        return number, parse_record(Promotion, self._store.get(key).data, key)
 
     def _champion_of(self, number: int, promotion: Promotion) -> Champion:
         version = promotion.to_version
@@ -270,9 +350,12 @@ class Registry:
     def _file_names(self, version: int) -> list[str]:
         return sorted(set(self._keys(f"{version}/")) - {_CLAIM, _MANIFEST})
 
-    def _promotion_numbers(self) -> list[int]:
-        stems = (key.removesuffix(".json") for key in self._keys("promotions/"))
-        return [int(stem) for stem in stems if stem.isdecimal()]
+    def _owner(self, version: int) -> str:
+        key = self._key(version, _CLAIM)
+        return parse_record(Claim, self._store.get(key).data, key).run
+
+    def _get(self, version: int, name: str) -> bytes:
+        return bytes(self._store.get(self._key(version, name)).data)
 
     def _keys(self, folder: str) -> Iterator[str]:
         prefix = self._prefix + folder
@@ -281,9 +364,6 @@ class Registry:
 
     def _key(self, version: int, name: str) -> str:
         return f"{self._prefix}{version}/{name}"
-
-    def _promotion_key(self, number: int) -> str:
-        return f"{self._prefix}promotions/{number}.json"
 
 
 def _describe(data: bytes) -> StoredFile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,6 @@ from automl.errors import (
     Problem,
     VerificationError,
 )
-from automl.export.manifest import StoredFile
 from automl.export.parity import Parity, check_parity
 from automl.export.registry import MODEL_FILE, SAMPLES_FILE, Registry
 from automl.export.runtime import OnnxClassifier
@@ -84,10 +82,7 @@ def verify_files(registry: Registry, version: int) -> dict[str, Any]:
         NotFoundError: there is no such version.
     """
     manifest = registry.manifest(version)
-    sound = {
-        name: _is_sound(registry, version, name, expected)
-        for name, expected in sorted(manifest.files.items())
-    }
+    sound = {name: _is_sound(registry, version, name) for name in sorted(manifest.files)}
     parity = _stored_parity(registry, version, sound)
     return {
         "ok": all(sound.values()) and (parity is None or parity.ok),
@@ -123,12 +118,12 @@ def require_verified(registry: Registry, version: int) -> None:
     )
 
 
-def _is_sound(registry: Registry, version: int, name: str, expected: StoredFile) -> bool:
+def _is_sound(registry: Registry, version: int, name: str) -> bool:
     try:
-        data = registry.read(version, name)
-    except NotFoundError:
+        registry.read(version, name)
+    except (NotFoundError, DamagedDataError):
         return False
-    return len(data) == expected.bytes and hashlib.sha256(data).hexdigest() == expected.sha256
+    return True
 
 
 def _stored_parity(registry: Registry, version: int, sound: Mapping[str, bool]) -> Parity | None:

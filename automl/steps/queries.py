@@ -146,11 +146,12 @@ def curve(home: Home, name: str, trial: Trial) -> list[dict[str, Any]]:
 
 
 def models_document(home: Home, name: str) -> dict[str, Any]:
-    """Return the published versions of a study and which one is the champion."""
+    """Return the published versions of a study, its promotions and which version is champion."""
     load_study(home, name)
     registry = Registry(home.store, name)
     champion = registry.champion()
-    promoted = registry.promoted_versions()
+    promotions = registry.promotions()
+    promoted = {promotion.to_version for promotion in promotions.values()}
     versions = []
     for version in registry.versions():
         manifest = registry.manifest(version)
@@ -166,4 +167,20 @@ def models_document(home: Home, name: str) -> dict[str, Any]:
             }
         )
     number = None if champion is None else champion.version
-    return {"schema": 1, "study": name, "champion": number, "versions": versions}
+    return {
+        "schema": 1,
+        "study": name,
+        "champion": number,
+        "versions": versions,
+        "promotions": [
+            {
+                "promotion": place,
+                "when": promotion.when,
+                "from": promotion.from_version,
+                "to": promotion.to_version,
+                "who": promotion.who,
+                "why": promotion.why,
+            }
+            for place, promotion in promotions.items()
+        ],
+    }

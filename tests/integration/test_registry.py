@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
@@ -17,10 +18,11 @@ from automl.errors import (
     StorageError,
     VerificationError,
 )
-from automl.export.manifest import InputFormat, VersionFacts
+from automl.export.manifest import InputFormat, Promotion, VersionFacts
 from automl.export.metrics import Interval
 from automl.export.onnx_graph import build_onnx
 from automl.export.parity import Parity
+from automl.export.promotions import version_before
 from automl.export.registry import Registry
 from automl.export.runtime import OnnxClassifier
 from automl.export.verify import build_samples, read_samples, require_verified, verify_files
@@ -115,6 +117,12 @@ def store(tmp_path: Path) -> FileObjectStore:
 @pytest.fixture
 def registry(store: FileObjectStore) -> Registry:
     return Registry(store, STUDY)
+
+
+def flipped(data: bytes) -> bytes:
+    changed = bytearray(data)
+    changed[len(changed) // 2] ^= 1
+    return bytes(changed)
 
 
 def _document(store: ObjectStore, key: str) -> dict[str, Any]:
@@ -242,7 +250,7 @@ def test_a_promotion_is_recorded_and_moves_the_champion(
 
     local = NOW.astimezone(timezone(timedelta(hours=5)))
     registry.promote(1, "run a", "It is the first version.", local)
-    champion = registry.promote(2, "mia", "I like it.", NOW + timedelta(days=1))
+    change = registry.promote(2, "mia", "I like it.", NOW + timedelta(days=1))
 
     assert _document(store, "promotions/1.json") == {
         "schema": 1,
@@ -252,7 +260,8 @@ def test_a_promotion_is_recorded_and_moves_the_champion(
         "from": None,
         "to": 1,
     }
-    assert (_document(store, "promotions/2.json")["from"], champion.version) == (1, 2)
+    assert (change.number, change.is_new) == (2, True)
+    assert (_document(store, "promotions/2.json")["from"], change.promotion.to_version) == (1, 2)
     assert _document(store, "champion.json") == {
         "schema": 1,
         "version": 2,
@@ -261,15 +270,18 @@ def test_a_promotion_is_recorded_and_moves_the_champion(
         "promoted_at": "2026-03-02T04:05:06+00:00",
         "promotion": 2,
     }
-    assert registry.champion() == champion
-    assert registry.promoted_versions() == {1, 2}
+    champion = registry.champion()
+    assert champion is not None
+    assert (champion.version, champion.promotion) == (2, 2)
 
 
 def test_promoting_the_champion_again_changes_nothing(registry: Registry) -> None:
     _publish(registry, "a")
     first = registry.promote(1, "run a", "first", NOW)
 
-    assert registry.promote(1, "run a", "first", NOW + timedelta(hours=1)) == first
+    again = registry.promote(1, "run a", "first", NOW + timedelta(hours=1))
+    assert (again.number, again.promotion) == (first.number, first.promotion)
+    assert (first.is_new, again.is_new) == (True, False)
     assert list(registry.promotions()) == [1]
 
 
@@ -279,7 +291,7 @@ def test_a_step_that_runs_again_does_not_undo_a_rollback(registry: Registry) -> 
     registry.promote(1, "mia", "version 2 is slow", NOW)
 
     assert registry.promote_once(2, "run b", "better", NOW).version == 1
-    assert registry.promote(2, "mia", "it was not", NOW).version == 2
+    assert registry.promote(2, "mia", "it was not", NOW).promotion.to_version == 2
     assert list(registry.promotions()) == [1, 2, 3, 4]
 
 
@@ -299,6 +311,111 @@ def test_a_champion_that_is_behind_or_missing_is_repaired(
         assert champion.version == 2
         registry.repair_champion()
         assert store.get(key).data == latest
+
+
+def test_a_damaged_champion_document_is_written_anew_and_said_so(
+    registry: Registry, store: FileObjectStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry.promote(_publish(registry, "a"), "run a", "first", NOW)
+    key = f"models/{STUDY}/champion.json"
+    whole = store.get(key).data
+    store.put(key, whole[: len(whole) // 2])
+
+    registry.repair_champion()
+
+    assert store.get(key).data == whole
+    assert "champion.json is written anew" in caplog.text
+
+
+def test_a_champion_document_of_a_newer_version_is_left_alone(
+    registry: Registry, store: FileObjectStore
+) -> None:
+    registry.promote(_publish(registry, "a"), "run a", "first", NOW)
+    store.put(f"models/{STUDY}/champion.json", b'{"schema": 2}')
+
+    with pytest.raises(NewerSchemaError, match="schema 2"):
+        registry.repair_champion()
+    assert _document(store, "champion.json") == {"schema": 2}
+
+
+@pytest.mark.parametrize(
+    ("promoted", "before"),
+    [
+        ([], None),
+        ([1], None),
+        ([1, 2], 1),
+        ([1, 2, 3], 2),
+        ([1, 2, 3, 2], 1),  # rolled back once
+        ([1, 2, 3, 2, 1], None),  # twice: nothing lies before
+        ([1, 2, 3, 2, 3], 2),  # rolled back and promoted again
+        ([1, 2, 3, 2, 4], 2),  # a new version after a rollback
+        ([1, 2, 3, 2, 4, 2], 1),
+        ([1, 2, 3, 1, 5], 1),  # 2 and 3 were left behind by hand
+        ([3, 1, 2], 1),  # the order is that of the promotions
+    ],
+)
+def test_a_rollback_leads_to_the_champion_before(promoted: list[int], before: int | None) -> None:
+    listed = [
+        Promotion(who="mia", when="", why="", from_version=old, to_version=new)
+        for old, new in zip([None, *promoted], promoted, strict=False)
+    ]
+
+    assert version_before(listed) == before
+
+
+def test_rollbacks_go_further_back_until_nothing_is_left(registry: Registry) -> None:
+    for run in ("a", "b", "c"):
+        registry.promote(_publish(registry, run), f"run {run}", "better", NOW)
+
+    changes = [registry.rollback("mia", "slow", NOW).promotion for _ in range(2)]
+
+    assert [(change.from_version, change.to_version) for change in changes] == [(3, 2), (2, 1)]
+    with pytest.raises(NotFoundError, match="no champion before the present one"):
+        registry.rollback("mia", "slow", NOW)
+    assert list(registry.promotions()) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_a_damaged_version_does_not_become_champion(
+    registry: Registry, store: FileObjectStore, damage: str
+) -> None:
+    for run in ("a", "b"):
+        registry.promote(_publish(registry, run), f"run {run}", "better", NOW)
+    key = f"models/{STUDY}/1/model.onnx"
+    if damage == "changed":
+        store.put(key, flipped(store.get(key).data))
+    else:
+        store.delete(key)
+
+    with pytest.raises(DamagedDataError, match=r"1/model\.onnx"):
+        registry.promote(1, "mia", "", NOW)
+    with pytest.raises(DamagedDataError, match=r"1/model\.onnx"):
+        registry.rollback("mia", "", NOW)
+    assert list(registry.promotions()) == [1, 2]
+
+
+def test_a_version_that_is_gone_is_named_by_the_rollback(
+    registry: Registry, store: FileObjectStore
+) -> None:
+    for run in ("a", "b"):
+        registry.promote(_publish(registry, run), f"run {run}", "better", NOW)
+    for entry in list(store.list(f"models/{STUDY}/1/")):
+        store.delete(entry.key)
+
+    with pytest.raises(NotFoundError, match="Study greens has no version 1"):
+        registry.rollback("mia", "", NOW)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "report.html", "samples.npz"])
+def test_a_flipped_byte_is_noticed_when_a_published_file_is_read(
+    registry: Registry, store: FileObjectStore, name: str
+) -> None:
+    version = _publish(registry, "a")
+    key = f"models/{STUDY}/{version}/{name}"
+    store.put(key, flipped(store.get(key).data))
+
+    with pytest.raises(DamagedDataError, match=re.escape(f"{key} has SHA-256")):
+        registry.read(version, name)
 
 
 def test_more_than_nine_promotions_stay_in_order(registry: Registry) -> None:
@@ -460,9 +577,7 @@ def test_a_damaged_file_is_named(
     if damage == "missing":
         store.delete(key)
     else:
-        data = bytearray(store.get(key).data)
-        data[len(data) // 2] ^= 1
-        store.put(key, bytes(data))
+        store.put(key, flipped(store.get(key).data))
 
     document = verify_files(registry, version)
 
