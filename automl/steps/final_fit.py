@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 from safetensors.numpy import save as save_tensors
 
 from automl.domain.events import FinalFitFinished
-from automl.domain.study import Study
+from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
-from automl.errors import DivergedError, OutOfMemoryError, SearchError, StorageError
+from automl.errors import (
+    DamagedDataError,
+    DivergedError,
+    NotFoundError,
+    OutOfMemoryError,
+    SearchError,
+    StorageError,
+)
 from automl.morphism.architecture import Architecture
 from automl.steps.context import StepContext
 from automl.steps.signals import StopSignal
@@ -71,7 +77,7 @@ def final_fit(context: StepContext, stop: StopSignal) -> FinalFit:
     trainer = _with_all_threads(TrialTrainer.load(context, run))
     incumbent = load_weights(context, trial)
     epochs = _epochs(context.record.study, trial, continued=not context.spec.final_fit.retrain)
-    weights, note = _fit(context, trainer, trial, epochs, stop)
+    weights, note = _fit(context, run, trainer, epochs, stop)
     if weights is not None:
         note = _worse_than(trainer, trial, weights, incumbent)
     is_refit = weights is not None and not note
@@ -115,27 +121,33 @@ def _epochs(study: Study, trial: Trial, *, continued: bool) -> int:
 
 
 def _fit(
-    context: StepContext, trainer: TrialTrainer, trial: Trial, epochs: int, stop: StopSignal
+    context: StepContext, run: Run, trainer: TrialTrainer, epochs: int, stop: StopSignal
 ) -> tuple[Weights | None, str]:
-    """Return the fitted weights, or None and why there are none."""
+    """Return the fitted weights, or None and why there are none.
+
+    A step that is run again continues from its checkpoint, within the same time limit.
+    """
+    assert run.winner is not None
+    assert run.chosen_at is not None
+    trial = context.record.study.trials[run.winner]
     assert trial.candidate is not None
-    limit_s = context.spec.final_fit.time_limit.total_seconds()
-    end_s = time.monotonic() + limit_s
+    limit = context.spec.final_fit.time_limit
+    end = run.chosen_at + limit
+    checkpoint_key = context.key("runs", context.run, "final-fit.safetensors")
 
     def should_stop() -> StopReason | None:
         if stop.is_set():
             return StopReason.SIGNAL
-        return StopReason.DEADLINE if time.monotonic() >= end_s else None
+        return StopReason.DEADLINE if context.clock.now() >= end else None
 
     def on_epoch(epoch: EpochResult) -> None:
         log.info("final fit, epoch %d of %d: loss %.4f", epoch.epoch + 1, epochs, epoch.train_loss)
 
     def save(checkpoint: Checkpoint) -> None:
-        key = context.key("runs", context.run, "final-fit.safetensors")
-        context.store.put(key, checkpoint.to_bytes())
+        context.store.put(checkpoint_key, checkpoint.to_bytes())
 
-    start = None
-    if not context.spec.final_fit.retrain:
+    start: Checkpoint | InitialWeights | None = _stored(context, checkpoint_key)
+    if start is None and not context.spec.final_fit.retrain:
         start = InitialWeights(load_weights(context, trial))
     rows = Examples(
         np.concatenate([trainer.train_rows.images, trainer.selection.images]),
@@ -162,8 +174,21 @@ def _fit(
     if result.stopped is StopReason.SIGNAL:
         raise StorageError("The final fit was asked to stop.", "run the step again")
     if result.stopped is StopReason.DEADLINE or result.best_weights is None:
-        return None, f"final_fit.time_limit of {limit_s:g} s was reached"
+        return None, f"final_fit.time_limit of {limit.total_seconds():g} s was reached"
     return result.best_weights, ""
+
+
+def _stored(context: StepContext, key: str) -> Checkpoint | None:
+    """Return the checkpoint under `key`; None if there is none that can be read."""
+    try:
+        checkpoint = Checkpoint.from_bytes(context.store.get(key).data)
+    except NotFoundError:
+        return None
+    except DamagedDataError as error:
+        log.warning("%s is damaged, the final fit starts anew: %s", key, error)
+        return None
+    log.info("the final fit resumes at epoch %d", checkpoint.epoch)
+    return checkpoint
 
 
 def _worse_than(trainer: TrialTrainer, trial: Trial, weights: Weights, incumbent: Weights) -> str:

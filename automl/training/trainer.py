@@ -94,6 +94,7 @@ def _fit(
             saving.after_step()
         hooks.on_epoch(training.finish_epoch())
         saving.after_epoch()
+    saving.stop()  # who dies before the result is recorded need not train again
     return training.result(None)
 
 

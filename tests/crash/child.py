@@ -1,0 +1,23 @@
+"""What a process of the small night does; imported once, before the processes are forked."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import automl.data.prepare
+import automl.steps.dispatch  # noqa: F401 - heavy, so that forked processes have it
+from automl.steps.dispatch import run_named_step
+from automl.steps.settings import Settings
+from tests.crash.home import crashing_home
+from tests.crash.points import Crash, CrashPoint, install
+
+
+def run_step(
+    settings: Settings, step: str, payload: dict[str, Any], crash: Crash | None, trace: Path
+) -> object:
+    """Run `step` on the home of `settings` with its storage operations counted."""
+    logging.getLogger("distributed").setLevel(logging.WARNING)
+    install(CrashPoint(trace, crash))
+    return run_named_step(step, payload, crashing_home(settings.open_home()))

@@ -1,0 +1,214 @@
+"""One small night, step by step, each step in a process of its own that may be killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from automl.errors import AutoMLError
+from automl.steps.settings import Settings
+from tests.crash.points import Crash, Operation, read_trace
+
+STUDY, RUN = "small", "night-1"
+WORKERS, TRIALS = 2, 4
+SEARCH = "run_worker"
+STEPS = (
+    "prepare", "open_run", SEARCH, "choose", "final_fit", "export", "evaluate", "promote",
+)  # fmt: skip
+_ROWS, _CLASSES = 90, 3
+_STEP_S = 120.0
+_RETRIES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a night keeps its state.
+
+    Attributes:
+        settings: home and study log.
+        environment: what the processes need to reach it.
+    """
+
+    settings: Settings
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StepEnd:
+    """How one process of a step ended.
+
+    Attributes:
+        signal: what killed it, None if it ended by itself.
+        result: what the step returned.
+        error: the error it raised, and whether that is retryable.
+        operations: its storage operations.
+    """
+
+    signal: int | None
+    result: object
+    error: tuple[str, bool] | None
+    operations: list[Operation]
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the step succeeded."""
+        return self.signal is None and self.error is None
+
+
+def small_study(source: Path) -> dict[str, Any]:
+    """Write a few digits to `source` and return a study of them, as a document."""
+    sample = load_digits(n_class=_CLASSES)
+    x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
+    np.savez(source, allow_pickle=False, x=x[:_ROWS], y=sample.target[:_ROWS])
+    return {
+        "name": STUDY,
+        "task": "image_classification",
+        "data": {"source": str(source)},
+        "search": {"time_limit": "1h", "max_trials": TRIALS, "workers": WORKERS},
+    }
+
+
+class Night:
+    """Runs the steps of one run, and runs a step again that was killed or failed for a while.
+
+    Args:
+        place: where state is kept.
+        study: the study's document.
+        ends: how the processes of the steps before ended.
+    """
+
+    def __init__(
+        self, place: Place, study: dict[str, Any], ends: Sequence[tuple[str, StepEnd]] = ()
+    ) -> None:
+        self._place, self._study = place, study
+        self.ends = list(ends)
+
+    def run(self, step: str, crash: Crash | None = None) -> None:
+        """Run one step to its good end; `crash` befalls its first process, the first if many.
+
+        Raises:
+            AssertionError: it does not end well although it was tried again.
+        """
+        running: dict[int, _Child] = {}
+        tries = dict.fromkeys(range(WORKERS if step == SEARCH else 1), 0)
+        try:
+            for index in tries:
+                running[index] = self._start(step, index, crash if index == 0 else None)
+            while running:
+                _wait_for_any(running)
+                for index in [index for index, child in running.items() if child.has_ended]:
+                    end = running.pop(index).end()
+                    self.ends.append((step, end))
+                    if not end.is_well:
+                        tries[index] += 1
+                        self._make_up(step, index, end, tries[index])
+                        running[index] = self._start(step, index, None)
+        finally:
+            for child in running.values():
+                child.kill()
+
+    def _make_up(self, step: str, worker: int, end: StepEnd, tries: int) -> None:
+        """Do what a supervisor does before it runs a step again."""
+        what = f"signal {end.signal}" if end.error is None else str(end.error)
+        assert end.error is None or end.error[1], f"{step} failed for good: {what}"
+        assert tries <= _RETRIES, f"{step} does not end well: {what}"
+        if step == SEARCH and end.signal is not None:
+            child = self._start("give_back", worker, None)
+            _wait_for_any({worker: child})
+            freed = child.end()
+            assert freed.is_well, freed.error
+
+    def _start(self, step: str, worker: int, crash: Crash | None) -> _Child:
+        payload = {"spec": self._study, "run": RUN, "worker": worker, "origin": "test"}
+        return _Child(self._place, step, payload, crash)
+
+
+class _Child:
+    """A process that runs one step."""
+
+    def __init__(
+        self, place: Place, step: str, payload: dict[str, Any], crash: Crash | None
+    ) -> None:
+        context = _context()
+        descriptor, trace = tempfile.mkstemp(suffix=".trace")
+        os.close(descriptor)
+        self._trace = Path(trace)
+        self._receiver, sender = context.Pipe(duplex=False)
+        self._process: ForkServerProcess = context.Process(
+            target=_run_step, args=(place, step, payload, crash, self._trace, sender)
+        )
+        self._process.start()
+        sender.close()
+
+    @property
+    def sentinel(self) -> int:
+        """What becomes ready when the process has ended."""
+        return self._process.sentinel
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has ended."""
+        return not self._process.is_alive()
+
+    def end(self) -> StepEnd:
+        """Return how the process ended, and forget it."""
+        code = self._process.exitcode
+        assert code is not None
+        result, error = self._receiver.recv() if code >= 0 else (None, None)
+        found = StepEnd(-code if code < 0 else None, result, error, read_trace(self._trace))
+        self.kill()
+        return found
+
+    def kill(self) -> None:
+        """End the process if it lives, and forget it."""
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        self._process.close()
+        self._receiver.close()
+        self._trace.unlink(missing_ok=True)
+
+
+def _wait_for_any(children: Mapping[int, _Child]) -> None:
+    sentinels = [child.sentinel for child in children.values()]
+    assert multiprocessing.connection.wait(sentinels, _STEP_S), "a step hangs"
+
+
+def _context() -> ForkServerContext:
+    """Return a context whose processes start with everything imported already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.crash.child", "tests.crash.night", "pytest"])
+    return context
+
+
+def _run_step(
+    place: Place,
+    step: str,
+    payload: dict[str, Any],
+    crash: Crash | None,
+    trace: Path,
+    sender: Connection,
+) -> None:
+    from tests.crash.child import run_step
+
+    os.environ.update(place.environment)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        result: object = run_step(place.settings, step, payload, crash, trace)
+        error = None
+    except AutoMLError as failure:
+        result, error = None, (str(failure), failure.retryable)
+    sender.send((result, error))
+    sender.close()

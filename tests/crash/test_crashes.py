@@ -1,0 +1,124 @@
+"""Kills before and after storage operations of a small night; after a restart nothing is missing.
+
+By default a few operations of each step, drawn with a fixed seed; every one of them in the soak.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import random
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from automl.steps.settings import Settings
+from tests.crash.checks import faults_of
+from tests.crash.home import copy_home
+from tests.crash.night import SEARCH, STEPS, Night, Place, StepEnd, small_study
+from tests.crash.points import Crash, Fault
+
+_DRAWN = {SEARCH: 3}  # operations by step; one of each other step
+
+MakePlace = Callable[[], Place]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Milestones:
+    """A night that nothing befell.
+
+    Attributes:
+        study: its document.
+        places: by step, copies of the state before it.
+        ends: by step, how the processes of all steps before it ended.
+        operations: by step, how many storage operations its processes made at most.
+    """
+
+    study: dict[str, Any]
+    places: dict[str, Place]
+    ends: dict[str, list[tuple[str, StepEnd]]]
+    operations: dict[str, int]
+
+
+@pytest.fixture(scope="module", params=["file", "s3"])
+def make_place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MakePlace]:
+    """A function that returns an empty place."""
+    if request.param == "file":
+        yield lambda: Place(Settings(str(tmp_path_factory.mktemp("home"))))
+        return
+    server = request.getfixturevalue("s3_server")
+    folder, names = f"s3://{server.bucket}/{uuid.uuid4().hex}", itertools.count()
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in server.environment.items():
+            patch.setenv(variable, value)
+        yield lambda: Place(Settings(f"{folder}/{next(names)}"), server.environment)
+
+
+@pytest.fixture(scope="module")
+def milestones(make_place: MakePlace, tmp_path_factory: pytest.TempPathFactory) -> Milestones:
+    study = small_study(tmp_path_factory.mktemp("source") / "rows.npz")
+    place = make_place()
+    night, found = Night(place, study), Milestones(study, {}, {}, {})
+    for step in STEPS:
+        found.places[step], found.ends[step] = make_place(), [*night.ends]
+        _copy(place, found.places[step])
+        night.run(step)
+        found.operations[step] = max(
+            sum(operation.done for operation in end.operations)
+            for name, end in night.ends
+            if name == step
+        )
+    assert faults_of(place.settings.open_home(), night) == []
+    return found
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_fails_at_a_storage_operation_is_made_up_for(
+    step: str, milestones: Milestones, make_place: MakePlace
+) -> None:
+    rng = random.Random(step)  # noqa: S311 - a fixed choice
+    crashes = [
+        Crash(number, rng.choice([*Fault]))
+        for number in rng.sample(range(milestones.operations[step]), _DRAWN.get(step, 1))
+    ]
+
+    assert [
+        fault for crash in crashes for fault in _faults(step, crash, milestones, make_place)
+    ] == []
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("fault", [*Fault])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_fails_at_any_storage_operation_is_made_up_for(
+    step: str, fault: Fault, milestones: Milestones, make_place: MakePlace
+) -> None:
+    crashes = [Crash(number, fault) for number in range(milestones.operations[step])]
+
+    assert [
+        found for crash in crashes for found in _faults(step, crash, milestones, make_place)
+    ] == []
+
+
+def _faults(step: str, crash: Crash, milestones: Milestones, make_place: MakePlace) -> list[str]:
+    """Run the night from `step` on, with `crash` in it, and return what is wrong with its end."""
+    place = make_place()
+    _copy(milestones.places[step], place)
+    night = Night(place, milestones.study, milestones.ends[step])
+    try:
+        night.run(step, crash)
+        for later in STEPS[STEPS.index(step) + 1 :]:
+            night.run(later)
+        found = faults_of(place.settings.open_home(), night)
+    except AssertionError as error:
+        found = [str(error)]
+    return [f"{crash}: {fault}" for fault in found]
+
+
+def _copy(source: Place, target: Place) -> None:
+    copy_home(source.settings.open_home(), target.settings.open_home())
