@@ -72,14 +72,14 @@ def _faults_of_training(study: Study, night: Night) -> Iterator[str]:
     ends = [end for step, end in night.ends if step == SEARCH]
     usual = max(len(run) for end in ends for trial in study.trials for run in _unsaved(end, trial))
     for trial in study.trials:
-        killed = [end for end in ends if end.signal is not None]
-        saved = max((_saved_epoch(end, trial) for end in killed), default=0)
+        broken = [end for end in ends if not end.is_well]
+        saved = max((_saved_epoch(end, trial) for end in broken), default=0)
         if trial.attempt > 1 and trial.measurement.resumed_at < saved:
             yield (
                 f"trial {trial.number} resumed at epoch {trial.measurement.resumed_at} although "
                 f"epoch {saved} was stored"
             )
-        lost = sum(len(_unsaved(end, trial)[-1]) for end in killed)
+        lost = sum(len(_unsaved(end, trial)[-1]) for end in broken)
         if lost > usual:
             yield f"trial {trial.number} lost {lost} epochs, checkpoints are {usual} apart"
         trained = sum(len(_epochs(end, trial)) for end in ends)
@@ -89,10 +89,10 @@ def _faults_of_training(study: Study, night: Night) -> Iterator[str]:
 
 def _faults_of_final_fit(run: Run, night: Night) -> Iterator[str]:
     ends = [end for step, end in night.ends if step == "final_fit"]
-    killed = sum(end.signal is not None for end in ends)
+    broken = sum(not end.is_well for end in ends)
     assert run.final_fit is not None
     saves = sum(len(_puts(end, "runs/", "final-fit.safetensors")) for end in ends)
-    if saves > run.final_fit.epochs + killed:
+    if saves > run.final_fit.epochs + broken:
         yield f"the final fit of {run.final_fit.epochs} epochs was saved {saves} times"
 
 
