@@ -265,6 +265,25 @@ def verify(study: str, home: Home = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def replay(study: str, home: Home = None, as_json: AsJson = False) -> None:
+    """Derive every proposal of STUDY from its log again and say which differ."""
+    from automl.steps.replay import replay_document
+
+    def pretty(document: dict[str, Any]) -> None:
+        for row in document["different"]:
+            typer.echo(f"trial {row['trial']}: {row['field']} does not follow from the log")
+        typer.echo(f"{document['trials']} proposals were derived again")
+
+    document = _emit(as_json, lambda: replay_document(_open(home), study), pretty)
+    if not document["ok"]:
+        trials = sorted({row["trial"] for row in document["different"]})
+        typer.echo(
+            f"error: proposals of {study} differ: trials {', '.join(map(str, trials))}", err=True
+        )
+        raise typer.Exit(3)
+
+
+@app.command()
 def doctor(home: Home = None, as_json: AsJson = False) -> None:
     """Check settings, store and devices, each with a remedy."""
 

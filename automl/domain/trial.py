@@ -78,6 +78,8 @@ class Trial:
         based_on: log version whose prefix the proposal was computed from.
         attempt: the last claimed attempt, the fencing token; 0 before the first claim.
         worker: who claimed it last.
+        claimed_in: the run in which it was claimed last.
+        checkpoints: keys that claims continue from, oldest first.
         outcome: how it ended; None while it has not.
         measurement: what it measured.
         cause: why it did not complete.
@@ -96,12 +98,19 @@ class Trial:
     based_on: int | None = None
     attempt: int = 0
     worker: str = ""
+    claimed_in: str | None = None
+    checkpoints: tuple[str, ...] = ()
     outcome: Outcome | None = None
     measurement: Measurement = Measurement()  # noqa: RUF009 - frozen
     cause: str = ""
     finished_by: str | None = None
     opened_in: int = -1
     releases: int = 0
+
+    @property
+    def is_unproposed(self) -> bool:
+        """Whether it still waits for its candidate."""
+        return self.candidate is None and self.state is not TrialState.FINISHED
 
     @property
     def deaths(self) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Trial
-from automl.errors import SearchError
+from automl.errors import DamagedDataError, SearchError
 from automl.morphism.architecture import Architecture
 from automl.morphism.moves import Limits, Move, MoveKind, apply_move, legal_moves
 from automl.morphism.seeds import seed_architectures
@@ -96,6 +96,7 @@ class NetworkMorphismSpace:
 
         Raises:
             SearchError: the parent has no candidate.
+            DamagedDataError: the parent's candidate is not one of this space.
         """
         if parent.candidate is None:
             raise SearchError(f"Trial {parent.number} has no candidate to start from.")
@@ -129,4 +130,8 @@ class NetworkMorphismSpace:
 
 
 def _perturbed(genes: Mapping[str, float], rng: np.random.Generator) -> dict[str, float]:
+    if missing := GENES.keys() - genes.keys():
+        raise DamagedDataError(
+            f"A candidate lacks the genes {sorted(missing)}.", "restore the study's log"
+        )
     return {name: gene.perturb(genes[name], rng) for name, gene in GENES.items()}

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 from automl.domain.events import SCHEMA, Event, TrialOpened, event_from_json, event_to_json
 from automl.domain.study import Study, replay
-from automl.domain.trial import TrialState
 from automl.errors import (
     DamagedDataError,
     NewerSchemaError,
@@ -169,9 +168,10 @@ class StudyRecord:
         tickets = self._tickets | {
             event.n: replay((row for row in news if row[0] <= version), before)
             for version, event in news
-            if isinstance(event, TrialOpened) and _lacks_candidate(self.study, event.n)
+            if isinstance(event, TrialOpened) and self.study.trials[event.n].is_unproposed
         }
-        self._tickets = {n: at for n, at in tickets.items() if _lacks_candidate(self.study, n)}
+        trials = self.study.trials
+        self._tickets = {n: at for n, at in tickets.items() if trials[n].is_unproposed}
         return self.study
 
     def ticket(self, number: int) -> Study:
@@ -207,8 +207,3 @@ class StudyRecord:
             f"The study log could not be appended to in {_LOST_RACES} tries.",
             "too many workers write at once; try again",
         )
-
-
-def _lacks_candidate(study: Study, number: int) -> bool:
-    trial = study.trials[number]
-    return trial.candidate is None and trial.state is not TrialState.FINISHED

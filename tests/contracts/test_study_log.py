@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from automl.domain.events import Event, RunOpened, TrialClaimed, TrialOpened
+from automl.domain.candidate import Candidate
+from automl.domain.events import Event, RunOpened, TrialClaimed, TrialOpened, TrialProposed
 from automl.domain.study import Study, replay
 from automl.errors import DamagedDataError, NewerSchemaError, StaleWriteError
 from automl.storage.memory import MemoryObjectStore
-from automl.storage.objects import ObjectStore
+from automl.storage.objects import ObjectStore, StoredObject
 from automl.storage.open import open_store
 from automl.storage.study_log import SEGMENT, ObjectStudyLog, StudyRecord
 
@@ -45,6 +46,22 @@ def ticket(n: int, worker: str = "w") -> TrialOpened:
 
 def claimed(n: int, attempt: int) -> TrialClaimed:
     return TrialClaimed(at=AT, n=n, attempt=attempt, run="a", worker=f"w{attempt}")
+
+
+class CountingStore(MemoryObjectStore):
+    """Counts the requests that a study log makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def get(self, key: str) -> StoredObject:
+        self.count += 1
+        return super().get(key)
+
+    def put_if_absent(self, key: str, data: bytes) -> str:
+        self.count += 1
+        return super().put_if_absent(key, data)
 
 
 class TestStudyLogContract:
@@ -156,3 +173,47 @@ def test_a_record_that_decides_on_nothing_writes_nothing() -> None:
 
     assert StudyRecord(log_on(store)).commit(lambda _: ()) == Study()
     assert not list(store.list(""))
+
+
+def test_a_record_keeps_the_state_of_each_ticket_until_its_trial_is_proposed() -> None:
+    store = MemoryObjectStore()
+    log, record = log_on(store), StudyRecord(log_on(store))
+    written: list[Event] = [OPENED, ticket(0), ticket(1), claimed(0, 1)]
+    for version, event in enumerate(written):
+        log.append([event], expected_version=version - 1)
+    candidate = Candidate(genotype="{}", hyperparameters={})
+
+    record.refresh()
+    assert record.ticket(0) == replay(enumerate(written[:2]))
+    assert record.ticket(1) == replay(enumerate(written[:3]))
+    log.append(
+        [TrialProposed(at=AT, n=0, candidate=candidate, based_on=1, strategy="random"), ticket(2)],
+        expected_version=3,
+    )
+    study = record.refresh()
+
+    assert record.ticket(1) == replay(enumerate(written[:3]))
+    assert record.ticket(2) == study
+    with pytest.raises(KeyError):
+        record.ticket(0)
+    cold = StudyRecord(log_on(store))
+    assert cold.refresh() == study
+    assert cold.ticket(1) == record.ticket(1)
+
+
+def test_a_warm_claim_reads_no_more_of_a_long_log_than_of_a_short_one() -> None:
+    def requests(length: int) -> int:
+        store = CountingStore()
+        log, record = log_on(store), StudyRecord(log_on(store))
+        log.append([OPENED], expected_version=-1)
+        log.append([ticket(0)], expected_version=0)
+        for version in range(2, length):
+            log.append([claimed(0, version)], expected_version=version - 1)
+        record.refresh()
+        store.count = 0
+        record.commit(lambda study: [ticket(len(study.trials))] if len(study.trials) < 2 else ())
+        other = record.ticket(1)
+        assert other.version == length
+        return store.count
+
+    assert requests(5) == requests(2 * SEGMENT + 5)

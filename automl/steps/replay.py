@@ -1,0 +1,174 @@
+"""What `automl replay` says: whether every proposal follows from the log before it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from automl.data.snapshot import Snapshot
+from automl.domain.events import Event, TrialOpened, TrialProposed
+from automl.domain.study import Run, Study, replay
+from automl.errors import AutoMLError, ConfigError, DamagedDataError, SearchSpaceExhaustedError
+from automl.search.space import SearchSpace
+from automl.steps.proposals import Proposal, propose, search_space, space_facts
+from automl.storage.home import Home
+
+
+@dataclass(frozen=True, slots=True)
+class Rederivation:
+    """One proposal of the log, made again.
+
+    Attributes:
+        recorded: the proposal in the log.
+        derived: what follows from the log before it; None if nothing was left to propose.
+    """
+
+    recorded: TrialProposed
+    derived: Proposal | None
+
+    @property
+    def different_fields(self) -> list[str]:
+        """The fields in which the two differ, `candidate` if nothing was derived."""
+        if self.derived is None:
+            return ["candidate"]
+        recorded, derived = self.recorded.candidate, self.derived.candidate
+        fields = type(recorded).model_fields
+        found = [name for name in fields if getattr(recorded, name) != getattr(derived, name)]
+        for name in ("based_on", "strategy"):
+            if getattr(self.recorded, name) != getattr(self.derived, name):
+                found.append(name)
+        return found
+
+
+def replay_document(home: Home, name: str) -> dict[str, Any]:
+    """Return the document of `automl replay`: how many proposals there are, and which differ.
+
+    Raises:
+        ConfigError: there is no such study, or this version cannot search as a run was told to.
+        StorageError: the log cannot be read.
+    """
+    events = home.study_log(name).read()
+    if not events:
+        known = ", ".join(home.study_names()) or "none"
+        raise ConfigError(
+            f"There is no study {name!r} under {home.store.uri}.", f"known here: {known}"
+        )
+
+    def space_of(run: Run) -> SearchSpace:
+        if run.space is not None:
+            return search_space(run.space)
+        # older logs do not hold the facts; the snapshot does
+        return search_space(space_facts(Snapshot.open(home.store, name, run.snapshot).manifest))
+
+    count, different = 0, []
+    for proposal in rederive(events, space_of):
+        count += 1
+        trial = proposal.recorded.n
+        different += [{"trial": trial, "field": field} for field in proposal.different_fields]
+    return {
+        "schema": 1, "study": name, "ok": not different, "trials": count, "different": different,
+    }  # fmt: skip
+
+
+def rederive(
+    events: Iterable[tuple[int, Event]], space_of: Callable[[Run], SearchSpace]
+) -> Iterator[Rederivation]:
+    """Yield every proposal of a log, made again from the events before it, in one pass.
+
+    Nothing is computed from a recorded candidate: what has been derived stands in its place, so
+    that a log whose candidates were removed gives the same answers, and of a log in which one was
+    altered only that one differs. A proposal that follows from the recorded candidates counts as
+    derived too: so those after a change of the searcher do not all differ because of the one.
+
+    Args:
+        events: (log version, event) in log order.
+        space_of: gives the search space of a run.
+
+    Raises:
+        ConfigError: this version cannot search as a run was told to.
+        DamagedDataError: the events contradict each other.
+    """
+    recorded, derived, is_told_apart = _History(), _History(), False
+    spaces: dict[str, SearchSpace] = {}
+    for version, group in itertools.groupby(events, key=lambda row: row[0]):
+        told = [event for _, event in group]
+        instead: list[Event] = []
+        for event in told:
+            if not isinstance(event, TrialProposed) or recorded.ignores(version, event):
+                instead.append(event)
+                continue
+            run = recorded.run_of(event.n)
+            if run.name not in spaces:
+                spaces[run.name] = space_of(run)
+            space = spaces[run.name]
+            found = Rederivation(event, derived.propose(event.n, space))
+            if found.different_fields and is_told_apart:
+                again = Rederivation(event, recorded.propose_if_able(event.n, space))
+                found = found if again.different_fields else again
+            is_told_apart = is_told_apart or bool(found.different_fields)
+            instead.append(_with(event, found.derived))
+            yield found
+        recorded.advance(version, told)
+        derived.advance(version, instead)
+
+
+def _with(event: TrialProposed, proposal: Proposal | None) -> TrialProposed:
+    if proposal is None:
+        return event
+    changes = {"candidate": proposal.candidate, "based_on": proposal.based_on}
+    return event.model_copy(update=changes)
+
+
+@dataclass(slots=True)
+class _History:
+    """One telling of the log, up to some version.
+
+    Attributes:
+        study: the study after that version.
+        tickets: the study after the version that opened each trial without a candidate.
+    """
+
+    study: Study = field(default_factory=Study)
+    tickets: dict[int, Study] = field(default_factory=dict)
+
+    def advance(self, version: int, events: list[Event]) -> None:
+        self.study = replay(((version, event) for event in events), self.study)
+        for event in events:
+            if isinstance(event, TrialOpened):
+                self.tickets[event.n] = self.study
+            elif isinstance(event, TrialProposed):
+                self.tickets.pop(event.n, None)
+
+    def ignores(self, version: int, event: TrialProposed) -> bool:
+        """Return whether a replay ignores the proposal, because another one or an outcome stands.
+
+        Raises:
+            DamagedDataError: the trial was not opened by an earlier version.
+        """
+        if event.n >= len(self.study.trials):
+            raise DamagedDataError(
+                f"Version {version} of the study log proposes trial {event.n}, which no version "
+                "before it opened.",
+                "the log was damaged; see docs/runbook.md",
+            )
+        return not self.study.trials[event.n].is_unproposed
+
+    def run_of(self, number: int) -> Run:
+        run = self.study.run(self.study.trials[number].run)
+        assert run is not None
+        return run
+
+    def propose(self, number: int, space: SearchSpace) -> Proposal | None:
+        try:
+            return propose(self.tickets[number], self.study, number, space)
+        except SearchSpaceExhaustedError:
+            return None
+
+    def propose_if_able(self, number: int, space: SearchSpace) -> Proposal | None:
+        """As `propose`, but an altered candidate among the others may be none of the space."""
+        try:
+            return self.propose(number, space)
+        except AutoMLError:
+            return None
