@@ -80,13 +80,18 @@ class TrialProposed(_Event):
 
 
 class TrialClaimed(_Event):
-    """A worker trains trial `n`; `attempt` is the fencing token."""
+    """A worker trains trial `n`; `attempt` is the fencing token.
+
+    `checkpoint` is the key that it continues from, chosen before the claim: what an earlier attempt
+    writes later does not count.
+    """
 
     type: Literal["trial_claimed"] = "trial_claimed"
     n: int
     attempt: int
     run: str
     worker: str
+    checkpoint: str | None = None
 
 
 class TrialReleased(_Event):

@@ -77,6 +77,11 @@ class Run:
     cause: str = ""
     closed_at: datetime | None = None
 
+    @property
+    def is_searching(self) -> bool:
+        """Whether trials may start in it."""
+        return self.state is RunState.OPEN and self.search_end is None
+
 
 @dataclass(frozen=True, slots=True)
 class Study:
@@ -212,9 +217,7 @@ class _Fold:
                 )
         elif isinstance(event, TrialClaimed):
             if event.attempt > trial.attempt:
-                trial = dataclasses.replace(
-                    trial, state=TrialState.CLAIMED, attempt=event.attempt, worker=event.worker
-                )
+                trial = _claimed(trial, event)
         elif event.attempt == trial.attempt:  # only the last claimed attempt counts
             if isinstance(event, TrialReleased):
                 trial = dataclasses.replace(
@@ -276,3 +279,17 @@ class _Fold:
             f"Version {self._version} of the study log {what}.",
             "the log was damaged; see docs/runbook.md",
         )
+
+
+def _claimed(trial: Trial, event: TrialClaimed) -> Trial:
+    checkpoints = trial.checkpoints
+    if event.checkpoint is not None and event.checkpoint not in checkpoints:
+        checkpoints = (*checkpoints, event.checkpoint)
+    return dataclasses.replace(
+        trial,
+        state=TrialState.CLAIMED,
+        attempt=event.attempt,
+        worker=event.worker,
+        claimed_in=event.run,
+        checkpoints=checkpoints,
+    )

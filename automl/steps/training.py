@@ -6,10 +6,8 @@ import io
 import json
 import logging
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import numpy as np
 from safetensors import SafetensorError
@@ -19,10 +17,13 @@ from safetensors.numpy import save as save_tensors
 from automl.data.snapshot import Part, Snapshot, SnapshotManifest
 from automl.domain.study import Run
 from automl.domain.trial import Measurement, Outcome, Trial
-from automl.errors import DamagedDataError, LeaseLostError, TrainingError
+from automl.errors import DamagedDataError, NotFoundError, TrainingError
 from automl.morphism.architecture import Architecture
 from automl.morphism.moves import Move, inherit
+from automl.steps.checkpoints import checkpoint_key, counting_checkpoints
 from automl.steps.context import StepContext
+from automl.steps.trials import TrialResult
+from automl.storage.leases import KeepAlive
 from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.device import choose_device
 from automl.training.inference import measure_latency_ms, predict_probabilities
@@ -58,15 +59,6 @@ class TrialTraining:
 
     worker: str
     should_stop: Callable[[], StopReason | None]
-
-
-@dataclass(frozen=True, slots=True)
-class TrialResult:
-    """What a training came to; no outcome means that the trial is to be given back."""
-
-    outcome: Outcome | None
-    measurement: Measurement
-    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +101,17 @@ class TrialTrainer:
         """Mean and standard deviation of the training rows."""
         return Normalization(tuple(self.manifest.mean), tuple(self.manifest.std))
 
-    def train(self, trial: Trial, training: TrialTraining, lost: threading.Event) -> TrialResult:
+    def train(self, trial: Trial, training: TrialTraining, alive: KeepAlive) -> TrialResult:
         """Train the trial's candidate until it is done or the worker stops it.
 
         Args:
             trial: the claimed trial.
             training: how the worker steers.
-            lost: set when the trial's lease is lost; the training then stops at once.
+            alive: the trial's lease; when it is lost, the training stops at once and nothing more
+                is written.
 
         Raises:
-            LeaseLostError: the lease was lost meanwhile.
+            LeaseLostError: the lease was lost.
             DivergedError, OutOfMemoryError: as the trainer raises them.
         """
         assert trial.candidate is not None
@@ -127,10 +120,11 @@ class TrialTrainer:
         resumed_at = 0 if checkpoint is None else checkpoint.epoch
         if checkpoint is not None:
             log.info("trial %d resumes at epoch %d", trial.number, resumed_at)
-        storage = _TrialStorage(self.context, trial, checkpoint)
+        storage = _TrialStorage(self.context, trial, alive, checkpoint)
 
         def should_stop() -> StopReason | None:
-            return StopReason.SIGNAL if lost.is_set() else training.should_stop()
+            alive.check()
+            return training.should_stop()
 
         result = fit(
             FitProblem(
@@ -147,11 +141,6 @@ class TrialTrainer:
             checkpoint if checkpoint is not None else self._start(trial, architecture),
             FitHooks(should_stop=should_stop, on_epoch=storage.add_epoch, save=storage.save),
         )
-        if lost.is_set():
-            raise LeaseLostError(
-                f"The lease of trial {trial.number} was lost while it was trained.",
-                "another worker has taken the trial over; nothing needs doing",
-            )
         if result.stopped in {StopReason.SLICE, StopReason.SIGNAL}:
             return TrialResult(None, Measurement(), str(result.stopped.value))
         measurement = self._measure(architecture, result, storage)
@@ -214,39 +203,34 @@ class TrialTrainer:
         return InitialWeights(weights)
 
     def last_checkpoint(self, trial: Trial) -> Checkpoint | None:
-        """Return the newest checkpoint that can be read, or None."""
-        prefix = self.context.key("trials", trial.number) + "/"
-        keys = [
-            entry.key
-            for entry in self.context.store.list(prefix)
-            if PurePosixPath(entry.key).name.startswith("checkpoint-")
-        ]
+        """Return the newest checkpoint that counts and can be read, or None.
 
-        def age(key: str) -> tuple[int, int]:
-            path = PurePosixPath(key)
-            return int(path.parent.name), int(path.stem.removeprefix("checkpoint-"))
-
-        for key in sorted(keys, key=age, reverse=True):
+        Args:
+            trial: the trial as this worker has claimed it.
+        """
+        for key in counting_checkpoints(self.context, trial):
             try:
                 return Checkpoint.from_bytes(self.context.store.get(key).data)
             except DamagedDataError as error:
                 log.warning("%s is damaged, trying the one before: %s", key, error)
+            except NotFoundError:  # a process that was frozen has tidied up after itself
+                log.warning("%s is gone, trying the one before", key)
         return None
 
 
 class _TrialStorage:
     """The files of one attempt: two checkpoints, the curve, and what is measured at the end."""
 
-    def __init__(self, context: StepContext, trial: Trial, start: Checkpoint | None) -> None:
-        self._context, self._attempt = context, trial.attempt
+    def __init__(
+        self, context: StepContext, trial: Trial, alive: KeepAlive, start: Checkpoint | None
+    ) -> None:
+        self._context, self._trial, self._alive = context, trial, alive
         self._folder = context.key("trials", trial.number, trial.attempt)
         self._curve: list[EpochResult] = [] if start is None else list(start.curve)
         self._checkpoints: list[str] = []
 
     def put(self, name: str, data: bytes) -> str:
-        key = f"{self._folder}/{name}"
-        self._context.store.put(key, data)
-        return key
+        return self._put(f"{self._folder}/{name}", data)
 
     def add_epoch(self, epoch: EpochResult) -> None:
         self._curve.append(epoch)
@@ -258,12 +242,19 @@ class _TrialStorage:
         self.put("curve.jsonl", ("\n".join(lines) + "\n").encode())
 
     def save(self, checkpoint: Checkpoint) -> None:
-        key = self.put(f"checkpoint-{checkpoint.epoch}.safetensors", checkpoint.to_bytes())
+        key = checkpoint_key(self._context, self._trial, checkpoint.epoch)
+        self._put(key, checkpoint.to_bytes())
         if key in self._checkpoints:
             return
         self._checkpoints.append(key)
         while len(self._checkpoints) > _CHECKPOINTS_KEPT:
             self._context.store.delete(self._checkpoints.pop(0))
+
+    def _put(self, key: str, data: bytes) -> str:
+        """Write a file unless the trial's lease is lost."""
+        self._alive.check()
+        self._context.store.put(key, data)
+        return key
 
 
 def load_weights(context: StepContext, trial: Trial) -> Weights:

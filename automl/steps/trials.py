@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,16 +14,20 @@ from automl.domain.events import (
     TrialFinished,
     TrialOpened,
     TrialProposed,
+    TrialReleased,
 )
 from automl.domain.study import Run, Study
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.errors import SearchSpaceExhaustedError
 from automl.search.space import SearchSpace
+from automl.steps.checkpoints import newest_checkpoint
 from automl.steps.context import StepContext
 from automl.steps.proposals import propose
 from automl.storage.leases import Lease
 
 _MAX_DEATHS = 3  # attempts that may die before a trial is given up as LOST
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +54,14 @@ class TrialSource:
     def take(self) -> Claim | None:
         """Return the next trial to train, or None if none may be started now.
 
-        Interrupted trials come first. None means that the search has ended, or that all trials
-        that `max_trials` allows are being trained by others.
+        Interrupted trials come first. None means that the run or its search is over, or that all
+        trials that `max_trials` allows are being trained by others.
         """
         context = self._context
         while True:
             study = context.record.refresh()
             run = study.run(context.run)
-            if run is None or run.search_end is not None:
+            if run is None or not run.is_searching:
                 return None
             claim = self._take_over(study, run)
             if claim is not None:
@@ -68,16 +73,26 @@ class TrialSource:
 
     def _take_over(self, study: Study, run: Run) -> Claim | None:
         for trial in study.comparable(run):
-            if trial.state is TrialState.FINISHED:
+            if trial.state is TrialState.FINISHED or not self._may_claim(study, trial):
                 continue
             lease = self._context.leases.acquire(str(trial.number), self._worker)
             if lease is None:
                 continue
-            claimed = self._claim(trial.number)
+            claimed = self._claim(trial)
             if claimed is not None:
                 return Claim(claimed, lease)
             lease.release()
         return None
+
+    def _may_claim(self, study: Study, trial: Trial) -> bool:
+        """Whether the trial may get its outcome in this run, as far as `max_trials` goes."""
+        limit, run = self._context.spec.search.max_trials, self._context.run
+        others = sum(
+            peer.claimed_in == run and peer.state is TrialState.CLAIMED
+            for peer in study.trials
+            if peer.number != trial.number
+        )
+        return limit is None or len(study.finished_in(run)) + others < limit
 
     def _may_open(self, study: Study) -> bool:
         run, limit = study.run(self._context.run), self._context.spec.search.max_trials
@@ -89,7 +104,7 @@ class TrialSource:
     def _open_or_end(self, study: Study) -> Sequence[Event]:
         context, run = self._context, study.run(self._context.run)
         now = context.clock.now()
-        if run is None or run.search_end is not None:
+        if run is None or not run.is_searching:
             return ()
         limit = context.spec.search.max_trials
         if limit is not None and len(study.finished_in(run.name)) >= limit:
@@ -99,17 +114,35 @@ class TrialSource:
         number = len(study.trials)
         return (TrialOpened(at=now, n=number, run=run.name, worker=self._worker),)
 
-    def _claim(self, number: int) -> Trial | None:
-        """Propose the trial's candidate if it has none, and claim the next attempt."""
-        study = self._context.record.commit(lambda study: self._claim_events(study, number))
-        trial = study.trials[number]
-        is_claimed = trial.state is TrialState.CLAIMED and trial.worker == self._worker
-        return trial if is_claimed else None
+    def _claim(self, seen: Trial) -> Trial | None:
+        """Propose the trial's candidate if it has none, and claim the next attempt.
 
-    def _claim_events(self, study: Study, number: int) -> Sequence[Event]:
+        Args:
+            seen: the trial as it was before its lease was acquired.
+
+        Returns:
+            The claimed trial; None if it needs no training, or somebody else has claimed it since.
+        """
+        checkpoint = newest_checkpoint(self._context, seen)
+        decided: Sequence[Event] = ()
+
+        def decide(study: Study) -> Sequence[Event]:
+            nonlocal decided
+            decided = self._claim_events(study, seen, checkpoint)
+            return decided
+
+        trial = self._context.record.commit(decide).trials[seen.number]
+        is_claimed = trial.state is TrialState.CLAIMED and trial.attempt == seen.attempt + 1
+        return trial if is_claimed and decided else None
+
+    def _claim_events(self, study: Study, seen: Trial, checkpoint: str | None) -> Sequence[Event]:
+        number, run = seen.number, self._context.run
         trial, now = study.trials[number], self._context.clock.now()
-        run = self._context.run
-        if trial.state is TrialState.FINISHED:
+        current = study.run(run)
+        if current is None or not current.is_searching or not self._may_claim(study, trial):
+            return ()
+        # A process that was frozen after it acquired the lease must not fence off its successor.
+        if trial.state is TrialState.FINISHED or trial.attempt != seen.attempt:
             return ()
         if trial.deaths + (trial.state is TrialState.CLAIMED) > _MAX_DEATHS:
             cause = f"its process died in {trial.deaths + 1} attempts"
@@ -132,8 +165,11 @@ class TrialSource:
                     SearchEnded(at=now, run=run, reason=SearchEnd.EXHAUSTED),
                 )  # fmt: skip
         events.append(
-            TrialClaimed(at=now, n=number, attempt=trial.attempt + 1, run=run, worker=self._worker)
-        )
+            TrialClaimed(
+                at=now, n=number, attempt=trial.attempt + 1, run=run, worker=self._worker,
+                checkpoint=checkpoint,
+            )
+        )  # fmt: skip
         return events
 
     def _proposal(self, study: Study, trial: Trial) -> TrialProposed:
@@ -148,12 +184,62 @@ class TrialSource:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """What a training came to.
+
+    Attributes:
+        outcome: how the trial ended; None means that it is to be given back.
+        measurement: what it measured.
+        cause: why it did not complete.
+    """
+
+    outcome: Outcome | None
+    measurement: Measurement
+    cause: str
+
+
+def record_result(context: StepContext, claimed: Trial, result: TrialResult) -> Trial:
+    """Record what became of a claimed trial, and return the trial as the log tells it.
+
+    Nothing is recorded if a later attempt has been claimed: then that one counts.
+    """
+
+    def decide(study: Study) -> Sequence[Event]:
+        trial = study.trials[claimed.number]
+        if trial.state is not TrialState.CLAIMED or trial.attempt != claimed.attempt:
+            return ()
+        n, attempt, now = claimed.number, claimed.attempt, context.clock.now()
+        if result.outcome is None:
+            return (TrialReleased(at=now, n=n, attempt=attempt, reason=result.cause),)
+        return (
+            TrialFinished(
+                at=now, n=n, attempt=attempt, run=context.run, outcome=result.outcome,
+                measurement=result.measurement, cause=result.cause,
+            ),
+        )  # fmt: skip
+
+    trial = context.record.commit(decide).trials[claimed.number]
+    if trial.attempt != claimed.attempt:
+        log.warning(
+            "trial %d: attempt %d came too late, attempt %d of %s counts",
+            trial.number, claimed.attempt, trial.attempt, trial.worker,
+        )  # fmt: skip
+    elif result.outcome is None:
+        log.info("trial %d is given back: %s", trial.number, result.cause)
+    else:
+        score = result.measurement.score
+        shown = "no score" if score is None else f"{score:.4f}"
+        log.info("trial %d %s: %s %s", trial.number, result.outcome.value, shown, result.cause)
+    return trial
+
+
 def end_search(context: StepContext, reason: SearchEnd) -> Study:
     """Record that no further trial starts in this run; the first reason stands."""
 
     def decide(study: Study) -> Sequence[Event]:
         run = study.run(context.run)
-        if run is None or run.search_end is not None:
+        if run is None or not run.is_searching:
             return ()
         return (SearchEnded(at=context.clock.now(), run=context.run, reason=reason),)
 

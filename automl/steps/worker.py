@@ -6,15 +6,17 @@ import logging
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Protocol
 
-from automl.domain.events import SearchEnd, TrialFinished, TrialReleased
+from automl.domain.events import SearchEnd
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.errors import DivergedError, LeaseLostError, OutOfMemoryError, StorageError
 from automl.steps.context import StepContext
 from automl.steps.proposals import search_space, space_facts
 from automl.steps.signals import StopSignal
 from automl.steps.training import TrialTrainer, TrialTraining
-from automl.steps.trials import Claim, TrialSource, end_search
+from automl.steps.trials import Claim, TrialResult, TrialSource, end_search, record_result
+from automl.storage.leases import KeepAlive
 from automl.training.problem import StopReason
 
 _FINISH_BEFORE_S = 1.5  # trials stop so long before the deadline, to record their result in time
@@ -38,6 +40,11 @@ class WorkerReport:
     state: str = "search_ended"
     trials: list[int] = field(default_factory=list)
     best: float | None = None
+
+    def begin(self, number: int) -> None:
+        """Add a trial; one that is resumed counts once."""
+        if number not in self.trials:
+            self.trials.append(number)
 
     def note(self, score: float | None) -> None:
         """Keep the score if it is the best so far."""
@@ -65,14 +72,18 @@ def run_worker(
     Raises:
         StorageError: the store failed, or the run was superseded.
     """
-    run = context.opened_run()
-    name = f"{context.run}/{worker}"
-    trainer = TrialTrainer.load(context, run)
-    source = TrialSource(context, name, search_space(space_facts(trainer.manifest)))
-    report, started_s = WorkerReport(), time.monotonic()
+    run, report = context.opened_run(), WorkerReport()
 
     def remaining_s() -> float:
         return (run.deadline - context.clock.now()) / timedelta(seconds=1)
+
+    if remaining_s() < _TOO_LATE_S:  # its pool slot came late: it only says that the search is over
+        end_search(context, SearchEnd.DEADLINE)
+        return report
+    name = f"{context.run}/{worker}"
+    trainer = TrialTrainer.load(context, run)
+    source = TrialSource(context, name, search_space(space_facts(trainer.manifest)))
+    started_s = time.monotonic()
 
     def should_stop() -> StopReason | None:
         left_s = remaining_s()
@@ -89,85 +100,59 @@ def run_worker(
             return report
         claim = source.take()
         if claim is None:
-            current = context.record.study.run(context.run)
-            if current is None or current.search_end is not None:
+            if not context.opened_run().is_searching:
                 return report
             time.sleep(_POLL_S)
             continue
-        report.trials.append(claim.trial.number)
-        trial = _evaluate(context, trainer, claim, TrialTraining(name, should_stop))
+        report.begin(claim.trial.number)
+        trial = work_on(context, trainer, claim, TrialTraining(name, should_stop))
         report.note(trial.measurement.score)
     report.state = "slice_ended"
     return report
 
 
-def _evaluate(
-    context: StepContext, trainer: TrialTrainer, claim: Claim, training: TrialTraining
-) -> Trial:
-    """Train the claimed trial, record what became of it, and return it as the log tells it."""
+class Trainer(Protocol):
+    """Trains one claimed trial."""
+
+    def train(self, trial: Trial, training: TrialTraining, alive: KeepAlive) -> TrialResult:
+        """Return what the training came to; as `TrialTrainer.train` does."""
+
+
+def work_on(context: StepContext, trainer: Trainer, claim: Claim, training: TrialTraining) -> Trial:
+    """Evaluate the claimed trial, or give it back if its lease is lost; return it either way.
+
+    A store that was away for longer than a lease lives without renewal ends no worker: whoever
+    claims the trial next, this worker or another, resumes it from its checkpoint.
+    """
     trial = claim.trial
     log.info("trial %d starts, attempt %d", trial.number, trial.attempt)
-    outcome, measurement, cause = Outcome.FAILED, Measurement(), ""
-    with claim.lease.keep_alive() as alive:
-        try:
-            result = trainer.train(trial, training, alive.lost)
-        except (LeaseLostError, StorageError):
-            raise
-        except DivergedError as error:
-            outcome, cause = Outcome.DIVERGED, str(error)
-        except OutOfMemoryError as error:
-            outcome, cause = Outcome.OUT_OF_MEMORY, str(error)
-        except Exception as error:
-            log.warning("trial %d failed", trial.number, exc_info=True)
-            cause = f"{type(error).__name__}: {error}"
-        else:
-            if result.outcome is None:
-                _release(context, trial, result.cause)
-                claim.lease.release()
-                return trial
-            outcome, measurement, cause = result.outcome, result.measurement, result.cause
-        if alive.lost.is_set():
-            raise LeaseLostError(
-                f"The lease of trial {trial.number} was lost while it was trained.",
-                "another worker has taken the trial over; nothing needs doing",
-            )
-        study = context.record.commit(
-            lambda study: (
-                ()
-                if study.trials[trial.number].attempt != trial.attempt
-                or study.trials[trial.number].outcome is not None
-                else (
-                    TrialFinished(
-                        at=context.clock.now(),
-                        n=trial.number,
-                        attempt=trial.attempt,
-                        run=context.run,
-                        outcome=outcome,
-                        measurement=measurement,
-                        cause=cause,
-                    ),
-                )
-            )
-        )
+    try:
+        with claim.lease.keep_alive() as alive:
+            result = _train(trainer, trial, training, alive)
+            alive.check()
+            recorded = record_result(context, trial, result)
+    except LeaseLostError as error:
+        log.warning("trial %d, attempt %d: %s", trial.number, trial.attempt, error)
+        return record_result(context, trial, TrialResult(None, Measurement(), "its lease was lost"))
     claim.lease.release()
-    shown = f"{measurement.score:.4f}" if measurement.score is not None else "no score"
-    log.info("trial %d %s: %s %s", trial.number, outcome.value, shown, cause)
-    return study.trials[trial.number]
+    return recorded
 
 
-def _release(context: StepContext, trial: Trial, reason: str) -> None:
-    log.info("trial %d is given back: %s", trial.number, reason)
-    context.record.commit(
-        lambda study: (
-            ()
-            if study.trials[trial.number].attempt != trial.attempt
-            else (
-                TrialReleased(
-                    at=context.clock.now(), n=trial.number, attempt=trial.attempt, reason=reason
-                ),
-            )
-        )
-    )
+def _train(
+    trainer: Trainer, trial: Trial, training: TrialTraining, alive: KeepAlive
+) -> TrialResult:
+    """Train the trial; an error that lies in the trial is its result."""
+    try:
+        return trainer.train(trial, training, alive)
+    except StorageError:
+        raise
+    except DivergedError as error:
+        return TrialResult(Outcome.DIVERGED, Measurement(), str(error))
+    except OutOfMemoryError as error:
+        return TrialResult(Outcome.OUT_OF_MEMORY, Measurement(), str(error))
+    except Exception as error:
+        log.warning("trial %d failed", trial.number, exc_info=True)
+        return TrialResult(Outcome.FAILED, Measurement(), f"{type(error).__name__}: {error}")
 
 
 def give_back(context: StepContext, worker: int) -> list[int]:

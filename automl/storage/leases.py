@@ -213,8 +213,17 @@ class Lease:
             LeaseLostError: somebody else has it, or it counts as lost already.
             StorageError: the store is in trouble; the lease may still be held.
         """
-        if self.lost.is_set() or not self._write(released=False):
+        if not self.lost.is_set() and not self._write(released=False):
             self.lost.set()
+        self.check()
+
+    def check(self) -> None:
+        """Return if the lease does not count as lost; the store is not asked.
+
+        Raises:
+            LeaseLostError: it does.
+        """
+        if self.lost.is_set():
             raise LeaseLostError(
                 f"The lease {self._key} in {self._store.uri} is lost.",
                 "somebody else has taken over, or the store could not be reached in time",
@@ -291,6 +300,18 @@ class KeepAlive:
     def lost(self) -> threading.Event:
         """Set when the lease is lost; see `Lease.lost`."""
         return self._lease.lost
+
+    def check(self) -> None:
+        """Return if nobody else can have the lease yet.
+
+        It asks the clock itself: a process that was frozen may go on before its threads do.
+
+        Raises:
+            LeaseLostError: the lease is lost, or has not been renewed for half its time to live.
+        """
+        if self._lease.unrenewed_s >= self._lease.ttl_s / 2:
+            self._lease.lost.set()
+        self._lease.check()
 
     def __enter__(self) -> KeepAlive:
         if self._lease.unrenewed_s >= self._lease.ttl_s / 4:  # the work began late
