@@ -18,8 +18,8 @@ from automl.errors import DamagedDataError, DataError, NewerSchemaError, NotFoun
 from automl.preprocessing.decode import decode_image, encode_png
 from automl.preprocessing.image import ImagePreprocessor
 from automl.storage.file import FileObjectStore
+from tests.requirements import shared_dataset
 
-CLOTHING = Path(__file__).parents[3] / "shared" / "datasets" / "clothing"
 HELD_OUT = (Part.SELECTION, Part.CALIBRATION, Part.GATE, Part.REPORT)
 
 
@@ -103,13 +103,12 @@ def test_the_graph_gives_the_snapshots_tensors_bit_for_bit(
     assert_graph_gives_tensors(Snapshot.open(home, "pictures", manifest.id))
 
 
-@pytest.mark.needs_shared
-@pytest.mark.skipif(not CLOTHING.exists(), reason="the clothing dataset is not beside the checkout")
+@pytest.mark.needs_shared("clothing")
 def test_the_graph_is_exact_for_photographs_of_every_size(
     tmp_path: Path, home: FileObjectStore, client: distributed.Client
 ) -> None:
     by_shape: dict[tuple[int, ...], list[tuple[str, bytes]]] = {}
-    for path in sorted((CLOTHING / "images").iterdir()):
+    for path in sorted((shared_dataset("clothing") / "images").iterdir()):
         data = path.read_bytes()
         group = by_shape.setdefault(decode_image(data).shape, [])
         if len(group) < 3:
