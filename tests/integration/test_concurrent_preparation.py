@@ -1,0 +1,143 @@
+"""Several preparations of one dataset at once give one snapshot, and a killed one none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from automl.data.snapshot import Part, Snapshot
+from automl.errors import NotFoundError
+from automl.steps.settings import Settings
+from automl.storage.objects import ObjectStore
+
+DATASET = "digits"
+DAY_S = 86_400
+ROWS = 700
+
+
+@pytest.fixture(params=["file", "s3"])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "file":
+        return str(tmp_path / "home")
+    return str(request.getfixturevalue("s3_store_uri"))
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> dict[str, Any]:
+    """A study whose shard of training rows takes longer than all the others."""
+    sample = load_digits()
+    source = tmp_path / "rows.npz"
+    x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
+    np.savez(source, allow_pickle=False, x=x[:ROWS], y=sample.target[:ROWS])
+    return {
+        "name": DATASET,
+        "task": "image_classification",
+        "data": {"source": str(source), "image_size": 64, "validation_fraction": 0.05},
+    }
+
+
+def preparation(home: str, spec: dict[str, Any], count: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.preparing", home, json.dumps(spec), str(count)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+        start_new_session=True,  # so that it can be killed with its children
+    )
+
+
+def given(process: subprocess.Popen[str]) -> list[tuple[str, bool]]:
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return [(name, reused) for name, reused in json.loads(output)]
+
+
+def require_whole(store: ObjectStore, snapshot: str, leftovers: frozenset[str]) -> None:
+    """Require that the home holds the snapshot, all of it, and nothing but `leftovers` beside it.
+
+    Args:
+        store: the home.
+        snapshot: its id.
+        leftovers: keys that a killed preparation had written.
+    """
+    opened = Snapshot.open(store, DATASET, snapshot)
+    prefix = f"datasets/{DATASET}/{snapshot}/"
+    shards = {shard.key: shard for shard in opened.manifest.shards}
+    keys = {entry.key for entry in store.list("")}
+    sources = {key for key in keys if key.startswith(f"datasets/{DATASET}/sources/")}
+    expected = {*shards, prefix + "manifest.json", prefix + "preprocess.onnx", *sources}
+    assert keys - leftovers == expected - leftovers
+    assert leftovers <= expected  # what a killed one had written is a part of the same snapshot
+    assert {json.loads(store.get(key).data)["snapshot"] for key in sources} == {snapshot}
+    for key, shard in shards.items():
+        data = store.get(key).data
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.size_bytes, shard.sha256)
+    images, labels = opened.tensors(*Part)
+    assert len(images) == len(labels) == sum(opened.manifest.counts.values()) == ROWS
+
+
+def temporary_files(home: str) -> list[Path]:
+    return list(Path(home).glob("**/.tmp/*")) if "://" not in home else []
+
+
+def test_four_preparations_at_once_give_one_snapshot(home: str, spec: dict[str, Any]) -> None:
+    results = given(preparation(home, spec, 4))
+
+    assert len(results) == 4
+    (snapshot,) = {name for name, _ in results}
+    assert [reused for _, reused in results].count(False) == 1  # one of them wrote the manifest
+    require_whole(Settings(home).open_home().store, snapshot, frozenset())
+    assert temporary_files(home) == []
+
+
+def test_a_killed_preparation_leaves_no_snapshot_and_the_next_completes_it(
+    home: str, spec: dict[str, Any]
+) -> None:
+    store = Settings(home).open_home().store
+    process = preparation(home, spec, 1)
+    limit_s = time.monotonic() + 60
+    while not any(entry.key.endswith(".safetensors") for entry in store.list("")):
+        assert process.poll() is None, process.stderr
+        assert time.monotonic() < limit_s
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    written = frozenset(entry.key for entry in store.list(""))
+    assert not any("manifest" in key or "/sources/" in key for key in written)
+    with pytest.raises(NotFoundError):
+        Snapshot.open(store, DATASET, next(iter(written)).split("/")[2])
+
+    (result,) = given(preparation(home, spec, 1))
+
+    snapshot, reused = result
+    assert not reused
+    require_whole(store, snapshot, written)
+
+
+def test_what_a_killed_preparation_was_writing_is_swept_after_a_day(
+    tmp_path: Path, spec: dict[str, Any]
+) -> None:
+    home = str(tmp_path / "home")
+    folder = Path(home) / ".tmp"
+    folder.mkdir(parents=True)
+    old, young = folder / ".tmp-old", folder / ".tmp-young"
+    for path, age_s in ((old, DAY_S + 3600), (young, DAY_S - 3600)):
+        path.write_bytes(b"half of a shar")
+        written_s = time.time() - age_s
+        os.utime(path, (written_s, written_s))
+
+    given(preparation(home, spec, 1))
+
+    assert temporary_files(home) == [young]
