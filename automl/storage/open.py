@@ -11,16 +11,35 @@ from automl.storage.home import Home, ObjectHome
 from automl.storage.objects import ObjectStore
 
 
-def open_home(uri: str) -> Home:
+def open_home(uri: str, study_log: str | None = None) -> Home:
     """Return the home under `uri`; nothing is read or written yet.
 
     Args:
         uri: as for `open_store`.
+        study_log: address of the database with the study logs and leases, as for
+            `automl.storage.sql.Database`; None keeps them among the objects.
 
     Raises:
-        ConfigError: it names no store.
+        ConfigError: they name no store or no database.
     """
-    return ObjectHome(open_store(uri))
+    store = open_store(uri)
+    if study_log is None:
+        return ObjectHome(store)
+    from automl.storage.sql import Database  # sqlalchemy is slow to import
+    from automl.storage.sql_home import SqlHome
+
+    return SqlHome(store, Database(study_log))
+
+
+def check_study_log(url: str) -> None:
+    """Refuse what is not the address of a database of study logs.
+
+    Raises:
+        ConfigError: it is none; the message holds no part of it.
+    """
+    from automl.storage.sql_url import parse_url  # sqlalchemy is slow to import
+
+    parse_url(url)
 
 
 def open_store(uri: str) -> ObjectStore:
