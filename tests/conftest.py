@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.requirements import require
-from tests.servers import SeaweedServer
+from tests.servers import PostgresServer, SeaweedServer
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -33,3 +33,22 @@ def s3_store_uri(s3_server: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> s
     for variable, value in s3_server.environment.items():
         monkeypatch.setenv(variable, value)
     return f"s3://{s3_server.bucket}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server, started by the first test that wants it."""
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The address of a fresh, empty database."""
+    name = postgres_server.create_database()
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
