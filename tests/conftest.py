@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.faulty_proxy import FaultyProxy
 from tests.requirements import require
 from tests.servers import PostgresServer, SeaweedServer
 
@@ -52,3 +53,14 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     name = postgres_server.create_database()
     yield postgres_server.url(name)
     postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def faulty_s3(
+    s3_server: SeaweedServer, s3_store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FaultyProxy]:
+    """A proxy in front of the S3 server, to which `s3_store_uri` then leads."""
+    assert s3_store_uri
+    with FaultyProxy(s3_server.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy

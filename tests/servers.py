@@ -25,13 +25,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from psycopg.sql import SQL, Identifier
 
 ACCESS_KEY, SECRET_KEY = "test-admin", "test-admin-secret-value"
+READER_ACCESS_KEY, READER_SECRET_KEY = "test-reader", "test-reader-secret-value"
 BUCKET = "automl-test"
 POSTGRES_USER, POSTGRES_PASSWORD = "automl", "test:p@ss/word"
 _START_S, _STOP_S = 30.0, 5.0
 
 
 class SeaweedServer:
-    """An S3 server with conditional writes: SeaweedFS with one admin identity and one bucket.
+    """An S3 server with conditional writes: SeaweedFS with one bucket, an admin and a reader.
 
     Args:
         folder: an empty folder for its data, configuration and log.
@@ -63,13 +64,20 @@ class SeaweedServer:
 
     def start(self) -> None:
         """Start the server and wait until a bucket exists and an object can be written."""
-        identity = {
-            "name": "admin",
-            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }
+        identities = [
+            {
+                "name": "admin",
+                "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+                "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+            },
+            {
+                "name": "reader",
+                "credentials": [{"accessKey": READER_ACCESS_KEY, "secretKey": READER_SECRET_KEY}],
+                "actions": [f"Read:{BUCKET}", f"List:{BUCKET}"],
+            },
+        ]
         (self._folder / "data").mkdir(exist_ok=True)
-        (self._folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        (self._folder / "s3.json").write_text(json.dumps({"identities": identities}))
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._command(),

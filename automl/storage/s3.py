@@ -7,37 +7,23 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionClosedError,
-    IncompleteReadError,
-    ReadTimeoutError,
-    ResponseStreamingError,
-)
+from botocore.exceptions import BotoCoreError, ClientError
 
 from automl.errors import DamagedDataError, NotFoundError, PreconditionFailedError, StorageError
+from automl.storage import s3_transfer
 from automl.storage.durable import make_folder, replace_file, sync_file, temporary_name
 from automl.storage.objects import ObjectEntry, StoredObject, check_key, check_prefix
 from automl.storage.s3_errors import is_conflict, is_missing, place, translate
+from automl.storage.s3_retries import DEFAULT_LIMITS, OutOfTimeError, Retries, S3Limits
+from automl.storage.s3_transfer import Connection, DamagedBodyError, Target
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-_BROKEN_BODY = (
-    ConnectionClosedError,
-    IncompleteReadError,
-    ReadTimeoutError,
-    ResponseStreamingError,
-)
-_BODY_TRIES = 3  # boto3 retries requests, but not bodies that break off
-_READ_TIMEOUT_S = 60  # a contended conditional write may take seconds
-_DIGEST = "sha256"  # name of the metadata entry
 
 
 class S3ObjectStore:
@@ -45,23 +31,31 @@ class S3ObjectStore:
 
     Credentials, endpoint and region come from boto3's own chain (environment, profile, role).
     An instance can be pickled and used by many threads; every process connects for itself.
+    Requests that fail in a way that may pass are repeated with full jitter for `limits.total_s`,
+    then a retryable StorageError says what was tried. `docs/storage.md` has the details.
 
     Args:
         bucket: name of an existing bucket.
         prefix: beginning of all keys, without slashes at its ends; "" for the whole bucket.
+        limits: how patient the store is with its server.
+
+    Raises:
+        ConfigError: the prefix is no path of keys.
     """
 
-    def __init__(self, bucket: str, prefix: str = "") -> None:
-        self._bucket, self._prefix = bucket, prefix.strip("/")
+    def __init__(self, bucket: str, prefix: str = "", limits: S3Limits = DEFAULT_LIMITS) -> None:
+        self._bucket, self._prefix, self._limits = bucket, prefix.strip("/"), limits
+        if self._prefix:
+            check_key(self._prefix)
         self._lock = threading.Lock()
-        self._connection: tuple[int, S3Client] | None = None
+        self._connected: tuple[int, Connection] | None = None
 
-    def __getstate__(self) -> tuple[str, str]:
-        return self._bucket, self._prefix
+    def __getstate__(self) -> tuple[str, str, S3Limits]:
+        return self._bucket, self._prefix, self._limits
 
-    def __setstate__(self, state: tuple[str, str]) -> None:
-        self._bucket, self._prefix = state
-        self._lock, self._connection = threading.Lock(), None
+    def __setstate__(self, state: tuple[str, str, S3Limits]) -> None:
+        self._bucket, self._prefix, self._limits = state
+        self._lock, self._connected = threading.Lock(), None
 
     @property
     def uri(self) -> str:
@@ -69,31 +63,31 @@ class S3ObjectStore:
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
     def get(self, key: str) -> StoredObject:
-        """Return the content of a key; raise NotFoundError if there is none."""
+        """Return the content of a key; raise NotFoundError if there is none.
+
+        Raises:
+            DamagedDataError: the content is not what was written.
+        """
         with self._translated(key):
-            for _ in range(_BODY_TRIES - 1):
-                try:
-                    return self._get(key)
-                except _BROKEN_BODY:
-                    continue
-            return self._get(key)
+            data, reply = s3_transfer.read(self._connection, self._target(key))
+            return StoredObject(data, reply["ETag"], reply["LastModified"].astimezone(UTC))
 
     def put(self, key: str, data: bytes) -> str:
         """Write a key, whatever it held, and return its etag."""
         with self._translated(key):
-            return self._client.put_object(Bucket=self._bucket, Key=self._full(key), Body=data)[
-                "ETag"
-            ]
+            return self._client.put_object(
+                **self._target(key), Body=data, Metadata=_metadata(data)
+            )["ETag"]
 
     def put_if_absent(self, key: str, data: bytes) -> str:
         """Write a key that does not exist yet, or raise PreconditionFailedError.
 
-        boto3 repeats a request whose reply was lost; see the protocol for what that means.
+        A request whose reply was lost is repeated; see the protocol for what that means.
         """
         with self._translated(key):
             try:
                 return self._client.put_object(
-                    Bucket=self._bucket, Key=self._full(key), Body=data, IfNoneMatch="*"
+                    **self._target(key), Body=data, Metadata=_metadata(data), IfNoneMatch="*"
                 )["ETag"]
             except ClientError as error:
                 if is_conflict(error):
@@ -107,14 +101,29 @@ class S3ObjectStore:
         with self._translated(key):
             try:
                 return self._client.put_object(
-                    Bucket=self._bucket, Key=self._full(key), Body=data, IfMatch=etag
+                    **self._target(key), Body=data, Metadata=_metadata(data), IfMatch=etag
                 )["ETag"]
             except ClientError as error:
-                if is_conflict(error) or is_missing(error):  # AWS answers 404 for a missing key
+                if is_conflict(error):
                     raise PreconditionFailedError(
                         f"{key} in {self.uri} has changed or is gone."
                     ) from error
                 raise
+
+    def abort_abandoned_uploads(self, older_than: timedelta) -> list[str]:
+        """Remove the parts of uploads that were never completed, which cost space unseen.
+
+        Args:
+            older_than: how long ago an upload must have begun, by the server's clock; more than
+                the longest upload takes.
+
+        Returns:
+            The keys whose uploads were aborted, sorted; what is stored under them is untouched.
+        """
+        before = self.now() - older_than
+        with self._translated(""):
+            found = s3_transfer.abort_uploads(self._connection, self._bucket, self._base, before)
+        return sorted(key.removeprefix(self._base) for key in found)
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectEntry]:
         """Yield the entries whose keys start with `prefix`, sorted by key.
@@ -129,29 +138,24 @@ class S3ObjectStore:
     def delete(self, key: str) -> None:
         """Remove a key; one that does not exist is fine."""
         with self._translated(key):
-            self._client.delete_object(Bucket=self._bucket, Key=self._full(key))
+            self._client.delete_object(**self._target(key))
 
     def upload(self, path: Path, key: str) -> None:
         """Write the content of a local file to a key, in parts if it is large."""
         with self._translated(key):
-            self._client.upload_file(
-                Filename=str(path),
-                Bucket=self._bucket,
-                Key=self._full(key),
-                ExtraArgs={"Metadata": {_DIGEST: _digest(path)}},
-            )
+            s3_transfer.upload(self._connection, path, self._target(key))
 
     def download(self, key: str, path: Path) -> None:
         """Write the content of a key to a local file; raise NotFoundError if there is none.
 
         Raises:
-            DamagedDataError: the content is not what `upload` sent.
+            DamagedDataError: the content is not what was written.
         """
         temporary = temporary_name(path.parent)
         with self._translated(key):
             make_folder(path.parent)
             try:
-                self._fetch(key, temporary)
+                s3_transfer.download(self._connection, self._target(key), temporary)
                 sync_file(temporary)
                 replace_file(temporary, path)
             finally:
@@ -159,9 +163,14 @@ class S3ObjectStore:
 
     def now(self) -> datetime:
         """Return the present time by the server's clock, to the second."""
-        with self._translated("the clock"):
-            reply = self._client.head_bucket(Bucket=self._bucket)
-        text = reply["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        with self._translated(""):
+            try:
+                metadata = self._client.head_bucket(Bucket=self._bucket)["ResponseMetadata"]
+            except ClientError:  # a reply to HEAD cannot say why it refuses; one to a listing does
+                metadata = self._client.list_objects_v2(
+                    Bucket=self._bucket, Prefix=self._base, MaxKeys=1
+                )["ResponseMetadata"]
+        text = metadata["HTTPHeaders"].get("date", "")
         try:
             return parsedate_to_datetime(text).astimezone(UTC)
         except ValueError as error:
@@ -171,71 +180,62 @@ class S3ObjectStore:
             ) from error
 
     @property
-    def _client(self) -> S3Client:
+    def _connection(self) -> Connection:
         """The connection of this process; one made before a fork must not be shared."""
         with self._lock:
-            if self._connection is None or self._connection[0] != os.getpid():
-                self._connection = os.getpid(), _connect(self._bucket)
-            return self._connection[1]
+            if self._connected is None or self._connected[0] != os.getpid():
+                self._connected = os.getpid(), _connect(self._bucket, self._limits)
+            return self._connected[1]
+
+    @property
+    def _client(self) -> S3Client:
+        return self._connection.client
 
     @property
     def _endpoint(self) -> str:
-        return self._connection[1].meta.endpoint_url if self._connection else ""
+        return self._connected[1].client.meta.endpoint_url if self._connected else ""
 
-    def _full(self, key: str) -> str:
+    @property
+    def _base(self) -> str:
+        return f"{self._prefix}/" if self._prefix else ""
+
+    def _target(self, key: str) -> Target:
         check_key(key)
-        return f"{self._prefix}/{key}" if self._prefix else key
-
-    def _get(self, key: str) -> StoredObject:
-        reply = self._client.get_object(Bucket=self._bucket, Key=self._full(key))
-        data = reply["Body"].read()
-        return StoredObject(data, reply["ETag"], reply["LastModified"].astimezone(UTC))
+        check_key(self._base + key)
+        return {"Bucket": self._bucket, "Key": self._base + key}
 
     def _pages(self, prefix: str) -> Iterator[ObjectEntry]:
-        base = f"{self._prefix}/" if self._prefix else ""
-        with self._translated(prefix):
-            pages = self._client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self._bucket, Prefix=base + prefix):
+        base = self._base
+        with self._translated(""):
+            for page in s3_transfer.list_pages(self._connection, self._bucket, base + prefix):
                 for entry in page.get("Contents", ()):
                     key = entry["Key"].removeprefix(base)
                     if key and not key.endswith("/"):  # consoles create such keys as folders
                         modified = entry["LastModified"].astimezone(UTC)
                         yield ObjectEntry(key, entry["Size"], modified, entry["ETag"])
 
-    def _fetch(self, key: str, path: Path) -> None:
-        """Download to `path` and compare with the digest that `upload` stored, if it did.
-
-        The object may be replaced between the two requests; then both are made again.
-        """
-        expected, etag = self._head(key)
-        while True:
-            self._client.download_file(Bucket=self._bucket, Key=self._full(key), Filename=str(path))
-            if expected is None or _digest(path) == expected:
-                return
-            before, (expected, etag) = etag, self._head(key)
-            if before == etag:
-                raise DamagedDataError(
-                    f"{key} in {self.uri} does not have the SHA-256 it was uploaded with.",
-                    "restore it from a backup of the home; see docs/runbook.md",
-                )
-
-    def _head(self, key: str) -> tuple[str | None, str]:
-        reply = self._client.head_object(Bucket=self._bucket, Key=self._full(key))
-        return reply["Metadata"].get(_DIGEST), reply["ETag"]
-
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:
-        """Turn errors of boto3 into the platform's; none of them holds a secret."""
+        """Turn errors of boto3 into the platform's; none of them holds a secret.
+
+        Args:
+            key: what the block is about; "" if not one key.
+        """
         from boto3.exceptions import Boto3Error
 
         try:
             yield
+        except DamagedBodyError as error:
+            raise DamagedDataError(
+                f"{key} in {self.uri} does not have the SHA-256 it was written with.",
+                "restore it from a backup of the home; see docs/runbook.md",
+            ) from error
         except ClientError as error:
             if is_missing(error):
                 raise NotFoundError(f"There is no {key} in {self.uri}.") from error
-            raise translate(error, self._endpoint, self._bucket) from error
-        except (BotoCoreError, Boto3Error) as error:
-            raise translate(error, self._endpoint, self._bucket) from error
+            raise translate(error, self._endpoint, self._bucket, key) from error
+        except (BotoCoreError, Boto3Error, OutOfTimeError) as error:
+            raise translate(error, self._endpoint, self._bucket, key) from error
         except OSError as error:  # of the local file
             raise StorageError(
                 f"{error.filename or key} cannot be accessed: {error.strerror or error}.",
@@ -243,22 +243,25 @@ class S3ObjectStore:
             ) from error
 
 
-def _connect(bucket: str) -> S3Client:
+def _connect(bucket: str, limits: S3Limits) -> Connection:
     """Return a client with credentials and endpoint from boto3's own chain."""
     import boto3
     from botocore.config import Config
 
     config = Config(
-        retries={"mode": "standard", "max_attempts": 5},
-        read_timeout=_READ_TIMEOUT_S,
+        retries={"mode": "standard", "total_max_attempts": 1},  # `Retries` decides
+        connect_timeout=limits.connect_s,
+        read_timeout=limits.read_s,
         max_pool_connections=32,
     )
     try:
-        return boto3.session.Session().client("s3", config=config)
+        client = boto3.session.Session().client("s3", config=config)
     except ValueError as error:  # boto3's answer to an endpoint that is no address
         raise translate(error, "", bucket) from error
+    retries = Retries(limits)
+    retries.watch(client)
+    return Connection(client, retries)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _metadata(data: bytes) -> dict[str, str]:
+    return {s3_transfer.DIGEST: hashlib.sha256(data).hexdigest()}

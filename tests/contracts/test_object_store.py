@@ -26,6 +26,7 @@ from automl.storage.objects import ObjectEntry, ObjectStore, StoredObject
 from automl.storage.open import open_store
 from automl.storage.probe import probe_conditional_writes
 from automl.storage.s3 import S3ObjectStore
+from automl.storage.s3_retries import S3Limits
 from tests.servers import SECRET_KEY, SeaweedServer
 
 
@@ -445,7 +446,9 @@ class TestS3Store:
     ) -> None:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:hidden@127.0.0.1:9")
 
+        store = S3ObjectStore(s3_store_uri.split("/")[2], limits=S3Limits(total_s=0.5))
+
         with pytest.raises(StorageError, match=r"127\.0\.0\.1:9 cannot be reached") as caught:
-            open_store(s3_store_uri).get("key")
+            store.get("key")
         assert caught.value.retryable
         assert "hidden" not in str(caught.value)
