@@ -6,7 +6,6 @@ import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
-from safetensors.numpy import save as save_tensors
 
 from automl.domain.events import FinalFitFinished
 from automl.domain.study import Run, Study
@@ -34,6 +33,7 @@ from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.device import choose_device
 from automl.training.inference import predict_probabilities
 from automl.training.problem import Examples, FitHooks, FitProblem, InitialWeights, StopReason
+from automl.training.results import weights_to_bytes
 from automl.training.trainer import fit
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,8 @@ def final_fit(context: StepContext, stop: StopSignal) -> FinalFit:
     if note:
         log.warning("the incumbent's weights are published: %s", note)
     key = context.key("runs", context.run, "weights.safetensors")
-    context.store.put(key, save_tensors(weights if weights is not None and is_refit else incumbent))
+    chosen = weights if weights is not None and is_refit else incumbent
+    context.store.put(key, weights_to_bytes(chosen))
     event = FinalFitFinished(
         at=context.clock.now(),
         run=context.run,

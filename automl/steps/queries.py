@@ -11,6 +11,7 @@ from automl.errors import ConfigError, NotFoundError
 from automl.export.registry import Registry
 from automl.storage.home import Home
 from automl.storage.study_log import StudyRecord
+from automl.training.results import curve_from_bytes
 
 
 def load_study(home: Home, name: str) -> Study:
@@ -136,13 +137,17 @@ def show_document(home: Home, name: str, number: int) -> dict[str, Any]:
 
 
 def curve(home: Home, name: str, trial: Trial) -> list[dict[str, Any]]:
-    """Return the learning curve of the trial's last attempt, empty before its first epoch."""
+    """Return the learning curve of the trial's last attempt, empty before its first epoch.
+
+    Raises:
+        DamagedDataError: it is not what was written.
+    """
     key = f"studies/{name}/trials/{trial.number}/{trial.attempt}/curve.jsonl"
     try:
         data = home.store.get(key).data
     except NotFoundError:
         return []
-    return [json.loads(line) for line in data.splitlines()]
+    return [epoch.to_json() for epoch in curve_from_bytes(data, key)]
 
 
 def models_document(home: Home, name: str) -> dict[str, Any]:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
 from automl.data.snapshot import Part, Snapshot, SnapshotManifest
 from automl.domain.study import Run
@@ -37,6 +33,7 @@ from automl.training.problem import (
     Rung,
     StopReason,
 )
+from automl.training.results import curve_to_bytes, weights_from_bytes, weights_to_bytes
 from automl.training.trainer import fit
 
 Weights = dict[str, np.ndarray]
@@ -156,7 +153,7 @@ class TrialTrainer:
         """Store the best weights and what they predict, and return what was measured."""
         latency_ms = key = None
         if result.best_weights is not None:
-            key = storage.put("weights.safetensors", save_tensors(result.best_weights))
+            key = storage.put("weights.safetensors", weights_to_bytes(result.best_weights))
             held_out = {"selection": self.selection, "calibration": self.calibration}
             arrays: dict[str, np.ndarray] = {}
             for name, rows in held_out.items():
@@ -208,13 +205,16 @@ class TrialTrainer:
         Args:
             trial: the trial as this worker has claimed it.
         """
-        for key in counting_checkpoints(self.context, trial):
+        keys = counting_checkpoints(self.context, trial)
+        for key in keys:
             try:
                 return Checkpoint.from_bytes(self.context.store.get(key).data)
             except DamagedDataError as error:
                 log.warning("%s is damaged, trying the one before: %s", key, error)
             except NotFoundError:  # a process that was frozen has tidied up after itself
                 log.warning("%s is gone, trying the one before", key)
+        if keys:
+            log.warning("trial %d has no checkpoint that can be read: it starts anew", trial.number)
         return None
 
 
@@ -238,8 +238,7 @@ class _TrialStorage:
             "epoch %d: loss %.4f, selection accuracy %s",
             epoch.epoch, epoch.train_loss, epoch.selection_accuracy,
         )  # fmt: skip
-        lines = [json.dumps(entry.to_json()) for entry in self._curve]
-        self.put("curve.jsonl", ("\n".join(lines) + "\n").encode())
+        self.put("curve.jsonl", curve_to_bytes(self._curve))
 
     def save(self, checkpoint: Checkpoint) -> None:
         key = checkpoint_key(self._context, self._trial, checkpoint.epoch)
@@ -275,10 +274,7 @@ def load_tensors_of(context: StepContext, key: str) -> Weights:
     Raises:
         DamagedDataError: they are not what was written.
     """
-    try:
-        return dict(load_tensors(context.store.get(key).data))
-    except SafetensorError as error:
-        raise DamagedDataError(f"{key} holds no weights: {error}.", "train again") from error
+    return weights_from_bytes(context.store.get(key).data, key)
 
 
 def useful_threads(architecture: Architecture, available: int) -> int:

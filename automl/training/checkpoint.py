@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
 from automl.errors import DamagedDataError, NewerSchemaError
+from automl.training.tensor_file import NOT_READABLE, pack, unpack
 
 CHECKPOINT_SCHEMA = 1
 
-_METADATA = "checkpoint"
+_KIND = "checkpoint"
 _GROUPS = ("weights", "momentum", "best_weights")
 
 
@@ -87,7 +83,7 @@ class Checkpoint:
     def to_bytes(self) -> bytes:
         """Return the checkpoint in its stored format; equal checkpoints give equal bytes."""
         tensors = {
-            f"{group}/{key}": np.ascontiguousarray(array)
+            f"{group}/{key}": array
             for group in _GROUPS
             for key, array in getattr(self, group).items()
         }
@@ -100,12 +96,7 @@ class Checkpoint:
             "curve": [entry.to_json() for entry in self.curve],
             "best_epoch": self.best_epoch,
         }
-        document = {
-            "schema": CHECKPOINT_SCHEMA,
-            "sha256": _digest(state, tensors),
-            "state": state,
-        }
-        return bytes(save_tensors(tensors, {_METADATA: json.dumps(document, sort_keys=True)}))
+        return pack(_KIND, CHECKPOINT_SCHEMA, state, tensors)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Checkpoint:
@@ -116,25 +107,19 @@ class Checkpoint:
             DamagedDataError: the bytes are not what was written.
         """
         try:
-            document = _document(data)
-            schema = int(document["schema"])
-            if schema <= CHECKPOINT_SCHEMA:
-                return cls._parse(document, load_tensors(data))
-        except (ValueError, TypeError, KeyError, IndexError, SafetensorError) as error:
+            return cls._parse(*unpack(_KIND, CHECKPOINT_SCHEMA, data))
+        except NOT_READABLE as error:
             raise DamagedDataError(
                 f"The checkpoint of {len(data)} bytes is damaged: {error}.",
                 "delete it; the training goes on from the one before",
             ) from error
-        raise NewerSchemaError(
-            f"The checkpoint has schema {schema}; this version reads up to {CHECKPOINT_SCHEMA}.",
-            "upgrade the platform, or delete the checkpoint to train the trial anew",
-        )
+        except NewerSchemaError as error:
+            raise NewerSchemaError(
+                error.message, "upgrade the platform, or delete the checkpoint to train anew"
+            ) from error
 
     @classmethod
-    def _parse(cls, document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Checkpoint:
-        state = document["state"]
-        if document["sha256"] != _digest(state, tensors):
-            raise ValueError("its digest does not match")
+    def _parse(cls, state: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Checkpoint:
         groups: dict[str, dict[str, np.ndarray]] = {group: {} for group in _GROUPS}
         for name, array in tensors.items():
             group, key = name.split("/", 1)
@@ -149,25 +134,3 @@ class Checkpoint:
             best_epoch=state["best_epoch"],
             **groups,
         )
-
-
-def _document(data: bytes) -> Mapping[str, Any]:
-    """Return our document from the header: 8 bytes of length, then JSON with `__metadata__`."""
-    size = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or size > len(data) - 8:
-        raise ValueError("it is cut short")
-    header = json.loads(data[8 : 8 + size])
-    document = json.loads(header["__metadata__"][_METADATA])
-    if not isinstance(document, dict):
-        raise TypeError("its metadata is not an object")
-    return document
-
-
-def _digest(state: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
-    """Return the SHA-256 of the state and of all arrays with their names, types and shapes."""
-    digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode())
-    for name in sorted(tensors):
-        array = tensors[name]
-        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
