@@ -82,6 +82,11 @@ class Run:
         """Whether trials may start in it."""
         return self.state is RunState.OPEN and self.search_end is None
 
+    @property
+    def is_undecided(self) -> bool:
+        """Whether an outcome may still make a trial its winner."""
+        return self.state is RunState.OPEN and self.winner is None
+
 
 @dataclass(frozen=True, slots=True)
 class Study:

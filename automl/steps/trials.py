@@ -16,7 +16,7 @@ from automl.domain.events import (
     TrialProposed,
     TrialReleased,
 )
-from automl.domain.study import Run, Study
+from automl.domain.study import Study
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.errors import SearchSpaceExhaustedError
 from automl.search.space import SearchSpace
@@ -63,7 +63,7 @@ class TrialSource:
             run = study.run(context.run)
             if run is None or not run.is_searching:
                 return None
-            claim = self._take_over(study, run)
+            claim = self._take_over(study, study.comparable(run))
             if claim is not None:
                 return claim
             before = len(study.trials)
@@ -71,8 +71,20 @@ class TrialSource:
             if len(study.trials) == before:  # neither this worker nor another opened one
                 return None
 
-    def _take_over(self, study: Study, run: Run) -> Claim | None:
-        for trial in study.comparable(run):
+    def take_begun(self) -> Claim | None:
+        """Return an interrupted trial that may get its outcome although the search is over.
+
+        Its best weights so far count, as those of a trial that the deadline finds in training. None
+        means that no more are left, or that the winner is chosen.
+        """
+        study = self._context.record.refresh()
+        run = study.run(self._context.run)
+        if run is None or not run.is_undecided:
+            return None
+        return self._take_over(study, [t for t in study.comparable(run) if t.attempt > 0])
+
+    def _take_over(self, study: Study, trials: Sequence[Trial]) -> Claim | None:
+        for trial in trials:
             if trial.state is TrialState.FINISHED or not self._may_claim(study, trial):
                 continue
             lease = self._context.leases.acquire(str(trial.number), self._worker)
@@ -139,7 +151,9 @@ class TrialSource:
         number, run = seen.number, self._context.run
         trial, now = study.trials[number], self._context.clock.now()
         current = study.run(run)
-        if current is None or not current.is_searching or not self._may_claim(study, trial):
+        if current is None or not self._may_claim(study, trial):
+            return ()
+        if not current.is_searching and not (trial.attempt > 0 and current.is_undecided):
             return ()
         # A process that was frozen after it acquired the lease must not fence off its successor.
         if trial.state is TrialState.FINISHED or trial.attempt != seen.attempt:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Protocol
 
 from automl.domain.events import SearchEnd
+from automl.domain.study import Run, Study
 from automl.domain.trial import Measurement, Outcome, Trial
-from automl.errors import DivergedError, LeaseLostError, OutOfMemoryError, StorageError
+from automl.errors import (
+    DivergedError,
+    LeaseLostError,
+    OutOfMemoryError,
+    StorageError,
+    StorageFullError,
+)
 from automl.steps.context import StepContext
+from automl.steps.deadline import WorkerClock
 from automl.steps.proposals import search_space, space_facts
 from automl.steps.signals import StopSignal
 from automl.steps.training import TrialTrainer, TrialTraining
@@ -19,9 +26,6 @@ from automl.steps.trials import Claim, TrialResult, TrialSource, end_search, rec
 from automl.storage.leases import KeepAlive
 from automl.training.problem import StopReason
 
-_FINISH_BEFORE_S = 1.5  # trials stop so long before the deadline, to record their result in time
-_TOO_LATE_S = 6.0  # no trial starts with less time left
-_KEEP_SLOT_S = 12.0  # a slice does not end so shortly before the deadline
 _POLL_S = 1.0
 
 log = logging.getLogger(__name__)
@@ -70,45 +74,43 @@ def run_worker(
         slice_s: how long the pool slot may be kept; None for the whole search.
 
     Raises:
-        StorageError: the store failed, or the run was superseded.
+        StorageError: the store failed.
+        SearchError: the run was never opened, or has been closed without success.
     """
     run, report = context.opened_run(), WorkerReport()
-
-    def remaining_s() -> float:
-        return (run.deadline - context.clock.now()) / timedelta(seconds=1)
-
-    if remaining_s() < _TOO_LATE_S:  # its pool slot came late: it only says that the search is over
-        end_search(context, SearchEnd.DEADLINE)
+    clock = WorkerClock(context, run.deadline, stop, slice_s)
+    if clock.is_too_late and not _begun(end_search(context, SearchEnd.DEADLINE), run):
         return report
     name = f"{context.run}/{worker}"
     trainer = TrialTrainer.load(context, run)
     source = TrialSource(context, name, search_space(space_facts(trainer.manifest)))
-    started_s = time.monotonic()
 
-    def should_stop() -> StopReason | None:
-        left_s = remaining_s()
-        if stop.is_set():
-            return StopReason.SIGNAL
-        if left_s <= _FINISH_BEFORE_S:
-            return StopReason.DEADLINE
-        is_over = slice_s is not None and time.monotonic() - started_s >= slice_s
-        return StopReason.SLICE if is_over and left_s > _KEEP_SLOT_S else None
-
-    while should_stop() not in {StopReason.SLICE, StopReason.SIGNAL}:
-        if remaining_s() < _TOO_LATE_S:
-            end_search(context, SearchEnd.DEADLINE)
-            return report
-        claim = source.take()
-        if claim is None:
-            if not context.opened_run().is_searching:
-                return report
-            time.sleep(_POLL_S)
-            continue
+    def work(claim: Claim) -> None:
         report.begin(claim.trial.number)
-        trial = work_on(context, trainer, claim, TrialTraining(name, should_stop))
+        trial = work_on(context, trainer, claim, TrialTraining(name, clock.stop_reason))
         report.note(trial.measurement.score)
+
+    with clock:
+        while clock.stop_reason() not in {StopReason.SLICE, StopReason.SIGNAL}:
+            if clock.is_too_late:
+                end_search(context, SearchEnd.DEADLINE)
+                while not stop.is_set() and (claim := source.take_begun()) is not None:
+                    work(claim)
+                return report
+            claim = source.take()
+            if claim is not None:
+                work(claim)
+            elif context.opened_run().is_searching:
+                time.sleep(_POLL_S)
+            else:
+                return report
     report.state = "slice_ended"
     return report
+
+
+def _begun(study: Study, run: Run) -> list[Trial]:
+    """Return the trials that were interrupted, or are being trained."""
+    return [t for t in study.comparable(run) if t.attempt > 0 and t.outcome is None]
 
 
 class Trainer(Protocol):
@@ -123,6 +125,9 @@ def work_on(context: StepContext, trainer: Trainer, claim: Claim, training: Tria
 
     A store that was away for longer than a lease lives without renewal ends no worker: whoever
     claims the trial next, this worker or another, resumes it from its checkpoint.
+
+    Raises:
+        StorageError: the store failed; StorageFullError: it is full, and the trial is given back.
     """
     trial = claim.trial
     log.info("trial %d starts, attempt %d", trial.number, trial.attempt)
@@ -134,8 +139,23 @@ def work_on(context: StepContext, trainer: Trainer, claim: Claim, training: Tria
     except LeaseLostError as error:
         log.warning("trial %d, attempt %d: %s", trial.number, trial.attempt, error)
         return record_result(context, trial, TrialResult(None, Measurement(), "its lease was lost"))
+    except StorageFullError as error:
+        _give_back(context, claim, error.message)
+        raise
     claim.lease.release()
     return recorded
+
+
+def _give_back(context: StepContext, claim: Claim, cause: str) -> None:
+    """Give the trial back, so that the attempt does not count as one in which a process died.
+
+    A disk that has no room for a checkpoint often has some for this; where not, the lease runs out.
+    """
+    try:
+        record_result(context, claim.trial, TrialResult(None, Measurement(), cause))
+        claim.lease.release()
+    except StorageError as error:
+        log.warning("trial %d could not be given back: %s", claim.trial.number, error)
 
 
 def _train(
