@@ -210,7 +210,7 @@ class _Exchange(BaseHTTPRequestHandler):
         answer = _forward(self.server.upstream, request) if fault.forwards else None
         time.sleep(fault.delay_s)
         if fault.status:
-            answer = _refuse(fault)
+            answer = _refuse(fault, request)
         if answer is None or not fault.replies:
             self._cut()
             return
@@ -269,10 +269,10 @@ def _forward(upstream: str, request: Request) -> _Answer:
     return _Answer(reply.status, headers, body)
 
 
-def _refuse(fault: Fault) -> _Answer:
+def _refuse(fault: Fault, request: Request) -> _Answer:
     body = (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f"<Error><Code>{fault.code}</Code><Message>{fault.code}</Message>{fault.extra}</Error>"
     ).encode()
     headers = {"content-type": "application/xml", "content-length": str(len(body))}
-    return _Answer(fault.status, headers, body)
+    return _Answer(fault.status, headers, b"" if request.method == "HEAD" else body)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -258,9 +258,16 @@ def _connect(bucket: str, limits: S3Limits) -> Connection:
         client = boto3.session.Session().client("s3", config=config)
     except ValueError as error:  # boto3's answer to an endpoint that is no address
         raise translate(error, "", bucket) from error
+    # botocore asks HeadBucket for the region when it is redirected, even if HeadBucket itself was,
+    # and so without end where the reply names no region
+    client.meta.events.register("before-call.s3.HeadBucket", _leave_redirected)
     retries = Retries(limits)
     retries.watch(client)
     return Connection(client, retries)
+
+
+def _leave_redirected(params: dict[str, Any], **_: object) -> None:
+    params["context"]["s3_redirect"]["redirected"] = True
 
 
 def _metadata(data: bytes) -> dict[str, str]:

@@ -24,7 +24,8 @@ from botocore.exceptions import (
 from automl.errors import StorageAccessError, StorageError
 from automl.storage.s3_retries import OutOfTimeError, code_of, describe, status_of
 
-_ACCESS_STATUSES = {301, 307, 400, 401, 403, 404, 405, 501}
+_ACCESS_STATUSES = {400, 401, 403, 404, 405, 501}
+_REDIRECTIONS = {301, 302, 307, 308}
 _NO_CREDENTIALS = (
     ConfigNotFound,
     CredentialRetrievalError,
@@ -72,6 +73,10 @@ _NO_BUCKET = _Meaning(
 _OTHER_REGION = _Meaning(
     "the bucket is in another region{region}", "set AWS_DEFAULT_REGION to the bucket's region"
 )
+_REDIRECTED = _Meaning(
+    "the server redirects to another address{region}",
+    "correct AWS_ENDPOINT_URL (https?), or set AWS_DEFAULT_REGION to the bucket's region",
+)
 _DENIED = _Meaning(
     "these credentials may not do that",
     "grant them {right}; a home needs {all_rights} on the bucket and its objects",
@@ -102,7 +107,6 @@ _MEANINGS = {
     ),
     "PermanentRedirect": _OTHER_REGION,
     "TemporaryRedirect": _OTHER_REGION,
-    "301": _OTHER_REGION,
     "AuthorizationHeaderMalformed": _OTHER_REGION,
     "IllegalLocationConstraintException": _OTHER_REGION,
     "AccessDenied": _DENIED,
@@ -198,7 +202,8 @@ def _out_of_time(error: OutOfTimeError, where: str, key: str) -> StorageError:
 def _translate_reply(error: ClientError, where: str) -> StorageError:
     code = code_of(error)
     message = f"{where} refused {error.operation_name} ({code})"
-    meaning = _MEANINGS.get(code)
+    is_redirected = status_of(error) in _REDIRECTIONS
+    meaning = _MEANINGS.get(code, _REDIRECTED if is_redirected else None)
     if meaning is not None:
         right = _RIGHTS.get(error.operation_name, f"s3:{error.operation_name}")
         fault = meaning.fault.format(region=_region(error))
