@@ -72,10 +72,15 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
                 progress.step("prepare")
                 prepare.check(context)
                 manifest = prepare.prepare(context, progress.items)
-                with RunLease(context):
+                with RunLease(context) as lease:
                     workers = prepare.open_run(context, manifest.id, space_facts(manifest))
-                    local_run.search(context, workers, progress)
-                    self.best_trial_ = choose.choose(context).trial
+                    try:
+                        local_run.search(context, workers, progress)
+                        self.best_trial_ = choose.choose(context).trial
+                    except BaseException as error:
+                        prepare.close_run(context, RunState.FAILED, str(error) or "interrupted")
+                        raise
+                lease.release()  # the run stays open for `final_fit`, but another may take over
         self._context = context
         self._load(publish.incumbent_onnx(context))
         return self
@@ -100,8 +105,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
         fit_section = context.spec.final_fit.model_copy(update={"retrain": retrain})
         spec = context.spec.model_copy(update={"final_fit": fit_section})
         changed = StepContext.open(context.settings, spec, context.run, context.origin)
-        final_fit.final_fit(changed, StopSignal())
-        prepare.close_run(changed, RunState.SUCCEEDED, "")
+        with RunLease(changed):
+            final_fit.final_fit(changed, StopSignal())
+            prepare.close_run(changed, RunState.SUCCEEDED, "")
         self._load(publish.fitted_onnx(changed))
         return self
 

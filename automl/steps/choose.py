@@ -38,8 +38,8 @@ def choose(context: StepContext) -> Winner:
     end_search(context, SearchEnd.DEADLINE)
 
     def decide(study: Study) -> Sequence[Event]:
-        run = study.run(context.run)
-        if run is None or run.winner is not None:
+        run = context.run_in(study)
+        if run.winner is not None:
             return ()
         best = best_trial(run_trials := study.comparable(run))
         if best is None or best.loss is None:
@@ -53,8 +53,7 @@ def choose(context: StepContext) -> Winner:
         )
 
     study = context.record.commit(decide)
-    run = study.run(context.run)
-    assert run is not None
+    run = context.run_in(study)
     assert run.winner is not None
     measurement = study.trials[run.winner].measurement
     assert measurement.score is not None

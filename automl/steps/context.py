@@ -6,9 +6,10 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from automl.domain.events import RunState
 from automl.domain.specification import StudySpec
-from automl.domain.study import Run
-from automl.errors import SearchError, StudyBusyError
+from automl.domain.study import Run, Study
+from automl.errors import SearchError
 from automl.steps.settings import Settings
 from automl.storage.home import Home
 from automl.storage.leases import Leases
@@ -95,23 +96,30 @@ class StepContext:
         return "/".join(["studies", self.spec.name, *(str(part) for part in parts)])
 
     def opened_run(self) -> Run:
-        """Return this run as the log tells it.
+        """Return this run as the log tells it now; see `run_in`."""
+        return self.run_in(self.record.refresh())
+
+    def run_in(self, study: Study) -> Run:
+        """Return this run, which is open or has succeeded: then its steps find their results.
 
         Raises:
-            SearchError: it was never opened.
-            StudyBusyError: another run has taken its place.
+            SearchError: it was never opened, has failed, or another run took its place.
         """
-        study = self.record.refresh()
         run = study.run(self.run)
         if run is None:
             raise SearchError(
                 f"Run {self.run} of study {self.spec.name} was never opened.",
                 "run the steps in order: prepare, open_run, run_worker",
             )
-        current = study.open_run
-        if current is not None and current.name != self.run:
-            raise StudyBusyError(
-                f"Run {current.name} of study {self.spec.name} has taken the place of {self.run}.",
-                "start a new run when it is over",
+        if run.state in {RunState.FAILED, RunState.ABANDONED}:
+            raise SearchError(
+                f"Run {self.run} of study {self.spec.name} was closed as {run.state}: {run.cause}",
+                "start a new run; it continues the study with all trials so far",
             )
         return run
+
+    @property
+    def is_run_over(self) -> bool:
+        """Whether the run is closed, by what has been read of the log."""
+        run = self.record.study.run(self.run)
+        return run is not None and run.state is not RunState.OPEN

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from automl.data.snapshot import Snapshot
-from automl.domain.events import RunState
 from automl.domain.parsing import Purpose, parse_spec
 from automl.domain.specification import StudySpec
-from automl.errors import ConfigError, SearchError
+from automl.errors import ConfigError
 from automl.steps import choose, evaluate, final_fit, prepare, publish, worker
 from automl.steps.context import ESTIMATOR_ORIGIN, StepContext
 from automl.steps.proposals import space_facts
@@ -32,7 +31,8 @@ def run_named_step(step: str, payload: dict[str, Any], home: Home | None = None)
     Args:
         step: a name of `STEPS`.
         payload: `spec` or `study_file`, `run`, `origin`, `worker` for `run_worker` and
-            `give_back`, and `snapshot` for `open_run`, which otherwise prepares the dataset.
+            `give_back`, `cause` for `fail_run`, and `snapshot` for `open_run`, which otherwise
+            prepares the dataset.
         home: where all state is kept; by default what the environment names.
 
     Raises:
@@ -45,7 +45,8 @@ def run_named_step(step: str, payload: dict[str, Any], home: Home | None = None)
     settings = Settings.from_environment()
     origin = payload.get("origin", "")
     context = StepContext.open(settings, _spec(payload), payload["run"], origin, home)
-    if step in _OUTSIDE_THE_RUN:
+    context.record.refresh()
+    if step in _OUTSIDE_THE_RUN or context.is_run_over:
         return STEPS[step](context, payload, stop)
     with RunLease(context):
         return STEPS[step](context, payload, stop)
@@ -59,7 +60,7 @@ def _spec(payload: dict[str, Any]) -> StudySpec:
     return parse_spec(payload.get("spec"), purpose=purpose)
 
 
-_OUTSIDE_THE_RUN = frozenset({"check", "prepare", "give_back"})  # they need no open run
+_OUTSIDE_THE_RUN = frozenset({"check", "prepare", "give_back", "fail_run"})  # they need no open run
 
 
 class LoggedProgress:
@@ -108,12 +109,12 @@ def _give_back(context: StepContext, payload: dict[str, Any], stop: StopSignal) 
     return worker.give_back(context, int(payload["worker"]))
 
 
+def _fail_run(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
+    return {"state": prepare.fail_run(context, str(payload["cause"]))}
+
+
 def _choose(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
-    try:
-        return choose.choose(context).to_json()
-    except SearchError as error:
-        prepare.close_run(context, RunState.FAILED, error.message)
-        raise
+    return choose.choose(context).to_json()
 
 
 def _final_fit(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
@@ -138,6 +139,7 @@ STEPS: dict[str, Callable[[StepContext, dict[str, Any], StopSignal], object]] = 
     "open_run": _open_run,
     "run_worker": _run_worker,
     "give_back": _give_back,
+    "fail_run": _fail_run,
     "choose": _choose,
     "final_fit": _final_fit,
     "export": _export,

@@ -50,8 +50,7 @@ def evaluate(context: StepContext) -> dict[str, Any]:
         _publish(context, run, registry, version)
 
     def note(study: Study) -> Sequence[Event]:
-        current = study.run(context.run)
-        if current is None or current.published:
+        if context.run_in(study).published:
             return ()
         return (VersionPublished(at=context.clock.now(), run=context.run, version=version),)
 
@@ -106,8 +105,7 @@ def _publish(context: StepContext, run: Run, registry: Registry, version: int) -
     parts, selected_on = _report_parts(snapshot)
 
     def open_test(study: Study) -> Sequence[Event]:
-        current = study.run(context.run)
-        if current is None or current.test_opened:
+        if context.run_in(study).test_opened:
             return ()
         rows = sum(snapshot.manifest.counts[part] for part in (Part.GATE, Part.REPORT))
         return (TestOpened(at=context.clock.now(), run=context.run, version=version, rows=rows),)

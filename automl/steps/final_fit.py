@@ -97,8 +97,7 @@ def final_fit(context: StepContext, stop: StopSignal) -> FinalFit:
     )
 
     def decide(study: Study) -> list[FinalFitFinished]:
-        current = study.run(context.run)
-        return [] if current is None or current.final_fit is not None else [event]
+        return [] if context.run_in(study).final_fit is not None else [event]
 
     context.record.commit(decide)
     return FinalFit(trial.number, event.source, event.epochs, note)

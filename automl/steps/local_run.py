@@ -56,9 +56,9 @@ def run_study(settings: Settings, spec: StudySpec, progress: Progress) -> dict[s
     stop = StopSignal()
     progress.step("check")
     prepare.check(context)
-    progress.step("prepare")
-    manifest = prepare.prepare(context, progress.items)
     with RunLease(context):
+        progress.step("prepare")
+        manifest = prepare.prepare(context, progress.items)
         workers = prepare.open_run(context, manifest.id, space_facts(manifest))
         try:
             winner, promotion = _run_open(context, workers, stop, progress)

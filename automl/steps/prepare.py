@@ -108,6 +108,9 @@ def open_run(
         context: the step's context.
         snapshot: id of the prepared dataset.
         space: what the search space depends on; without it a replay needs the snapshot.
+
+    Raises:
+        SearchError: the run has been closed without success.
     """
 
     def decide(study: Study) -> Sequence[Event]:
@@ -136,12 +139,12 @@ def open_run(
         )
         return events
 
-    context.record.commit(decide)
+    context.run_in(context.record.commit(decide))
     return list(range(context.spec.search.workers))
 
 
 def close_run(context: StepContext, state: RunState, cause: str, *, promoted: bool = False) -> None:
-    """Record that the run is over and free the study for the next."""
+    """Record that the run is over; leaving the block of its `RunLease` then frees the study."""
 
     def decide(study: Study) -> Sequence[Event]:
         run = study.run(context.run)
@@ -159,4 +162,23 @@ def close_run(context: StepContext, state: RunState, cause: str, *, promoted: bo
         )
 
     context.record.commit(decide)
-    RunLease(context).release()
+
+
+def fail_run(context: StepContext, cause: str) -> str:
+    """Close the run as failed unless it is over or was never opened, and return its state.
+
+    For whoever supervises the steps and knows that none will be tried again: the study is then
+    free for the next run at once.
+
+    Raises:
+        StudyBusyError: another run is taking its place.
+    """
+    run = context.record.refresh().run(context.run)
+    if run is None:
+        return "never opened"
+    if run.state is RunState.OPEN:
+        with RunLease(context):
+            close_run(context, RunState.FAILED, cause)
+    closed = context.record.study.run(context.run)
+    assert closed is not None
+    return closed.state.value

@@ -59,8 +59,7 @@ def export(context: StepContext) -> int:
     version = registry.claim_version(context.run)
 
     def reserve(study: Study) -> Sequence[Event]:
-        current = study.run(context.run)
-        if current is None or current.version is not None:
+        if context.run_in(study).version is not None:
             return ()
         return (VersionReserved(at=context.clock.now(), run=context.run, version=version),)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 
 from automl.errors import StorageError, StudyBusyError
@@ -20,6 +21,8 @@ class RunLease:
     """Holds a study for one run; several processes of the run may hold it at once.
 
     Unlike a trial's lease it has no single owner: whoever of the run renews last keeps it for all.
+    On leaving the block it lives on for the run's next step; it is released if the run is over, or
+    was never opened.
 
     Args:
         context: the step's context.
@@ -36,10 +39,7 @@ class RunLease:
 
     def __enter__(self) -> RunLease:
         if self._leases.acquire(_NAME, self._context.run) is None:
-            raise StudyBusyError(
-                f"Run {self._leases.holder(_NAME)} of study {self._context.spec.name} is open.",
-                "wait until it is over; a run whose processes died frees the study in two minutes",
-            )
+            raise self._busy()
         self._thread.start()
         return self
 
@@ -51,12 +51,34 @@ class RunLease:
     ) -> None:
         self._over.set()
         self._thread.join()
+        was_opened = self._context.record.study.run(self._context.run) is not None
+        if was_opened and not self._context.is_run_over:
+            return
+        try:
+            self.release()
+        except StorageError as failure:
+            log.warning("the study is free for the next run in two minutes only: %s", failure)
 
     def release(self) -> None:
         """Free the study for the next run."""
         lease = self._leases.acquire(_NAME, self._context.run)
         if lease is not None:
             lease.release()
+
+    def _busy(self) -> StudyBusyError:
+        holder, name = self._leases.holder(_NAME), self._context.spec.name
+        run = None if holder is None else self._context.record.refresh().run(holder)
+        if run is None:
+            progress = "it is being prepared"
+        elif run.search_end is None:
+            progress = f"its search ends at {_shown(run.deadline)}, and then it publishes"
+        else:
+            progress = "its search is over and it is about to publish"
+        free_at = _shown(self._context.clock.now() + timedelta(seconds=RUN_TTL_S))
+        return StudyBusyError(
+            f"Run {holder or 'of somebody else'} of study {name} is open: {progress}.",
+            f"try again when it is over; if its processes died, the study is free at {free_at}",
+        )
 
     def _keep(self) -> None:
         while not self._over.wait(_RENEW_S):
@@ -68,3 +90,7 @@ class RunLease:
             if held is None:
                 log.warning("another run has taken the study over")
                 return
+
+
+def _shown(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 RESCHEDULE_S = 5  # less, and the scheduler may run an instance twice; see the design page
 _MARGIN_S = 600.0
 _LIMITS_S = {"check": 600.0, "prepare": 6 * 3600.0, "export": 3600.0, "evaluate": 3600.0}
+_ENDING_THE_RUN = frozenset({"choose", "final_fit", "export", "evaluate", "promote"})
 _NOT_IN_A_RUN = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -122,6 +123,9 @@ class StepOperator(BaseOperator):
         outcome = call.run(self.step, time_limit_s(self.step, spec))
         if self.step == "run_worker":
             return self._worker_outcome(context, call, outcome)
+        failure = self._error(outcome)
+        if self.step in _ENDING_THE_RUN and failure is not None:
+            self._fail_run_if_final(context, call, failure)
         return self._value(outcome)
 
     def on_kill(self) -> None:
@@ -194,19 +198,38 @@ class StepOperator(BaseOperator):
 
     def _value(self, outcome: StepResult) -> Any:
         """Return the step's result, or raise what Airflow understands."""
+        error = self._error(outcome)
+        if error is not None:
+            raise error
+        return outcome.result
+
+    def _error(self, outcome: StepResult) -> AirflowException | None:
+        """Return what Airflow understands of the step's failure; None if there was none."""
         if outcome.failure is not None:
-            error = outcome.failure.to_error()
-            if outcome.failure.retryable:
-                raise AirflowException(str(error)) from error
-            raise AirflowFailException(str(error)) from error
+            text = str(outcome.failure.to_error())
+            kind = AirflowException if outcome.failure.retryable else AirflowFailException
+            return kind(text)
         if outcome.signal is not None:
-            raise AirflowException(
+            return AirflowException(
                 f"The process of {self.step} was killed by signal {outcome.signal}. "
                 "Hint: signal 9 is usually the machine's lack of memory"
             )
         if self._stop.is_set():
-            raise AirflowException(f"{self.step} was stopped from outside")
-        return outcome.result
+            return AirflowException(f"{self.step} was stopped from outside")
+        return None
+
+    def _fail_run_if_final(self, context: Context, call: _Call, error: AirflowException) -> None:
+        """Close the run unless the step is tried again; the next run then need not wait for it."""
+        instance = context["ti"]
+        is_last = (
+            isinstance(error, AirflowFailException) or instance.try_number > instance.max_tries
+        )
+        if self._stop.is_set() or not is_last:  # who stops a task may still start it again
+            return
+        failing = replace(call, payload={**call.payload, "cause": f"{self.step}: {error}"})
+        closed = failing.run("fail_run", _MARGIN_S)
+        if closed.failure is not None or closed.signal is not None:
+            self.log.warning("The run could not be closed: %s", self._error(closed))
 
 
 def _airflow_error(error: AutoMLError) -> AirflowException:

@@ -299,3 +299,47 @@ def test_relative_paths_of_a_study_file_start_at_its_folder(tmp_path: Path) -> N
     path.write_text("name: s\nname: t\n")
     with pytest.raises(ConfigError, match="'name' is written twice"):
         load_study_file(path)
+
+
+@pytest.mark.parametrize(
+    ("plan", "try_number", "closes"),
+    [
+        ("refused", 1, True),  # no retry helps
+        ("busy", 3, True),
+        ("crash", 3, True),
+        ("die", 3, True),
+        ("busy", 2, False),
+        ("die", 1, False),
+    ],
+)
+def test_a_step_that_fails_for_good_closes_the_run(
+    operator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    plan: str, try_number: int, closes: bool,  # noqa: FBT001
+) -> None:  # fmt: skip
+    from airflow.sdk.exceptions import AirflowException
+
+    calls = tmp_path / "tiny_calls"
+    monkeypatch.setenv("AUTOML_CALLS", str(calls))
+    (tmp_path / "tiny_step.py").write_text(CHILD.replace("CALLS_FILE", "AUTOML_CALLS"))
+    given = {**context(), "ti": SimpleNamespace(try_number=try_number, max_tries=2)}
+
+    with pytest.raises(AirflowException):
+        operator("export", plan).execute(given)
+    assert calls.read_text().split() == ["export", "fail_run"][: 1 + closes]
+
+
+def test_a_run_that_cannot_be_closed_does_not_hide_the_cause(
+    operator: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    given = {**context(), "ti": SimpleNamespace(try_number=1, max_tries=2)}
+    with pytest.raises(AirflowFailException, match="It is wrong"):
+        operator("final_fit", "refused").execute(given)
+
+
+def test_what_prepare_returned_goes_to_open_run(operator: Any) -> None:
+    prepared = {"snapshot": "abc", "counts": {}, "classes": 3}
+
+    payload = operator("open_run", prepared=prepared).execute(context())["payload"]
+    assert payload["snapshot"] == "abc"

@@ -25,6 +25,7 @@ from automl.domain.study import Study
 from automl.domain.trial import TrialState
 from automl.errors import ConfigError, DataError
 from automl.preprocessing.decode import encode_png
+from automl.steps.dispatch import run_named_step
 from automl.storage.open import open_store
 from automl.storage.study_log import ObjectStudyLog, StudyRecord
 
@@ -202,6 +203,33 @@ def test_a_champion_classifies_files(published: Published, tmp_path: Path) -> No
     assert good["label"] == str(y[0])
     assert set(good["probabilities"]) == set("0123456789")
     assert "not an image file" in broken["error"]
+
+
+def test_all_steps_of_a_published_run_can_be_called_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOML_HOME", str(home))
+    before = study_in(str(home))
+    (run,) = before.runs
+    payload = {"spec": run.spec, "run": run.name, "worker": 0, "snapshot": run.snapshot}
+
+    results: dict[str, Any] = {
+        step: run_named_step(step, payload)
+        for step in (
+            "open_run", "run_worker", "choose", "final_fit", "export", "evaluate", "promote",
+        )
+    }  # fmt: skip
+
+    assert results["open_run"] == [0, 1]
+    assert results["run_worker"] == {
+        "state": "search_ended", "trials": [], "best": None, "label": "trials none",
+    }  # fmt: skip
+    assert run.winner == results["choose"]["trial"] == results["final_fit"]["trial"]
+    assert results["export"] == {"version": 1}
+    assert results["evaluate"]["version"] == 1
+    assert (results["promote"]["version"], results["promote"]["promoted"]) == (1, True)
+    assert study_in(str(home)) == before
+    assert len(list((home / "models" / "digits").glob("[0-9]*"))) == 1
 
 
 def test_a_second_run_continues_the_study(published: Published, home: Path) -> None:
