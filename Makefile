@@ -45,9 +45,9 @@ check: install  ## format, lint, types and import rules
 	$(BIN)/lint-imports
 
 bench: install  ## run the benchmarks
-	@shopt -s nullglob; scripts=(benchmarks/*.py); \
-	if [ $${#scripts[@]} -eq 0 ]; then echo "There are no benchmarks yet."; fi; \
-	for script in "$${scripts[@]}"; do echo "== $$script"; $(BIN)/python "$$script"; done
+	@for script in benchmarks/[a-z]*.py; do \
+		echo "== $$script"; $(BIN)/python -m "benchmarks.$$(basename $$script .py)"; \
+	done
 
-bench-%: install
-	$(BIN)/python benchmarks/$*.py
+bench-%: install  ## run one benchmark, such as bench-storage
+	$(BIN)/python -m benchmarks.$*

@@ -7,6 +7,8 @@ reads the news and decides again. `docs/formats/study-log.md` is the format's sp
 from __future__ import annotations
 
 import json
+import random
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -25,6 +27,7 @@ from automl.storage.objects import ObjectStore
 
 SEGMENT = 100  # versions per sealed segment
 _LOST_RACES = 200  # appends that may be lost in a row before a writer gives up
+_PAUSE_S = 0.5  # at most, before an append is tried again: full jitter spreads the writers out
 
 
 class StudyLog(Protocol):
@@ -163,7 +166,11 @@ class StudyRecord:
 
     def refresh(self) -> Study:
         """Read the log's news and return the study."""
-        news, before = self.log.read(self.study.version), self.study
+        return self._advance(self.log.read(self.study.version))
+
+    def _advance(self, news: Sequence[tuple[int, Event]]) -> Study:
+        """Replay `news`, keep the states that proposals are computed from, return the study."""
+        before = self.study
         self.study = replay(news, before)
         tickets = self._tickets | {
             event.n: replay((row for row in news if row[0] <= version), before)
@@ -193,16 +200,17 @@ class StudyRecord:
         Raises:
             StorageError: the race was lost too often.
         """
-        for _ in range(_LOST_RACES):
+        for lost in range(_LOST_RACES):
             study = self.refresh()
             events = decide(study)
             if not events:
                 return study
             try:
-                self.log.append(events, expected_version=study.version)
+                version = self.log.append(events, expected_version=study.version)
             except StaleWriteError:
+                time.sleep(random.uniform(0, min(_PAUSE_S, 0.001 * 2**lost)))  # noqa: S311
                 continue
-            return self.refresh()
+            return self._advance([(version, event) for event in events])
         raise StorageError(
             f"The study log could not be appended to in {_LOST_RACES} tries.",
             "too many workers write at once; try again",

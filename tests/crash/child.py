@@ -10,7 +10,7 @@ import automl.data.prepare
 import automl.steps.dispatch  # noqa: F401 - heavy, so that forked processes have it
 from automl.steps.dispatch import run_named_step
 from automl.steps.settings import Settings
-from tests.crash.home import crashing_home
+from tests.crash.home import observed_home
 from tests.crash.points import Crash, CrashPoint, install
 
 
@@ -20,4 +20,4 @@ def run_step(
     """Run `step` on the home of `settings` with its storage operations counted."""
     logging.getLogger("distributed").setLevel(logging.WARNING)
     install(CrashPoint(trace, crash))
-    return run_named_step(step, payload, crashing_home(settings.open_home()))
+    return run_named_step(step, payload, observed_home(settings))

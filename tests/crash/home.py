@@ -1,18 +1,61 @@
-"""A home whose every operation can fail, and copies of homes."""
+"""A home whose every operation is observed, and copies of homes."""
 
 from __future__ import annotations
 
+from automl.steps.settings import Settings
 from automl.storage.home import Home, ObjectHome
-from tests.crash.points import CrashingStore
+from automl.storage.leases import TTL_S, Leases, Records
+from automl.storage.objects import ObjectStore
+from automl.storage.study_log import StudyLog
+from tests.crash.points import ObservedLog, ObservedRecords, ObservedStore
 
 
-def crashing_home(home: Home) -> Home:
-    """Return `home` with all its operations going through the process's crash point."""
-    return ObjectHome(CrashingStore(home.store))
+def observed_home(settings: Settings) -> Home:
+    """Return the home of `settings`, all its operations going through the process's point."""
+    home = settings.open_home()
+    if settings.study_log is None:
+        return ObjectHome(ObservedStore(home.store))
+    from automl.storage.sql import Database
+    from automl.storage.sql_records import SqlRecords
+
+    return _ObservedSqlHome(home, SqlRecords(Database(settings.study_log), home.store.uri))
 
 
-def copy_home(source: Home, target: Home) -> None:
+class _ObservedSqlHome:
+    """A home with its log and leases in a database.
+
+    Args:
+        home: the home.
+        records: where its leases are.
+    """
+
+    def __init__(self, home: Home, records: Records) -> None:
+        self._home, self._records = home, records
+
+    @property
+    def store(self) -> ObjectStore:
+        return ObservedStore(self._home.store)
+
+    def study_log(self, study: str) -> StudyLog:
+        return ObservedLog(self._home.study_log(study))
+
+    def leases(self, study: str, ttl_s: float = TTL_S) -> Leases:
+        return Leases(ObservedRecords(self._records), f"studies/{study}/leases", ttl_s)
+
+    def study_names(self) -> list[str]:
+        return self._home.study_names()
+
+
+def copy_home(source: Settings, target: Settings) -> None:
     """Copy everything but leases, which nobody holds between two steps."""
-    for entry in source.store.list(""):
+    old, new = source.open_home(), target.open_home()
+    for entry in old.store.list(""):
         if "/leases/" not in entry.key:
-            target.store.put(entry.key, source.store.get(entry.key).data)
+            new.store.put(entry.key, old.store.get(entry.key).data)
+    if source.study_log is None:  # its objects were the log
+        return
+    for study in old.study_names():
+        log, events = new.study_log(study), old.study_log(study).read()
+        for version in range(events[-1][0] + 1):
+            same = [event for number, event in events if number == version]
+            log.append(same, expected_version=version - 1)

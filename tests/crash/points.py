@@ -1,4 +1,4 @@
-"""Wrappers that fail one chosen storage operation of this process, or kill the process at it."""
+"""Wrappers through which every storage operation of a process can be watched, failed or fatal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from automl.domain.events import Event
 from automl.errors import StorageError
@@ -61,6 +61,20 @@ class Operation:
     done: bool
 
 
+class Point(Protocol):
+    """What every storage operation of a process goes through."""
+
+    def around(self, name: str, key: str, call: Callable[[], T], *, sent_bytes: int = 0) -> T:
+        """Carry out `call`, or don't.
+
+        Args:
+            name: the method.
+            key: what it is called for.
+            call: carries it out.
+            sent_bytes: how much it writes.
+        """
+
+
 class CrashPoint:
     """Counts the storage operations of this process, writes them down, and fails one of them.
 
@@ -75,7 +89,7 @@ class CrashPoint:
         self._lock = threading.Lock()
         self._count = 0
 
-    def around(self, name: str, key: str, call: Callable[[], T]) -> T:
+    def around(self, name: str, key: str, call: Callable[[], T], *, sent_bytes: int = 0) -> T:
         """Carry out `call`, unless it is the chosen one."""
         with self._lock:
             number = self._count
@@ -106,22 +120,22 @@ def read_trace(path: Path) -> list[Operation]:
     return [Operation(*json.loads(line)) for line in path.read_text().splitlines()]
 
 
-_current: CrashPoint | None = None  # of this process: Dask hands pickled stores to its threads
+_current: Point | None = None  # of this process: Dask hands pickled stores to its threads
 
 
-def install(point: CrashPoint) -> None:
+def install(point: Point) -> None:
     """Let the wrappers of this process go through `point`."""
     global _current
     _current = point
 
 
-def _around(name: str, key: str, call: Callable[[], T]) -> T:
+def _around(name: str, key: str, call: Callable[[], T], sent_bytes: int = 0) -> T:
     assert _current is not None
-    return _current.around(name, key, call)
+    return _current.around(name, key, call, sent_bytes=sent_bytes)
 
 
-class CrashingRecords:
-    """Records whose operations go through the process's crash point."""
+class ObservedRecords:
+    """Records whose operations go through the process's point."""
 
     def __init__(self, inner: Records) -> None:
         self._inner = inner
@@ -134,24 +148,28 @@ class CrashingRecords:
         return _around("get", key, lambda: self._inner.get(key))
 
     def put_if_absent(self, key: str, data: bytes) -> str:
-        return _around("put_if_absent", key, lambda: self._inner.put_if_absent(key, data))
+        return _around(
+            "put_if_absent", key, lambda: self._inner.put_if_absent(key, data), len(data)
+        )
 
     def put_if_match(self, key: str, data: bytes, etag: str) -> str:
-        return _around("put_if_match", key, lambda: self._inner.put_if_match(key, data, etag))
+        return _around(
+            "put_if_match", key, lambda: self._inner.put_if_match(key, data, etag), len(data)
+        )
 
     def now(self) -> datetime:
         return _around("now", "", self._inner.now)
 
 
-class CrashingStore(CrashingRecords):
-    """An object store whose operations go through the process's crash point."""
+class ObservedStore(ObservedRecords):
+    """An object store whose operations go through the process's point."""
 
     def __init__(self, inner: ObjectStore) -> None:
         super().__init__(inner)
         self._store = inner
 
     def put(self, key: str, data: bytes) -> str:
-        return _around("put", key, lambda: self._store.put(key, data))
+        return _around("put", key, lambda: self._store.put(key, data), len(data))
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectEntry]:
         yield from _around("list", prefix, lambda: [*self._store.list(prefix, start_after)])
@@ -160,14 +178,14 @@ class CrashingStore(CrashingRecords):
         _around("delete", key, lambda: self._store.delete(key))
 
     def upload(self, path: Path, key: str) -> None:
-        _around("upload", key, lambda: self._store.upload(path, key))
+        _around("upload", key, lambda: self._store.upload(path, key), path.stat().st_size)
 
     def download(self, key: str, path: Path) -> None:
         _around("download", key, lambda: self._store.download(key, path))
 
 
-class CrashingLog:
-    """A study log whose operations go through the process's crash point."""
+class ObservedLog:
+    """A study log whose operations go through the process's point."""
 
     def __init__(self, inner: StudyLog) -> None:
         self._inner = inner
@@ -180,4 +198,5 @@ class CrashingLog:
             "append",
             ",".join(event.type for event in events),
             lambda: self._inner.append(events, expected_version=expected_version),
+            sum(len(event.model_dump_json()) for event in events),
         )

@@ -19,6 +19,7 @@ from tests.crash.checks import faults_of
 from tests.crash.home import copy_home
 from tests.crash.night import SEARCH, STEPS, Night, Place, StepEnd, small_study
 from tests.crash.points import Crash, Fault
+from tests.servers import PostgresServer
 
 _DRAWN = {SEARCH: 3}  # operations by step; one of each other step
 
@@ -42,20 +43,26 @@ class Milestones:
     operations: dict[str, int]
 
 
-@pytest.fixture(scope="module", params=["file", "s3"])
+@pytest.fixture(scope="module", params=["file", "postgres", "s3"])
 def make_place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[MakePlace]:
     """A function that returns an empty place."""
-    if request.param == "file":
-        yield lambda: Place(Settings(str(tmp_path_factory.mktemp("home"))))
+    if request.param == "s3":
+        server = request.getfixturevalue("s3_server")
+        folder, names = f"s3://{server.bucket}/{uuid.uuid4().hex}", itertools.count()
+        with pytest.MonkeyPatch.context() as patch:
+            for variable, value in server.environment.items():
+                patch.setenv(variable, value)
+            yield lambda: Place(Settings(f"{folder}/{next(names)}"), server.environment)
         return
-    server = request.getfixturevalue("s3_server")
-    folder, names = f"s3://{server.bucket}/{uuid.uuid4().hex}", itertools.count()
-    with pytest.MonkeyPatch.context() as patch:
-        for variable, value in server.environment.items():
-            patch.setenv(variable, value)
-        yield lambda: Place(Settings(f"{folder}/{next(names)}"), server.environment)
+    log = None if request.param == "file" else _new_database(request)
+    yield lambda: Place(Settings(str(tmp_path_factory.mktemp("home")), study_log=log))
+
+
+def _new_database(request: pytest.FixtureRequest) -> str:
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return server.url(server.create_database())
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +72,7 @@ def milestones(make_place: MakePlace, tmp_path_factory: pytest.TempPathFactory) 
     night, found = Night(place, study), Milestones(study, {}, {}, {})
     for step in STEPS:
         found.places[step], found.ends[step] = make_place(), [*night.ends]
-        _copy(place, found.places[step])
+        copy_home(place.settings, found.places[step].settings)
         night.run(step)
         found.operations[step] = max(
             sum(operation.done for operation in end.operations)
@@ -108,7 +115,7 @@ def test_a_step_that_fails_at_any_storage_operation_is_made_up_for(
 def _faults(step: str, crash: Crash, milestones: Milestones, make_place: MakePlace) -> list[str]:
     """Run the night from `step` on, with `crash` in it, and return what is wrong with its end."""
     place = make_place()
-    _copy(milestones.places[step], place)
+    copy_home(milestones.places[step].settings, place.settings)
     night = Night(place, milestones.study, milestones.ends[step])
     try:
         night.run(step, crash)
@@ -118,7 +125,3 @@ def _faults(step: str, crash: Crash, milestones: Milestones, make_place: MakePla
     except AssertionError as error:
         found = [str(error)]
     return [f"{crash}: {fault}" for fault in found]
-
-
-def _copy(source: Place, target: Place) -> None:
-    copy_home(source.settings.open_home(), target.settings.open_home())
