@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -37,6 +37,7 @@ class Fault:
         forwards: whether the server gets it.
         replies: whether the client gets an answer; if not, its connection is cut.
         body_bytes: how much of the answer's body the client gets; None for all.
+        flips_a_bit: whether the answer's body is damaged.
         delay_s: how long the answer is held back.
         status: HTTP status of the proxy's own answer; 0 for the server's.
         code: S3's code in the proxy's own answer.
@@ -46,6 +47,7 @@ class Fault:
     forwards: bool = True
     replies: bool = True
     body_bytes: int | None = None
+    flips_a_bit: bool = False
     delay_s: float = 0.0
     status: int = 0
     code: str = ""
@@ -214,6 +216,9 @@ class _Exchange(BaseHTTPRequestHandler):
         if answer is None or not fault.replies:
             self._cut()
             return
+        if fault.flips_a_bit:
+            damaged = bytes([answer.body[0] ^ 1]) + answer.body[1:]
+            answer = replace(answer, body=damaged)
         self._answer(answer, fault.body_bytes)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _serve  # noqa: N815

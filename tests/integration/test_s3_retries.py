@@ -52,6 +52,10 @@ def is_part(request: Request) -> bool:
     return request.method == "PUT" and "partNumber" in request.path
 
 
+def is_completion(request: Request) -> bool:
+    return request.method == "POST" and "uploadId" in request.path
+
+
 PASSING_FAULTS = {
     "a lost request": LOST_REQUEST,
     "a lost reply": LOST_REPLY,
@@ -284,13 +288,31 @@ class TestFilesInParts:
     def test_a_completion_whose_reply_is_lost_counts(
         self, store: S3ObjectStore, faulty_s3: FaultyProxy, source: Path
     ) -> None:
-        faulty_s3.plan(
-            LOST_REPLY, matches=lambda seen: seen.method == "POST" and "uploadId" in seen.path
-        )
+        faulty_s3.plan(LOST_REPLY, matches=is_completion)
 
         store.upload(source, "file")
 
         assert store.get("file").data == self.CONTENT
+
+    def test_a_completion_that_the_server_has_forgotten_counts_if_the_file_is_there(
+        self, store: S3ObjectStore, faulty_s3: FaultyProxy, source: Path
+    ) -> None:
+        faulty_s3.plan(LOST_REPLY, matches=is_completion)
+        faulty_s3.plan(refusal(404, "NoSuchUpload"), matches=is_completion)
+
+        store.upload(source, "file")
+
+        assert store.get("file").data == self.CONTENT
+
+    def test_an_upload_that_somebody_aborted_is_no_success(
+        self, store: S3ObjectStore, faulty_s3: FaultyProxy, source: Path
+    ) -> None:
+        store.put("file", b"before")
+        faulty_s3.plan(refusal(404, "NoSuchUpload"), matches=is_completion)
+
+        with pytest.raises(StorageError, match=r"CompleteMultipartUpload \(NoSuchUpload\)"):
+            store.upload(source, "file")
+        assert store.get("file").data == b"before"
 
     def test_an_upload_that_is_given_up_leaves_no_parts(
         self, s3_store_uri: str, faulty_s3: FaultyProxy, source: Path
