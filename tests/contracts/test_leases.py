@@ -1,4 +1,4 @@
-"""Leases, on every store."""
+"""Leases, on every kind of home."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
-from automl.errors import DamagedDataError, LeaseLostError, NewerSchemaError, StorageError
+from automl.errors import (
+    ConfigError,
+    DamagedDataError,
+    LeaseLostError,
+    NewerSchemaError,
+    NotFoundError,
+    PreconditionFailedError,
+    StorageError,
+)
+from automl.steps.settings import Settings
+from automl.storage.home import Home
 from automl.storage.leases import Lease, Leases
 from automl.storage.memory import MemoryObjectStore
-from automl.storage.objects import ObjectStore
-from automl.storage.open import open_store
+from tests.contention import STUDY, contest
+from tests.homes import HomeUnderTest
 
-
-@pytest.fixture(params=["memory", "file", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    if request.param == "memory":
-        return MemoryObjectStore()
-    if request.param == "file":
-        return open_store(str(tmp_path / "store"))
-    return open_store(request.getfixturevalue("s3_store_uri"))
+KEY = "studies/digits/leases/7.json"
 
 
 def acquired(leases: Leases, name: str, holder: str) -> Lease:
@@ -34,8 +36,8 @@ def acquired(leases: Leases, name: str, holder: str) -> Lease:
 
 
 class TestLeaseContract:
-    def test_a_lease_has_one_holder(self, store: ObjectStore) -> None:
-        leases = Leases(store, "leases")
+    def test_a_lease_has_one_holder(self, home: Home) -> None:
+        leases = home.leases("digits")
         acquired(leases, "7", "anna")
 
         assert leases.acquire("7", "bert") is None
@@ -44,8 +46,8 @@ class TestLeaseContract:
         assert not leases.is_live("8")
         assert acquired(leases, "8", "bert")
 
-    def test_a_released_lease_is_free(self, store: ObjectStore) -> None:
-        leases = Leases(store, "leases")
+    def test_a_released_lease_is_free(self, home: Home) -> None:
+        leases = home.leases("digits")
         lease = acquired(leases, "7", "anna")
         lease.renew()
         lease.release()
@@ -53,8 +55,8 @@ class TestLeaseContract:
         assert leases.holder("7") is None
         assert acquired(leases, "7", "bert")
 
-    def test_an_expired_lease_is_free_and_its_owner_learns_it(self, store: ObjectStore) -> None:
-        leases = Leases(store, "leases", ttl_s=0.2)
+    def test_an_expired_lease_is_free_and_its_owner_learns_it(self, home: Home) -> None:
+        leases = home.leases("digits", ttl_s=0.2)
         old = acquired(leases, "7", "anna")
         time.sleep(1.3)
 
@@ -64,10 +66,10 @@ class TestLeaseContract:
             old.renew()
         old.release()
         new.renew()
-        assert Leases(store, "leases").holder("7") == "bert"
+        assert home.leases("digits").holder("7") == "bert"
 
-    def test_the_same_holder_takes_its_lease_over(self, store: ObjectStore) -> None:
-        leases = Leases(store, "leases")
+    def test_the_same_holder_takes_its_lease_over(self, home: Home) -> None:
+        leases = home.leases("digits")
         old = acquired(leases, "7", "anna")
         new = acquired(leases, "7", "anna")
 
@@ -76,8 +78,8 @@ class TestLeaseContract:
         assert old.lost.is_set()
         new.renew()
 
-    def test_of_eight_contenders_one_wins(self, store: ObjectStore) -> None:
-        leases, barrier = Leases(store, "leases"), threading.Barrier(8)
+    def test_of_eight_contenders_one_wins(self, home: Home) -> None:
+        leases, barrier = home.leases("digits"), threading.Barrier(8)
 
         def contend(number: int) -> Lease | None:
             barrier.wait()
@@ -88,8 +90,8 @@ class TestLeaseContract:
 
         assert len(winners) == 1
 
-    def test_a_lease_that_is_kept_alive_outlives_its_time(self, store: ObjectStore) -> None:
-        leases = Leases(store, "leases", ttl_s=2)
+    def test_a_lease_that_is_kept_alive_outlives_its_time(self, home: Home) -> None:
+        leases = home.leases("digits", ttl_s=2)
         lease = acquired(leases, "7", "anna")
 
         with lease.keep_alive() as alive:
@@ -101,6 +103,113 @@ class TestLeaseContract:
         lease.release()
 
         assert acquired(leases, "7", "bert")
+
+    def test_the_renewal_of_a_stale_holder_changes_nothing(self, place: HomeUnderTest) -> None:
+        leases = place.home.leases("digits", ttl_s=0.2)
+        old = acquired(leases, "7", "anna")
+        time.sleep(1.3)
+        acquired(leases, "7", "bert")
+        before = place.records.get(KEY)
+
+        for _ in range(2):
+            with pytest.raises(LeaseLostError):
+                old.renew()
+        old.release()
+
+        assert place.records.get(KEY) == before
+
+    def test_a_renewal_changes_the_etag_and_the_time(self, place: HomeUnderTest) -> None:
+        lease = acquired(place.home.leases("digits"), "7", "anna")
+        before = place.records.get(KEY)
+        time.sleep(1.1)  # S3 tells whole seconds
+        lease.renew()
+        after = place.records.get(KEY)
+
+        assert after.etag != before.etag
+        assert after.modified > before.modified
+
+    def test_the_clock_is_the_one_that_dates_leases(self, place: HomeUnderTest) -> None:
+        before = place.records.now()
+        acquired(place.home.leases("digits"), "7", "anna")
+        after = place.records.now()
+
+        assert before.tzinfo is UTC
+        tolerance = timedelta(seconds=1)
+        assert before - tolerance <= place.records.get(KEY).modified <= after + tolerance
+
+    def test_leases_of_two_studies_are_apart(self, home: Home) -> None:
+        acquired(home.leases("digits"), "7", "anna")
+
+        assert home.leases("letters").holder("7") is None
+        assert acquired(home.leases("letters"), "7", "bert")
+
+    @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"schema": 1}', b"\xff"])
+    def test_a_damaged_record_is_named(self, place: HomeUnderTest, data: bytes) -> None:
+        place.records.put_if_absent(KEY, data)
+
+        with pytest.raises(DamagedDataError, match=r"leases/7\.json in .* is not a lease"):
+            place.home.leases("digits").acquire("7", "anna")
+
+    def test_a_record_of_a_newer_version_is_refused(self, place: HomeUnderTest) -> None:
+        place.records.put_if_absent(KEY, json.dumps({"schema": 2}).encode())
+
+        with pytest.raises(NewerSchemaError, match="upgrade"):
+            place.home.leases("digits").holder("7")
+
+    def test_of_sixteen_processes_one_gets_each_lease(self, settings: Settings) -> None:
+        winners = contest("acquire", settings, rounds=40)
+
+        assert {len(ranks) for ranks in winners} == {1}
+        leases = settings.open_home().leases(STUDY, ttl_s=3600)
+        last = len(winners) - 1
+        assert leases.holder(str(last)) == str(winners[last][0])
+
+
+class TestRecordsContract:
+    def test_what_was_put_can_be_got(self, place: HomeUnderTest) -> None:
+        etag = place.records.put_if_absent("a/b", b"\x00one")
+
+        stored = place.records.get("a/b")
+        assert (stored.data, stored.etag, stored.modified.tzinfo) == (b"\x00one", etag, UTC)
+
+    def test_a_missing_record_is_not_found(self, place: HomeUnderTest) -> None:
+        with pytest.raises(NotFoundError, match="no a/b in"):
+            place.records.get("a/b")
+
+    def test_put_if_absent_writes_once(self, place: HomeUnderTest) -> None:
+        place.records.put_if_absent("a/b", b"one")
+
+        with pytest.raises(PreconditionFailedError, match="a/b exists in"):
+            place.records.put_if_absent("a/b", b"two")
+        assert place.records.get("a/b").data == b"one"
+
+    def test_put_if_match_writes_over_what_was_read(self, place: HomeUnderTest) -> None:
+        first = place.records.put_if_absent("a/b", b"one")
+        second = place.records.put_if_match("a/b", b"two", first)
+
+        assert (place.records.get("a/b").data, place.records.get("a/b").etag) == (b"two", second)
+
+    def test_a_stale_put_if_match_changes_nothing(self, place: HomeUnderTest) -> None:
+        stale = place.records.put_if_absent("a/b", b"one")
+        place.records.put_if_match("a/b", b"two", stale)
+        before = place.records.get("a/b")
+
+        with pytest.raises(PreconditionFailedError, match="has changed or is gone"):
+            place.records.put_if_match("a/b", b"three", stale)
+        assert place.records.get("a/b") == before
+
+    def test_put_if_match_does_not_create(self, place: HomeUnderTest) -> None:
+        with pytest.raises(PreconditionFailedError, match="has changed or is gone"):
+            place.records.put_if_match("a/b", b"two", "etag")
+        with pytest.raises(NotFoundError):
+            place.records.get("a/b")
+
+    @pytest.mark.parametrize("key", ["", "/a", "a//b", "../a", "a/"])
+    def test_what_is_no_key_is_refused(self, place: HomeUnderTest, key: str) -> None:
+        with pytest.raises(ConfigError, match="not a key"):
+            place.records.put_if_absent(key, b"")
+        with pytest.raises(ConfigError, match="not a key"):
+            place.records.get(key)
 
 
 class Clock:
@@ -202,16 +311,3 @@ class TestTrouble:
         with acquired(leases, "7", "anna").keep_alive() as alive:
             acquired(leases, "7", "anna")
             assert alive.lost.wait(1.5)
-
-    @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"schema": 1}', b"\xff"])
-    def test_damaged_records_are_named(self, store: FlakyStore, data: bytes) -> None:
-        store.put("leases/7.json", data)
-
-        with pytest.raises(DamagedDataError, match=r"leases/7\.json in memory: is not a lease"):
-            Leases(store, "leases").acquire("7", "anna")
-
-    def test_a_record_of_a_newer_version_is_refused(self, store: FlakyStore) -> None:
-        store.put("leases/7.json", json.dumps({"schema": 2}).encode())
-
-        with pytest.raises(NewerSchemaError, match="upgrade"):
-            Leases(store, "leases").holder("7")

@@ -1,8 +1,9 @@
-"""What every study log must do; run on memory, a folder and a real S3 server."""
+"""What every study log must do; run on memory, a folder, both databases and a real S3 server."""
 
 from __future__ import annotations
 
 import json
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -11,13 +12,24 @@ from pathlib import Path
 import pytest
 
 from automl.domain.candidate import Candidate
-from automl.domain.events import Event, RunOpened, TrialClaimed, TrialOpened, TrialProposed
+from automl.domain.events import (
+    Event,
+    RunOpened,
+    TrialClaimed,
+    TrialFinished,
+    TrialOpened,
+    TrialProposed,
+)
 from automl.domain.study import Study, replay
+from automl.domain.trial import Measurement, Outcome, TrialState
 from automl.errors import DamagedDataError, NewerSchemaError, StaleWriteError
+from automl.steps.settings import Settings
+from automl.storage.home import Home
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.objects import ObjectStore, StoredObject
-from automl.storage.open import open_store
 from automl.storage.study_log import SEGMENT, ObjectStudyLog, StudyRecord
+from tests.contention import contest
+from tests.homes import HomeUnderTest, home_under_test
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 PREFIX = "studies/digits/log"
@@ -25,15 +37,6 @@ OPENED = RunOpened(
     at=AT, run="a", deadline=AT + timedelta(hours=1), snapshot="s", spec_hash="h",
     generation_key="k", spec={"name": "digits"}, origin="test",
 )  # fmt: skip
-
-
-@pytest.fixture(params=["memory", "file", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    if request.param == "memory":
-        return MemoryObjectStore()
-    if request.param == "file":
-        return open_store(str(tmp_path / "store"))
-    return open_store(request.getfixturevalue("s3_store_uri"))
 
 
 def log_on(store: ObjectStore) -> ObjectStudyLog:
@@ -46,6 +49,27 @@ def ticket(n: int, worker: str = "w") -> TrialOpened:
 
 def claimed(n: int, attempt: int) -> TrialClaimed:
     return TrialClaimed(at=AT, n=n, attempt=attempt, run="a", worker=f"w{attempt}")
+
+
+def proposed(n: int) -> TrialProposed:
+    candidate = Candidate(genotype="{}", hyperparameters={})
+    return TrialProposed(at=AT, n=n, candidate=candidate, based_on=1, strategy="random")
+
+
+def finished(n: int, attempt: int, score: float) -> TrialFinished:
+    return TrialFinished(
+        at=AT, n=n, attempt=attempt, run="a", outcome=Outcome.COMPLETED,
+        measurement=Measurement(score=score, loss=-score, weights="k"),
+    )  # fmt: skip
+
+
+def check_race(settings: Settings) -> None:
+    winners = contest("append", settings)
+
+    assert {len(ranks) for ranks in winners} == {1}
+    log = settings.open_home().study_log("digits").read()
+    assert [version for version, _ in log] == list(range(len(winners)))
+    assert [[int(event.worker)] for _, event in log if isinstance(event, TrialOpened)] == winners
 
 
 class CountingStore(MemoryObjectStore):
@@ -65,21 +89,25 @@ class CountingStore(MemoryObjectStore):
 
 
 class TestStudyLogContract:
-    def test_an_empty_log_has_no_events(self, store: ObjectStore) -> None:
-        assert list(log_on(store).read()) == []
+    def test_an_empty_log_has_no_events(self, home: Home) -> None:
+        assert list(home.study_log("digits").read()) == []
 
-    def test_what_was_appended_is_read_in_order(self, store: ObjectStore) -> None:
-        log = log_on(store)
+    def test_what_was_appended_is_read_in_order(self, home: Home) -> None:
+        log = home.study_log("digits")
 
         assert log.append([OPENED], expected_version=-1) == 0
         assert log.append([ticket(0), ticket(1)], expected_version=0) == 1
 
-        assert list(log_on(store).read()) == [(0, OPENED), (1, ticket(0)), (1, ticket(1))]
+        assert list(home.study_log("digits").read()) == [
+            (0, OPENED),
+            (1, ticket(0)),
+            (1, ticket(1)),
+        ]
         assert list(log.read(after=0)) == [(1, ticket(0)), (1, ticket(1))]
         assert list(log.read(after=1)) == []
 
-    def test_a_stale_append_changes_nothing(self, store: ObjectStore) -> None:
-        log = log_on(store)
+    def test_a_stale_append_changes_nothing(self, home: Home) -> None:
+        log = home.study_log("digits")
         log.append([OPENED], expected_version=-1)
         log.append([ticket(0, "first")], expected_version=0)
         before = list(log.read())
@@ -87,14 +115,14 @@ class TestStudyLogContract:
         with pytest.raises(StaleWriteError, match="Version 1 of the study log exists already"):
             log.append([ticket(0, "late")], expected_version=0)
 
-        assert list(log_on(store).read()) == before
+        assert list(home.study_log("digits").read()) == before
 
-    def test_of_eight_racing_writers_none_loses_an_event(self, store: ObjectStore) -> None:
-        log_on(store).append([OPENED], expected_version=-1)
+    def test_of_eight_racing_writers_none_loses_an_event(self, home: Home) -> None:
+        home.study_log("digits").append([OPENED], expected_version=-1)
         barrier = threading.Barrier(8)
 
         def write(writer: int) -> None:
-            record = StudyRecord(log_on(store))
+            record = StudyRecord(home.study_log("digits"))
             barrier.wait()
             for _ in range(3):
                 record.commit(lambda study: [ticket(len(study.trials), f"w{writer}")])
@@ -102,10 +130,107 @@ class TestStudyLogContract:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(write, range(8)))
 
-        events = list(log_on(store).read())
+        events = list(home.study_log("digits").read())
         assert [version for version, _ in events] == list(range(25))
         workers = [trial.worker for trial in replay(events).trials]
         assert sorted(workers) == sorted(f"w{writer}" for writer in range(8) for _ in range(3))
+
+    def test_many_versions_give_the_same_replay(self, home: Home) -> None:
+        log = home.study_log("digits")
+        written: list[tuple[int, Event]] = [(0, OPENED), (1, ticket(0))]
+        written += [(version, claimed(0, version)) for version in range(2, SEGMENT + 5)]
+        for version, event in written:
+            log.append([event], expected_version=version - 1)
+
+        assert list(home.study_log("digits").read()) == written
+        assert list(home.study_log("digits").read(after=42)) == written[43:]
+        fresh = StudyRecord(home.study_log("digits")).refresh()
+        assert fresh == replay(written)
+        assert (fresh.version, fresh.trials[0].attempt) == (SEGMENT + 4, SEGMENT + 4)
+
+    def test_a_version_may_hold_any_text(self, home: Home) -> None:
+        event = ticket(0, "ünïcödé \0 \u2028 '\" 日本 🌱" + "x" * 100_000)
+        home.study_log("digits").append([event], expected_version=-1)
+
+        assert list(home.study_log("digits").read()) == [(0, event)]
+
+    def test_the_result_of_a_stale_attempt_changes_nothing(self, home: Home) -> None:
+        record = StudyRecord(home.study_log("digits"))
+        for event in (OPENED, ticket(0), proposed(0), claimed(0, 1), claimed(0, 2)):
+            record.commit(lambda _, event=event: [event])  # type: ignore[misc]
+        before = record.study.trials
+
+        record.commit(lambda _: [finished(0, attempt=1, score=0.9)])
+        assert record.study.trials == before
+        record.commit(lambda _: [finished(0, attempt=2, score=0.5)])
+
+        (trial,) = StudyRecord(home.study_log("digits")).refresh().trials
+        assert trial.state is TrialState.FINISHED
+        assert (trial.attempt, trial.measurement.score) == (2, 0.5)
+
+    def test_studies_are_apart(self, home: Home) -> None:
+        home.study_log("digits").append([OPENED], expected_version=-1)
+        home.study_log("a").append([OPENED], expected_version=-1)
+        home.study_log("a").append([ticket(0)], expected_version=0)
+
+        assert [version for version, _ in home.study_log("digits").read()] == [0]
+        assert home.study_names() == ["a", "digits"]
+
+    def test_a_study_without_events_has_no_name(self, home: Home) -> None:
+        home.study_log("digits").read()
+        assert home.leases("digits").acquire("run", "anna") is not None
+
+        assert home.study_names() == []
+
+    def test_a_newer_schema_is_refused_with_the_remedy(self, place: HomeUnderTest) -> None:
+        log = place.home.study_log("digits")
+        log.append([OPENED], expected_version=-1)
+        place.plant_version("digits", 1, "[]", schema=2)
+
+        name = re.escape(place.name_of("digits", 1))
+        with pytest.raises(NewerSchemaError, match=rf"{name}.* has schema 2.*upgrade"):
+            log.read()
+
+    def test_an_unknown_event_is_refused_with_the_remedy(self, place: HomeUnderTest) -> None:
+        log = place.home.study_log("digits")
+        log.append([OPENED], expected_version=-1)
+        event = {"type": "trial_celebrated", "at": AT.isoformat(), "n": 0}
+        place.plant_version("digits", 1, json.dumps([event]))
+
+        with pytest.raises(NewerSchemaError, match=r"Version 1 of the .*log.*upgrade"):
+            log.read()
+
+    @pytest.mark.parametrize("events", ["", '[{"type": "trial_op', "[}"])
+    def test_a_damaged_version_is_named(self, place: HomeUnderTest, events: str) -> None:
+        log = place.home.study_log("digits")
+        log.append([OPENED], expected_version=-1)
+        log.append([ticket(0)], expected_version=0)
+        place.plant_version("digits", 1, events)
+
+        name = re.escape(place.name_of("digits", 1))
+        with pytest.raises(DamagedDataError, match=rf"{name}.*restore it from a backup"):
+            place.home.study_log("digits").read()
+
+    @pytest.mark.parametrize("events", ["7", "{}", "null"])
+    def test_a_version_without_events_is_named(self, place: HomeUnderTest, events: str) -> None:
+        place.home.study_log("digits").append([OPENED], expected_version=-1)
+        place.plant_version("digits", 0, events)
+
+        with pytest.raises(DamagedDataError, match=r"Version 0 of the .*log.*restore it"):
+            place.home.study_log("digits").read()
+
+    def test_of_sixteen_processes_one_writes_each_version(self, settings: Settings) -> None:
+        check_race(settings)
+
+    @pytest.mark.soak
+    def test_of_sixteen_processes_one_writes_each_version_on_s3(self, s3_store_uri: str) -> None:
+        check_race(Settings(s3_store_uri))
+
+
+class TestObjectStudyLog:
+    @pytest.fixture(params=["memory", "file", "s3"])
+    def store(self, request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+        return home_under_test(request.param, request, tmp_path).home.store
 
     def test_sealed_segments_give_the_same_replay(self, store: ObjectStore) -> None:
         log, written = log_on(store), []
@@ -132,39 +257,14 @@ class TestStudyLogContract:
 
         assert list(log_on(store).read()) == with_segment
 
-    def test_a_newer_schema_is_refused_with_the_remedy(self, store: ObjectStore) -> None:
-        log = log_on(store)
-        log.append([OPENED], expected_version=-1)
-        newer = {"schema": 2, "version": 1, "nonce": "n", "events": []}
-        store.put(f"{PREFIX}/{1:012d}.json", json.dumps(newer).encode())
-
-        with pytest.raises(NewerSchemaError, match=r"0001\.json has schema 2.*upgrade"):
-            log.read()
-
-    def test_an_unknown_event_is_refused_with_the_remedy(self, store: ObjectStore) -> None:
-        log = log_on(store)
-        log.append([OPENED], expected_version=-1)
-        event = {"type": "trial_celebrated", "at": AT.isoformat(), "n": 0}
-        document = {"schema": 1, "version": 1, "nonce": "n", "events": [event]}
-        store.put(f"{PREFIX}/{1:012d}.json", json.dumps(document).encode())
-
-        with pytest.raises(NewerSchemaError, match=r"Version 1 of the study log.*upgrade"):
-            log.read()
-
     @pytest.mark.parametrize("damage", [b"", b'{"schema": 1, "ev', b"[]", b'{"events": []}'])
-    def test_a_damaged_version_is_named(self, store: ObjectStore, damage: bytes) -> None:
+    def test_a_damaged_object_is_named(self, store: ObjectStore, damage: bytes) -> None:
         log = log_on(store)
         log.append([OPENED], expected_version=-1)
         log.append([ticket(0)], expected_version=0)
         store.put(f"{PREFIX}/{1:012d}.json", damage)
 
         with pytest.raises(DamagedDataError, match=f"{PREFIX}/{1:012d}.json"):
-            log_on(store).read()
-
-    def test_a_version_without_events_is_named(self, store: ObjectStore) -> None:
-        store.put(f"{PREFIX}/{0:012d}.json", b'{"schema": 1, "events": 7}')
-
-        with pytest.raises(DamagedDataError, match="Version 0 of the study log has no events"):
             log_on(store).read()
 
 
