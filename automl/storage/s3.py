@@ -32,7 +32,7 @@ class S3ObjectStore:
     Credentials, endpoint and region come from boto3's own chain (environment, profile, role).
     An instance can be pickled and used by many threads; every process connects for itself.
     Requests that fail in a way that may pass are repeated with full jitter for `limits.total_s`,
-    then a retryable StorageError says what was tried. `docs/storage.md` has the details.
+    then a retryable StorageError says what was tried. `docs/s3.md` has the details.
 
     Args:
         bucket: name of an existing bucket.
@@ -109,6 +109,13 @@ class S3ObjectStore:
                         f"{key} in {self.uri} has changed or is gone."
                     ) from error
                 raise
+
+    def abandoned_uploads(self, older_than: timedelta) -> list[str]:
+        """Return the keys of uploads that were never completed, sorted; see the next method."""
+        before = self.now() - older_than
+        with self._translated(""):
+            found = s3_transfer.old_uploads(self._connection, self._bucket, self._base, before)
+            return sorted(key.removeprefix(self._base) for key, _ in found)
 
     def abort_abandoned_uploads(self, older_than: timedelta) -> list[str]:
         """Remove the parts of uploads that were never completed, which cost space unseen.
