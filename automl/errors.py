@@ -13,6 +13,7 @@ AutoMLError
 │   └── VerificationError             a published file is not what its manifest says
 └── StorageError             exit 4   store or network trouble, retryable
     ├── StorageAccessError            wrong credentials, bucket or rights; not retryable
+    ├── StorageFullError              the disk or its quota is full
     ├── NotFoundError                 no such key; not retryable
     ├── PreconditionFailedError       a conditional write lost its race
     ├── StaleWriteError               the study log has grown past the expected version
@@ -117,6 +118,10 @@ class StorageAccessError(StorageError):
     """Credentials, bucket or rights are wrong."""
 
     retryable = False
+
+
+class StorageFullError(StorageError):
+    """The disk or its quota is full; nothing that was stored before is damaged."""
 
 
 class NotFoundError(StorageError):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +19,13 @@ from automl.errors import (
     PreconditionFailedError,
     StorageAccessError,
     StorageError,
+    StorageFullError,
 )
 from automl.storage.durable import make_folder, replace_file, sync_folder, written_file
 from automl.storage.objects import ObjectEntry, StoredObject, check_key, check_prefix
 
 _LOCKS, _TEMPORARY = ".locks", ".tmp"  # folders in the root that are no part of the keys
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the last: a process's limit of file sizes
 _STALE_S = 86_400.0  # a temporary file this old was left by a process that died
 
 
@@ -123,6 +126,19 @@ class FileObjectStore:
         ):
             return _time(temporary.stat())
 
+    def abandoned_files(self) -> Sequence[Path]:
+        """Return the temporary files of processes that died; the next write removes them."""
+        found = []
+        with self._translated("the folder of temporary files"):
+            for path in (self._root / _TEMPORARY).glob("*"):
+                try:
+                    age_s = time.time() - path.stat().st_mtime
+                except FileNotFoundError:  # its writer has just finished
+                    continue
+                if age_s > _STALE_S:
+                    found.append(path)
+        return found
+
     def _path(self, key: str) -> Path:
         check_key(key)
         if key.partition("/")[0] in {_LOCKS, _TEMPORARY}:
@@ -142,12 +158,8 @@ class FileObjectStore:
         make_folder(folder)
         if not self._is_swept:
             self._is_swept = True
-            for path in folder.iterdir():
-                try:
-                    if time.time() - path.stat().st_mtime > _STALE_S:
-                        path.unlink()
-                except FileNotFoundError:  # its writer has just finished
-                    continue
+            for path in self.abandoned_files():
+                path.unlink(missing_ok=True)
         return folder
 
     @contextmanager
@@ -205,6 +217,12 @@ class FileObjectStore:
                 "give this user the rights to the folder; writing also needs hard links there",
             ) from error
         except OSError as error:
+            if error.errno in _FULL:
+                raise StorageFullError(
+                    f"{what} cannot be written in {self.uri}, which is full: {error.strerror}.",
+                    "make room there or raise the quota, then run it again: what was stored before "
+                    "is whole, and the work goes on from there",
+                ) from error
             raise StorageError(
                 f"{what} in {self.uri} cannot be accessed: {error.strerror or error}.",
                 "look after the disk, then try again",
