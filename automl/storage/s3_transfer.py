@@ -184,23 +184,28 @@ def _page(
                 budget.pause("ListObjectsV2", error)
 
 
-def abort_uploads(connection: Connection, bucket: str, prefix: str, before: datetime) -> list[str]:
-    """Abort the uploads of keys with `prefix` that began before a time; return the keys."""
-    aborted = []
+def old_uploads(
+    connection: Connection, bucket: str, prefix: str, before: datetime
+) -> Iterator[tuple[str, str]]:
+    """Yield key and id of the uploads of keys with `prefix` that began before a time."""
     pages = connection.client.get_paginator("list_multipart_uploads")
     for page in pages.paginate(Bucket=bucket, Prefix=prefix):
         for found in page.get("Uploads", ()):
-            if found["Initiated"] >= before or not found["Key"].startswith(prefix):
-                continue
-            try:
-                connection.client.abort_multipart_upload(
-                    Bucket=bucket, Key=found["Key"], UploadId=found["UploadId"]
-                )
-            except ClientError as error:
-                if code_of(error) != "NoSuchUpload":  # completed or aborted meanwhile
-                    raise
-            else:
-                aborted.append(found["Key"])
+            if found["Initiated"] < before and found["Key"].startswith(prefix):
+                yield found["Key"], found["UploadId"]
+
+
+def abort_uploads(connection: Connection, bucket: str, prefix: str, before: datetime) -> list[str]:
+    """Abort the uploads of keys with `prefix` that began before a time; return the keys."""
+    aborted = []
+    for key, upload in old_uploads(connection, bucket, prefix, before):
+        try:
+            connection.client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload)
+        except ClientError as error:
+            if code_of(error) != "NoSuchUpload":  # completed or aborted meanwhile
+                raise
+        else:
+            aborted.append(key)
     return aborted
 
 

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import botocore.auth
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -104,12 +103,8 @@ class TestCredentials:
     def test_a_clock_that_is_wrong_is_named(
         self, s3_store_uri: str, call: Call, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        right = botocore.auth.get_current_datetime
-        monkeypatch.setattr(
-            botocore.auth,
-            "get_current_datetime",
-            lambda *args, **kwargs: right(*args, **kwargs) - dt.timedelta(hours=2),
-        )
+        late = (dt.datetime.now(dt.UTC) - dt.timedelta(hours=2)).replace(tzinfo=None)
+        monkeypatch.setattr("botocore.auth.get_current_datetime", lambda **_: late)
 
         text = access_error(opened(s3_store_uri), call)
 
