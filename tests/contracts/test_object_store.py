@@ -1,4 +1,4 @@
-"""What every object store must do; run against memory, a folder and a real S3 server."""
+"""What every object store must do; run on memory, a folder, under databases, and on real S3."""
 
 from __future__ import annotations
 
@@ -20,27 +20,36 @@ from automl.errors import (
     StorageAccessError,
     StorageError,
 )
+from automl.steps.settings import Settings
 from automl.storage.file import FileObjectStore
+from automl.storage.home import Home
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.objects import ObjectEntry, ObjectStore, StoredObject
 from automl.storage.open import open_store
 from automl.storage.probe import probe_conditional_writes
 from automl.storage.s3 import S3ObjectStore
 from automl.storage.s3_retries import S3Limits
+from tests.contention import contest
 from tests.servers import SECRET_KEY, SeaweedServer
 
 
-@pytest.fixture(params=["memory", "file", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    if request.param == "memory":
-        return MemoryObjectStore()
-    if request.param == "file":
-        return open_store(str(tmp_path / "store"))
-    return open_store(request.getfixturevalue("s3_store_uri"))
+@pytest.fixture
+def store(home: Home) -> ObjectStore:
+    """Every kind; under a database, of a store that ignores the conditions."""
+    return home.store
 
 
 def keys(store: ObjectStore, prefix: str = "", start_after: str = "") -> list[str]:
     return [entry.key for entry in store.list(prefix, start_after)]
+
+
+def check_race(settings: Settings) -> None:
+    winners = contest("create", settings)
+
+    assert {len(ranks) for ranks in winners} == {1}
+    stored = settings.open_home().store
+    for number, (winner,) in enumerate(winners):
+        assert stored.get(f"race/{number}").data == str(winner).encode()
 
 
 class TestObjectStoreContract:
@@ -158,6 +167,13 @@ class TestConditionalWrites:
             winners = [number for number in pool.map(create, range(16)) if number is not None]
 
         assert [str(number).encode() for number in winners] == [store.get("race").data]
+
+    def test_of_sixteen_processes_one_creates_each_object(self, settings: Settings) -> None:
+        check_race(settings)
+
+    @pytest.mark.soak
+    def test_of_sixteen_processes_one_creates_each_object_on_s3(self, s3_store_uri: str) -> None:
+        check_race(Settings(s3_store_uri))
 
     def test_concurrent_increments_are_all_counted(self, store: ObjectStore) -> None:
         store.put("counter", b"0")
