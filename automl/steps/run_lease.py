@@ -9,12 +9,18 @@ from types import TracebackType
 
 from automl.errors import StorageError, StudyBusyError
 from automl.steps.context import StepContext
+from automl.storage.home import Home
 
 RUN_TTL_S = 120.0  # a run whose processes all died frees the study after this time
 _RENEW_S = 20.0
 _NAME = "run"
 
 log = logging.getLogger(__name__)
+
+
+def is_run_alive(home: Home, study: str) -> bool:
+    """Return whether some process of a run gave a sign of life within the lease's time to live."""
+    return home.leases(study, RUN_TTL_S).is_live(_NAME)
 
 
 class RunLease:

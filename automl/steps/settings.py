@@ -54,9 +54,13 @@ class Settings:
         prefixes = tuple(part.strip() for part in sources.split(",") if part.strip())
         return cls(uri, prefixes, study_log)
 
-    def open_home(self) -> Home:
-        """Connect to the home; nothing is read or written yet."""
-        return open_home(self.home, self.study_log)
+    def open_home(self, patience_s: float | None = None) -> Home:
+        """Return the home; nothing is read or written yet.
+
+        Args:
+            patience_s: how long trouble that may pass is waited out; None for the usual time.
+        """
+        return open_home(self.home, self.study_log, patience_s)
 
     def child_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Return `environment` with the variables by which a child process finds the same home."""

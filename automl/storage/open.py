@@ -11,24 +11,25 @@ from automl.storage.home import Home, ObjectHome
 from automl.storage.objects import ObjectStore
 
 
-def open_home(uri: str, study_log: str | None = None) -> Home:
+def open_home(uri: str, study_log: str | None = None, patience_s: float | None = None) -> Home:
     """Return the home under `uri`; nothing is read or written yet.
 
     Args:
         uri: as for `open_store`.
         study_log: address of the database with the study logs and leases, as for
             `automl.storage.sql.Database`; None keeps them among the objects.
+        patience_s: how long trouble that may pass is waited out; None for the usual time.
 
     Raises:
         ConfigError: they name no store or no database.
     """
-    store = open_store(uri)
+    store = open_store(uri, patience_s)
     if study_log is None:
         return ObjectHome(store)
-    from automl.storage.sql import Database  # sqlalchemy is slow to import
+    from automl.storage.sql import PATIENCE_S, Database  # sqlalchemy is slow to import
     from automl.storage.sql_home import SqlHome
 
-    return SqlHome(store, Database(study_log))
+    return SqlHome(store, Database(study_log, PATIENCE_S if patience_s is None else patience_s))
 
 
 def check_study_log(url: str) -> None:
@@ -42,11 +43,12 @@ def check_study_log(url: str) -> None:
     parse_url(url)
 
 
-def open_store(uri: str) -> ObjectStore:
+def open_store(uri: str, patience_s: float | None = None) -> ObjectStore:
     """Return the store that `uri` names; nothing is read or written yet.
 
     Args:
         uri: a folder, `file:///folder` or `s3://bucket/prefix`.
+        patience_s: how long trouble that may pass is waited out; None for the usual time.
 
     Raises:
         ConfigError: it names no store.
@@ -54,11 +56,13 @@ def open_store(uri: str) -> ObjectStore:
     hint = "use a folder, file:///folder or s3://bucket/prefix"
     if uri.startswith("s3://"):
         from automl.storage.s3 import S3ObjectStore  # boto3 is slow to import
+        from automl.storage.s3_retries import DEFAULT_LIMITS, S3Limits
 
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         if not bucket or "@" in bucket or "?" in uri:
             raise ConfigError("The s3:// address has no plain bucket name.", hint)
-        return S3ObjectStore(bucket, prefix.strip("/"))
+        limits = DEFAULT_LIMITS if patience_s is None else S3Limits(total_s=patience_s)
+        return S3ObjectStore(bucket, prefix.strip("/"), limits)
     if uri.startswith("file:"):
         parts = urlsplit(uri)
         if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
