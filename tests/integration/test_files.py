@@ -1,0 +1,285 @@
+"""A byte that changes in a stored file is noticed when the file is read, and the file is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from automl.data.snapshot import Part, Snapshot
+from automl.domain.parsing import parse_spec
+from automl.domain.specification import StudySpec
+from automl.errors import DamagedDataError
+from automl.steps import prepare
+from automl.steps.context import StepContext
+from automl.steps.local_run import run_study
+from automl.steps.proposals import search_space, space_facts
+from automl.steps.settings import Settings
+from automl.steps.training import TrialTrainer, TrialTraining, load_tensors_of, load_weights
+from automl.steps.trials import Claim, TrialSource, record_result
+from automl.training.problem import StopReason
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def step(self, name: str) -> None:
+        """A step begins."""
+
+    def items(self, done: int, total: int, what: str) -> None:
+        """Of `total` items, `done` are through."""
+
+    def line(self, text: str) -> None:
+        """A worker says something."""
+
+    def search(self, context: StepContext) -> None:
+        """The search goes on."""
+
+
+def study_of_digits(folder: Path) -> StudySpec:
+    sample = load_digits()
+    x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
+    source = folder / "rows.npz"
+    np.savez(source, allow_pickle=False, x=x[:250], y=sample.target[:250])
+    document = {
+        "name": "digits",
+        "task": "image_classification",
+        "data": {"source": str(source)},
+        "search": {"time_limit": "5m", "max_trials": 1, "workers": 1},
+        "final_fit": {"time_limit": "60s"},
+    }
+    return parse_spec(document)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudySpec]:
+    """The home of a study that has published its first version."""
+    folder = tmp_path_factory.mktemp("finished")
+    spec = study_of_digits(folder)
+    run_study(Settings(str(folder / "home")), spec, Quiet())
+    return folder / "home", spec
+
+
+@pytest.fixture
+def home(finished: tuple[Path, StudySpec], tmp_path: Path) -> Path:
+    """A copy of it that may be damaged."""
+    return Path(shutil.copytree(finished[0], tmp_path / "home"))
+
+
+@pytest.fixture
+def context(home: Path, finished: tuple[Path, StudySpec]) -> StepContext:
+    context = StepContext.open(Settings(str(home)), finished[1], "next", "test")
+    context.record.refresh()
+    return context
+
+
+def one(home: Path, pattern: str) -> Path:
+    return sorted(home.glob(pattern))[0]
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def automl(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "automl.cli", *arguments, "--home", str(home)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ,
+    )
+
+
+def opened(context: StepContext) -> Snapshot:
+    return Snapshot.open(context.store, "digits", context.record.study.runs[0].snapshot)
+
+
+READERS: dict[str, Callable[[StepContext], Any]] = {
+    "datasets/digits/*/preprocess.onnx": opened,
+    "datasets/digits/*/train-*.safetensors": lambda c: opened(c).tensors(Part.TRAIN),
+    "datasets/digits/*/report-*.safetensors": lambda c: list(opened(c).raw_rows(Part.REPORT)),
+    "studies/digits/trials/0/*/weights.safetensors": lambda c: load_weights(
+        c, c.record.study.trials[0]
+    ),
+    "studies/digits/runs/*/weights.safetensors": lambda c: load_tensors_of(
+        c, c.record.study.runs[0].final_fit.weights
+    ),
+}
+
+
+@pytest.mark.parametrize("pattern", READERS)
+def test_a_flipped_byte_is_noticed_by_the_step_that_reads(
+    home: Path, context: StepContext, pattern: str
+) -> None:
+    READERS[pattern](context)
+    path = one(home, pattern)
+    flip(path)
+
+    with pytest.raises(DamagedDataError) as caught:
+        READERS[pattern](context)
+    assert path.relative_to(home).as_posix() in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("pattern", "command"),
+    [
+        ("studies/digits/trials/0/*/curve.jsonl", ["show", "digits", "0"]),
+        ("models/digits/1/model.onnx", ["predict", "digits", "image.png"]),
+        ("models/digits/1/model.onnx", ["predict", "digits@1", "image.png"]),
+    ],
+)
+def test_a_flipped_byte_is_noticed_by_the_command_that_reads(
+    home: Path, pattern: str, command: list[str]
+) -> None:
+    path = one(home, pattern)
+    flip(path)
+
+    done = automl(home, *command)
+
+    assert (done.returncode, done.stdout) == (4, "")
+    assert path.relative_to(home).as_posix() in done.stderr
+    assert " Hint: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "samples.npz", "report.html"])
+def test_verify_names_the_file_with_the_flipped_byte(home: Path, name: str) -> None:
+    flip(home / "models/digits/1" / name)
+
+    done = automl(home, "verify", "digits", "--json")
+
+    assert done.returncode == 3
+    document = json.loads(done.stdout)
+    assert [file["path"] for file in document["files"] if not file["ok"]] == [name]
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def without_events(data: bytes) -> bytes:
+    return json.dumps({**json.loads(data), "events": None}).encode()
+
+
+def of_another_kind(data: bytes) -> bytes:
+    return data.replace(b'"trial_opened"', b'"trial_opensd"')
+
+
+def of_no_trial(data: bytes) -> bytes:
+    return data.replace(b'"n":0', b'"n":7')
+
+
+@pytest.mark.parametrize(
+    "damage", [cut, without_events, of_another_kind, of_no_trial, lambda _: b"", lambda _: b"[]"]
+)
+def test_a_damaged_log_stops_the_command_with_the_version_and_the_remedy(
+    home: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    path = next(p for p in sorted(home.glob("studies/digits/log/*.json")) if _opens_trial(p))
+    path.write_bytes(damage(path.read_bytes()))
+
+    done = automl(home, "leaderboard", "digits")
+
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "Traceback" not in done.stderr
+    assert path.name in done.stderr or f"Version {int(path.stem)} of the study log" in done.stderr
+    assert " Hint: " in done.stderr
+
+
+def _opens_trial(path: Path) -> bool:
+    return b'"trial_opened"' in path.read_bytes()
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> tuple[TrialTrainer, TrialSource]:
+    """A trial whose first attempt was stopped in its fourth epoch, with two checkpoints."""
+    spec = study_of_digits(tmp_path)
+    context = StepContext.open(Settings(str(tmp_path / "home")), spec, "one", "test")
+    prepare.open_run(context, prepare.prepare(context, Quiet().items).id)
+    trainer = TrialTrainer.load(context, context.opened_run())
+    source = TrialSource(context, "one/0", search_space(space_facts(trainer.manifest)))
+    steps_per_epoch = -(-len(trainer.train_rows.labels) // 64)
+    train(trainer, taken(source), steps_per_epoch * 3 + 1)
+    return trainer, source
+
+
+def taken(source: TrialSource) -> Claim:
+    claim = source.take()
+    assert claim is not None
+    return claim
+
+
+def train(trainer: TrialTrainer, claim: Claim, steps: int) -> int:
+    """Train for so many steps, give the trial back, and return the epoch at which it stopped."""
+    asked = 0
+
+    def should_stop() -> StopReason | None:
+        nonlocal asked
+        asked += 1
+        return StopReason.SIGNAL if asked > steps else None
+
+    with claim.lease.keep_alive() as alive:
+        result = trainer.train(claim.trial, TrialTraining("one/0", should_stop), alive)
+    assert result.outcome is None
+    record_result(trainer.context, claim.trial, result)
+    claim.lease.release()
+    return asked
+
+
+def checkpoints(trainer: TrialTrainer) -> list[Path]:
+    folder = Path(trainer.context.store.uri) / "studies/digits/trials/0/1"
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.stem.split("-")[1]))
+
+
+def test_the_newest_checkpoint_is_read(interrupted: tuple[TrialTrainer, TrialSource]) -> None:
+    trainer, source = interrupted
+
+    found = trainer.last_checkpoint(taken(source).trial)
+
+    assert found is not None
+    assert checkpoints(trainer)[-1].stem == f"checkpoint-{found.epoch}" == "checkpoint-3"
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
+    interrupted: tuple[TrialTrainer, TrialSource], caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer, source = interrupted
+    before, newest = checkpoints(trainer)
+    flip(newest)
+    claim = taken(source)
+
+    with caplog.at_level("INFO"):
+        train(trainer, claim, 1)
+
+    epoch = int(before.stem.removeprefix("checkpoint-"))
+    assert f"{newest.name} is damaged, trying the one before" in caplog.text
+    assert f"trial 0 resumes at epoch {epoch}" in caplog.text
+
+
+def test_a_trial_without_a_sound_checkpoint_starts_anew_and_says_so(
+    interrupted: tuple[TrialTrainer, TrialSource], caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer, source = interrupted
+    for path in checkpoints(trainer):
+        flip(path)
+    claim = taken(source)
+
+    with caplog.at_level("INFO"):
+        train(trainer, claim, 1)
+
+    assert caplog.text.count("is damaged, trying the one before") == 2
+    assert "trial 0 has no checkpoint that can be read: it starts anew" in caplog.text
+    assert "resumes" not in caplog.text
