@@ -12,6 +12,7 @@ import random
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -104,10 +105,17 @@ class Leases:
         store: where they are kept.
         prefix: their folder.
         ttl_s: how long a lease lives without being renewed; the same for all who share the prefix.
+        clock: this process's monotonic clock, in seconds.
     """
 
-    def __init__(self, store: Records, prefix: str, ttl_s: float = TTL_S) -> None:
-        self._store, self._prefix, self._ttl_s = store, prefix, ttl_s
+    def __init__(
+        self,
+        store: Records,
+        prefix: str,
+        ttl_s: float = TTL_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._prefix, self._ttl_s, self._clock = store, prefix, ttl_s, clock
 
     def acquire(self, name: str, holder: str) -> Lease | None:
         """Return the lease if it is free, released, expired or the holder's own, else None.
@@ -120,7 +128,7 @@ class Leases:
         wanted = _Record(name, holder, uuid.uuid4().hex)
         key, data = self._key(name), wanted.to_bytes()
         for attempt in range(_TRIES):
-            asked_s = time.monotonic()
+            asked_s = self._clock()
             stored, current = self._read(name)
             try:
                 if stored is None or current is None:
@@ -134,7 +142,8 @@ class Leases:
             except PreconditionFailedError:
                 time.sleep(random.uniform(0, 0.02 * (attempt + 1)))  # noqa: S311 - no secret
                 continue
-            return Lease(self._store, key, wanted, Held(etag, asked_s, self._ttl_s))
+            held = Held(etag, asked_s, self._ttl_s)
+            return Lease(self._store, key, wanted, held, self._clock)
         raise StorageError(
             f"The lease {key} in {self._store.uri} is contested by too many.", "try again"
         )
@@ -189,9 +198,11 @@ class Lease:
             half its time to live; whoever works under the lease must stop then.
     """
 
-    def __init__(self, store: Records, key: str, record: _Record, held: Held) -> None:
+    def __init__(
+        self, store: Records, key: str, record: _Record, held: Held, clock: Callable[[], float]
+    ) -> None:
         self._store, self._key, self._record = store, key, record
-        self._held = held
+        self._held, self._clock = held, clock
         self._nonces = {record.nonce}  # of all writes that may have reached the store
         self._lock = threading.Lock()
         self.lost = threading.Event()
@@ -204,7 +215,7 @@ class Lease:
     @property
     def unrenewed_s(self) -> float:
         """How long ago the last renewal that succeeded was asked for."""
-        return time.monotonic() - self._held.since_s
+        return self._clock() - self._held.since_s
 
     def renew(self) -> None:
         """Let the lease live for its whole time again.
@@ -242,7 +253,7 @@ class Lease:
         """Write the record once more; return False if it is somebody else's."""
         with self._lock:
             for _ in range(_TRIES):
-                asked_s = time.monotonic()
+                asked_s = self._clock()
                 record = _Record(self._record.name, self._record.holder, uuid.uuid4().hex, released)
                 self._nonces.add(record.nonce)
                 try:
