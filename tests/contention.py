@@ -106,8 +106,11 @@ def _compete(wanted: Contest, rank: int, ready: Barrier, folder: Path) -> None:
 
 def main(wanted: Contest) -> None:
     """Run a contest and print the winners of each round."""
-    if Settings.from_environment().home.startswith("s3://"):
+    settings = Settings.from_environment()
+    if settings.home.startswith("s3://"):
         import boto3  # noqa: F401 - before the forks, for all of them
+    if settings.study_log is not None:
+        import psycopg  # noqa: F401
     context = multiprocessing.get_context("fork")
     ready = context.Barrier(WRITERS)
     with tempfile.TemporaryDirectory() as name:

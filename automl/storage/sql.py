@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import ceil
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import (
@@ -37,12 +38,11 @@ from automl.storage.sql_tables import check_schema, have_tables, make_tables
 from automl.storage.sql_url import SQLITE, parse_url, shown, without_password
 
 PATIENCE_S = 60.0
-_BUSY_TIMEOUT_S = 60.0  # how long SQLite waits for another writer
+_CONNECT_TIMEOUT_S = 10.0
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 2.0  # longest random pauses between tries
 _TABLES_LOCK = "automl: tables"
 _POSTGRESQL_OPTIONS: Final[dict[str, Any]] = {  # of libpq; those of the address win
     "application_name": "automl",
-    "connect_timeout": 10,
     "options": "-c statement_timeout=60s -c idle_in_transaction_session_timeout=0",
     "keepalives_idle": 10,  # a host that is gone is noticed within half a minute
     "keepalives_interval": 5,
@@ -153,7 +153,11 @@ class Database:
                 self._inherited.append(self._engine)
                 self._engine = None
             if self._engine is None:
-                self._engine, self._pid, self._is_prepared = _engine(self._url), os.getpid(), False
+                self._engine, self._pid, self._is_prepared = (
+                    _engine(self._url, self._patience_s),
+                    os.getpid(),
+                    False,
+                )
                 weakref.finalize(self, _close, self._engine, self._pid)
             if not self._is_prepared:
                 self._prepare(self._engine)
@@ -214,7 +218,7 @@ def _changed(engine: Engine, statement: Executable) -> int:
         return counted.execute(statement).rowcount
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, patience_s: float) -> Engine:
     """Return an engine on which each statement is a transaction of its own."""
     if url.drivername == SQLITE:
         # No pool: a connection that is open while the process forks makes the child believe that
@@ -224,11 +228,12 @@ def _engine(url: URL) -> Engine:
             isolation_level="AUTOCOMMIT",
             poolclass=NullPool,
             hide_parameters=True,
-            connect_args={"timeout": _BUSY_TIMEOUT_S},
+            connect_args={"timeout": patience_s},  # for another process to finish its write
         )
         event.listen(engine, "connect", _sync_commits)
         return engine
-    options = {name: value for name, value in _POSTGRESQL_OPTIONS.items() if name not in url.query}
+    options = {"connect_timeout": ceil(min(patience_s, _CONNECT_TIMEOUT_S)), **_POSTGRESQL_OPTIONS}
+    options = {name: value for name, value in options.items() if name not in url.query}
     return create_engine(
         url,
         isolation_level="AUTOCOMMIT",

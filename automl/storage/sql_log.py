@@ -49,7 +49,7 @@ class SqlStudyLog:
         found: list[tuple[int, Event]] = []
         for expected, row in enumerate(rows, after + 1):
             if row.version != expected:
-                raise DamagedDataError(f"{self._name(expected)} is missing.", _RESTORE)
+                raise DamagedDataError(f"{self._name(expected)} is gone.", _RESTORE)
             found += [(row.version, event) for event in self._events(row)]
         return found
 
@@ -91,7 +91,7 @@ class SqlStudyLog:
             return version
         if count == 0:
             raise DamagedDataError(
-                f"{self._name(expected_version)} is missing, which was read before.", _RESTORE
+                f"{self._name(expected_version)} is gone, which was read before.", _RESTORE
             )
         return version
 
