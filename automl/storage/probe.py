@@ -17,17 +17,25 @@ def probe_conditional_writes(store: ObjectStore) -> None:
         StorageAccessError: the store ignores conditions, or never fulfils them.
     """
     key = f"probes/{uuid.uuid4().hex}"
+    first = _create(store, key)  # an error here is not hidden by one of the removal
     try:
-        first = store.put_if_absent(key, b"first")
         second = _overwrites(store, key)
         if second or _replaces_stale(store, key, first):
             raise _refusal(store, "ignores the conditions of conditional writes")
         try:
             store.put_if_match(key, b"third", store.get(key).etag)
         except PreconditionFailedError as error:
-            raise _refusal(store, "refuses conditional writes whose condition holds") from error
+            if store.get(key).data != b"third":  # else only the reply was lost
+                raise _refusal(store, "refuses conditional writes whose condition holds") from error
     finally:
         store.delete(key)
+
+
+def _create(store: ObjectStore, key: str) -> str:
+    try:
+        return store.put_if_absent(key, b"first")
+    except PreconditionFailedError:  # nobody else knows the key: the reply was lost
+        return store.get(key).etag
 
 
 def _overwrites(store: ObjectStore, key: str) -> bool:

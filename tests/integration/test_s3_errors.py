@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from automl.errors import ConfigError, StorageAccessError, StorageError
+from automl.storage.probe import probe_conditional_writes
 from automl.storage.s3 import S3ObjectStore
 from automl.storage.s3_retries import S3Limits
 from tests.faulty_proxy import FaultyProxy, refusal
@@ -138,6 +139,9 @@ class TestRights:
         assert "refused PutObject (AccessDenied): these credentials may not do that" in text
         assert "grant them s3:PutObject; a home needs" in text
         assert "s3:DeleteObject" in text
+
+    def test_the_probe_names_the_right_that_is_missing(self, reader: S3ObjectStore) -> None:
+        assert "grant them s3:PutObject;" in access_error(reader, probe_conditional_writes)
 
     def test_a_refused_deletion_names_the_right_that_is_missing(
         self, reader: S3ObjectStore

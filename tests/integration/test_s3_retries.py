@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from automl.errors import (
     StorageAccessError,
     StorageError,
 )
+from automl.storage.probe import probe_conditional_writes
 from automl.storage.s3 import S3ObjectStore
 from automl.storage.s3_retries import S3Limits
 from tests.faulty_proxy import (
@@ -199,6 +201,20 @@ class TestLostRaces:
         store.put_if_match("key", b"two", etag)
 
         assert store.get("key").data == b"two"
+
+    @pytest.mark.parametrize("lost", range(5))
+    def test_the_probe_passes_whichever_reply_is_lost(
+        self, store: S3ObjectStore, faulty_s3: FaultyProxy, lost: int
+    ) -> None:
+        writes = itertools.count()
+        faulty_s3.plan(
+            LOST_REPLY, matches=lambda seen: seen.method == "PUT" and next(writes) == lost
+        )
+
+        probe_conditional_writes(store)
+
+        assert next(writes) > lost
+        assert list(store.list("")) == []
 
 
 class TestTheLimit:
