@@ -34,7 +34,28 @@ class Proposal:
     strategy: str
 
 
-def propose(ticket: Study, head: Study, number: int, space: SearchSpace) -> Proposal:
+def derive(prefix: Study, number: int, run: Run, space: SearchSpace) -> Candidate:
+    """Return the candidate of a trial, computed from a prefix of the log.
+
+    Args:
+        prefix: the study after some version that includes the trial's ticket.
+        number: the trial.
+        run: the run that opened it, which says how to search.
+        space: the search space of that run.
+
+    Raises:
+        ConfigError: this version cannot search as the run was told to.
+        SearchSpaceExhaustedError: nothing is left to propose.
+    """
+    search = recorded_search(run)
+    rng = np.random.default_rng([search.seed, number])
+    peers = _peers(prefix, prefix.trials[number])
+    return _searcher(search.strategy, space).propose(peers, rng)
+
+
+def propose(
+    ticket: Study, head: Study, number: int, space: SearchSpace, draft: Candidate | None = None
+) -> Proposal:
     """Return the proposal for a trial that has no candidate yet.
 
     It is computed from the log's prefix up to the trial's ticket, so that a lost race changes
@@ -46,6 +67,7 @@ def propose(ticket: Study, head: Study, number: int, space: SearchSpace) -> Prop
         head: the study after the version before the one that records the proposal.
         number: the trial.
         space: the search space of the trial's run.
+        draft: what `derive` returns for the ticket, if it is known.
 
     Raises:
         ConfigError: this version cannot search as the run was told to.
@@ -54,18 +76,12 @@ def propose(ticket: Study, head: Study, number: int, space: SearchSpace) -> Prop
     trial = head.trials[number]
     run = head.run(trial.run)
     assert run is not None
-    search = recorded_search(run)
-    searcher = _searcher(search.strategy, space)
-
-    def candidate_from(prefix: Study) -> Candidate:
-        rng = np.random.default_rng([search.seed, number])
-        return searcher.propose(_peers(prefix, trial), rng)
-
-    candidate, based_on = candidate_from(ticket), ticket.version
+    candidate = derive(ticket, number, run, space) if draft is None else draft
+    based_on = ticket.version
     taken = {peer.candidate.identity for peer in _peers(head, trial) if peer.candidate is not None}
     if candidate.identity in taken:
-        candidate, based_on = candidate_from(head), head.version
-    return Proposal(candidate, based_on, search.strategy.value)
+        candidate, based_on = derive(head, number, run, space), head.version
+    return Proposal(candidate, based_on, recorded_search(run).strategy.value)
 
 
 def recorded_search(run: Run) -> SearchSection:

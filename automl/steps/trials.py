@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from automl.domain.candidate import Candidate
 from automl.domain.events import (
     Event,
     SearchEnd,
@@ -16,15 +19,16 @@ from automl.domain.events import (
     TrialProposed,
     TrialReleased,
 )
-from automl.domain.study import Study
+from automl.domain.study import Run, Study
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.errors import SearchSpaceExhaustedError
 from automl.search.space import SearchSpace
 from automl.steps.checkpoints import newest_checkpoint
 from automl.steps.context import StepContext
-from automl.steps.proposals import propose
+from automl.steps.proposals import derive, propose
 from automl.storage.leases import Lease
 
+_LOOK_EVERY_S = 15.0  # how long a dead worker's trial may wait while others can be started
 _MAX_DEATHS = 3  # attempts that may die before a trial is given up as LOST
 
 log = logging.getLogger(__name__)
@@ -50,12 +54,15 @@ class TrialSource:
     def __init__(self, context: StepContext, worker: str, space: SearchSpace) -> None:
         self._context, self._worker = context, worker
         self._space = space
+        self._drafts: dict[int, Candidate] = {}  # of the trial that is being claimed
+        self._looked_s = -math.inf  # when the trials of others were last looked at
 
     def take(self) -> Claim | None:
         """Return the next trial to train, or None if none may be started now.
 
-        Interrupted trials come first. None means that the run or its search is over, or that all
-        trials that `max_trials` allows are being trained by others.
+        Trials that were given back come first, and now and then those whose worker has died. None
+        means that the run or its search is over, or that all trials that `max_trials` allows are
+        being trained by others.
         """
         context = self._context
         while True:
@@ -63,13 +70,31 @@ class TrialSource:
             run = study.run(context.run)
             if run is None or not run.is_searching:
                 return None
-            claim = self._take_over(study, study.comparable(run))
+            claim = self._take_over(study, self._free(study, run))
             if claim is not None:
                 return claim
             before = len(study.trials)
             study = context.record.commit(self._open_or_end)
+            claim = self._take_over(study, [t for t in study.trials[before:] if self._is_own(t)])
+            if claim is not None:
+                return claim
             if len(study.trials) == before:  # neither this worker nor another opened one
-                return None
+                return self._take_over(study, study.comparable(run))
+
+    def _free(self, study: Study, run: Run) -> Sequence[Trial]:
+        """Return the trials that nobody may be working on.
+
+        Whether the worker of a claimed trial lives, only its lease tells: asking for all of them at
+        every claim would cost a request per worker.
+        """
+        trials, now_s = study.comparable(run), time.monotonic()
+        if now_s - self._looked_s >= _LOOK_EVERY_S:
+            self._looked_s = now_s
+            return trials
+        return [t for t in trials if t.state is TrialState.PROPOSED or self._is_own(t)]
+
+    def _is_own(self, trial: Trial) -> bool:
+        return trial.state is TrialState.OPENED and trial.worker == self._worker
 
     def take_begun(self) -> Claim | None:
         """Return an interrupted trial that may get its outcome although the search is over.
@@ -187,8 +212,12 @@ class TrialSource:
         return events
 
     def _proposal(self, study: Study, trial: Trial) -> TrialProposed:
-        ticket = self._context.record.ticket(trial.number)
-        proposal = propose(ticket, study, trial.number, self._space)
+        ticket, number = self._context.record.ticket(trial.number), trial.number
+        if number not in self._drafts:  # a lost race changes nothing of it
+            run = study.run(trial.run)
+            assert run is not None
+            self._drafts = {number: derive(ticket, number, run, self._space)}
+        proposal = propose(ticket, study, number, self._space, self._drafts[number])
         return TrialProposed(
             at=self._context.clock.now(),
             n=trial.number,

@@ -27,7 +27,6 @@ from automl.storage.objects import ObjectStore
 
 SEGMENT = 100  # versions per sealed segment
 _LOST_RACES = 200  # appends that may be lost in a row before a writer gives up
-_PAUSE_S = 0.5  # at most, before an append is tried again: full jitter spreads the writers out
 
 
 class StudyLog(Protocol):
@@ -200,15 +199,16 @@ class StudyRecord:
         Raises:
             StorageError: the race was lost too often.
         """
-        for lost in range(_LOST_RACES):
+        for _ in range(_LOST_RACES):
             study = self.refresh()
             events = decide(study)
             if not events:
                 return study
+            started_s = time.monotonic()
             try:
                 version = self.log.append(events, expected_version=study.version)
-            except StaleWriteError:
-                time.sleep(random.uniform(0, min(_PAUSE_S, 0.001 * 2**lost)))  # noqa: S311
+            except StaleWriteError:  # a random pause, as long as the store is slow, lets all win
+                time.sleep(random.uniform(0, 2 * (time.monotonic() - started_s)))  # noqa: S311
                 continue
             return self._advance([(version, event) for event in events])
         raise StorageError(
