@@ -82,6 +82,18 @@ class StoredFile(BaseModel):
     sha256: str
 
 
+class ExportRecord(Record):
+    """What the step `export` leaves for the step `evaluate`, beside the run.
+
+    Attributes:
+        parity: network against file on raw validation images.
+        files: what it stored under the version.
+    """
+
+    parity: Parity
+    files: Mapping[str, StoredFile]
+
+
 class InputFormat(BaseModel):
     """What happens to an encoded image before the network sees it.
 

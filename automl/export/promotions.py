@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from automl.errors import NotFoundError, PreconditionFailedError
 from automl.export.manifest import Promotion, parse_record
 from automl.storage.objects import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a promotion or a rollback came to.
+
+    Attributes:
+        number: of the promotion that made the wanted version the champion.
+        promotion: that promotion.
+        is_new: this call recorded it; otherwise the version was champion already.
+    """
+
+    number: int
+    promotion: Promotion
+    is_new: bool
 
 
 class Promotions:

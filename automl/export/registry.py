@@ -7,7 +7,6 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from automl.errors import (
@@ -25,7 +24,7 @@ from automl.export.manifest import (
     VersionFacts,
     parse_record,
 )
-from automl.export.promotions import Promotions, version_before
+from automl.export.promotions import Change, Promotions, version_before
 from automl.storage.objects import ObjectStore
 
 MODEL_FILE = "model.onnx"
@@ -35,21 +34,6 @@ _CLAIM, _MANIFEST = "claim.json", "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a promotion or a rollback came to.
-
-    Attributes:
-        number: of the promotion that made the wanted version the champion.
-        promotion: that promotion.
-        is_new: this call recorded it; otherwise the version was champion already.
-    """
-
-    number: int
-    promotion: Promotion
-    is_new: bool
 
 
 class Registry:
@@ -110,11 +94,41 @@ class Registry:
         with suppress(PreconditionFailedError):
             self._store.put_if_absent(self._key(version, name), data)
 
-    def write(self, version: int, files: Mapping[str, bytes], facts: VersionFacts) -> Manifest:
+    def describe(self, version: int, name: str) -> StoredFile:
+        """Return size and checksum of a file as it is stored; raise NotFoundError without one."""
+        return _describe(self._get(version, name))
+
+    def require_stored(self, version: int, files: Mapping[str, StoredFile]) -> None:
+        """Compare files of a version that is not published yet with what they were.
+
+        Raises:
+            DamagedDataError: one has changed since then.
+        """
+        for name, before in files.items():
+            if self.describe(version, name) != before:
+                raise DamagedDataError(
+                    f"{self.uri(version, name)} has changed since the export stored it.",
+                    "nothing was published; the next run publishes a version of its own",
+                )
+
+    def write(
+        self,
+        version: int,
+        files: Mapping[str, bytes],
+        facts: VersionFacts,
+        stored: Mapping[str, StoredFile] | None = None,
+    ) -> Manifest:
         """Publish a claimed version: store its files, then the manifest, which lists all of them.
 
         Files that `put_file` stored before belong to it too. If the run has published the version
         already, that manifest is returned and nothing changes.
+
+        Args:
+            version: the number that the facts' run has claimed.
+            files: content by name.
+            facts: the rest of the manifest.
+            stored: size and checksum of files stored before, where they are known; the others are
+                read.
 
         Raises:
             ExportError: the version was claimed by another run, or has no `model.onnx`.
@@ -128,8 +142,10 @@ class Registry:
             return self.manifest(version)
         for name, data in files.items():
             self.put_file(version, name, data)
+        known = stored or {}
         described = {
-            name: _describe(self._get(version, name)) for name in self._file_names(version)
+            name: known[name] if name in known else self.describe(version, name)
+            for name in self._file_names(version)
         }
         if MODEL_FILE not in described:
             raise ExportError(f"Version {version} of {self._study} has no {MODEL_FILE}.")

@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from automl.errors import ConfigError, NotFoundError
-from automl.export.registry import MODEL_FILE, Change, Registry
+from automl.export.promotions import Change
+from automl.export.registry import MODEL_FILE, Registry
 from automl.steps.context import StoreClock
 from automl.steps.queries import load_study
 from automl.storage.home import Home

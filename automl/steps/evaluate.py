@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import statistics
 import time
 from collections.abc import Sequence
@@ -14,10 +15,10 @@ from automl import __version__
 from automl.data.snapshot import Part, Snapshot
 from automl.domain.events import Event, RunState, TestOpened, VersionPublished
 from automl.domain.study import Run, Study
-from automl.errors import SearchError
+from automl.domain.trial import Trial
+from automl.errors import DamagedDataError, SearchError
 from automl.export.manifest import InputFormat, VersionFacts
 from automl.export.metrics import classification_metrics, confusion_matrix
-from automl.export.parity import Parity
 from automl.export.promotion import Decision, decide_promotion
 from automl.export.registry import MODEL_FILE, REPORT_FILE, Registry
 from automl.export.report import ReportContent, build_report
@@ -25,7 +26,7 @@ from automl.export.runtime import OnnxClassifier
 from automl.morphism.architecture import Architecture
 from automl.steps.context import StepContext
 from automl.steps.prepare import close_run
-from automl.steps.publish import parity_key
+from automl.steps.publish import export_record
 from automl.steps.queries import curve, leaderboard_rows
 from automl.steps.training import threads_per_worker
 
@@ -35,6 +36,8 @@ _LATENCY_THREADS = 1
 DECODING = (
     "8-bit RGB after EXIF orientation; alpha over white; 16-bit divided by 257; no colour profile"
 )
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(context: StepContext) -> dict[str, Any]:
@@ -110,6 +113,8 @@ def _publish(context: StepContext, run: Run, registry: Registry, version: int) -
         rows = sum(snapshot.manifest.counts[part] for part in (Part.GATE, Part.REPORT))
         return (TestOpened(at=context.clock.now(), run=context.run, version=version, rows=rows),)
 
+    exported = export_record(context)
+    registry.require_stored(version, exported.files)
     study = context.record.commit(open_test)
     classifier = OnnxClassifier(registry.read(version, MODEL_FILE), threads_per_worker(1))
     probabilities, labels = _predict(classifier, snapshot, parts)
@@ -133,11 +138,12 @@ def _publish(context: StepContext, run: Run, registry: Registry, version: int) -
         metrics=classification_metrics(probabilities, labels),
         selected_on=selected_on,
         decisions=study.decisions,
-        parity=Parity.model_validate_json(context.store.get(parity_key(context)).data),
+        parity=exported.parity,
         latency_ms=_latency(registry.read(version, MODEL_FILE), snapshot.manifest.image_size),
         parameters=architecture.parameters,
         made_by=_made_by(context),
     )
+    epochs, curve_note = _curve(context, trial)
     report = build_report(
         ReportContent(
             title=f"{context.spec.name}, version {version}",
@@ -156,11 +162,23 @@ def _publish(context: StepContext, run: Run, registry: Registry, version: int) -
             ),
             leaderboard=leaderboard_rows(study, run)[:20],
             architecture=architecture.summary(),
-            curve=curve(context.home, context.spec.name, trial),
-            notes=[note for note in (final_fit.note, _quarantine_note(snapshot)) if note],
+            curve=epochs,
+            notes=[n for n in (final_fit.note, _quarantine_note(snapshot), curve_note) if n],
         )
     )
-    registry.write(version, {REPORT_FILE: report}, facts)
+    registry.write(version, {REPORT_FILE: report}, facts, exported.files)
+
+
+def _curve(context: StepContext, trial: Trial) -> tuple[list[dict[str, Any]], str]:
+    """Return the trial's learning curve, and why it is missing if it cannot be read.
+
+    A damaged curve does not stand in the way of a version: only the report shows it.
+    """
+    try:
+        return curve(context.home, context.spec.name, trial), ""
+    except DamagedDataError as error:
+        log.warning("the report has no learning curve: %s", error)
+        return [], f"The learning curve is missing: {error.message}"
 
 
 def _quarantine_note(snapshot: Snapshot) -> str:

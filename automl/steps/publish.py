@@ -13,6 +13,7 @@ from automl.data.snapshot import Part, Snapshot
 from automl.domain.events import Event, VersionReserved
 from automl.domain.study import Run, Study
 from automl.errors import ParityError, SearchError
+from automl.export.manifest import ExportRecord, parse_record
 from automl.export.onnx_graph import build_onnx
 from automl.export.parity import Parity, check_parity
 from automl.export.registry import MODEL_FILE, SAMPLES_FILE, Registry
@@ -67,15 +68,30 @@ def export(context: StepContext) -> int:
     if registry.exists(version):
         return version
     exported = build(context, run, run.final_fit.trial, run.final_fit.weights, version)
-    registry.put_file(version, MODEL_FILE, exported.onnx)
-    registry.put_file(version, SAMPLES_FILE, exported.samples)
-    context.store.put(parity_key(context), exported.parity.model_dump_json().encode())
+    files = {MODEL_FILE: exported.onnx, SAMPLES_FILE: exported.samples}
+    for name, data in files.items():
+        registry.put_file(version, name, data)
+    record = ExportRecord(
+        parity=exported.parity,
+        files={name: registry.describe(version, name) for name in files},
+    )
+    context.store.put(_record_key(context), record.to_bytes())
     return version
 
 
-def parity_key(context: StepContext) -> str:
-    """Return where the export leaves its parity for the manifest."""
-    return context.key("runs", context.run, "parity.json")
+def export_record(context: StepContext) -> ExportRecord:
+    """Return what the run's export left for the manifest.
+
+    Raises:
+        NotFoundError: it has not come to its end.
+        DamagedDataError: it is not what was written.
+    """
+    key = _record_key(context)
+    return parse_record(ExportRecord, context.store.get(key).data, key)
+
+
+def _record_key(context: StepContext) -> str:
+    return context.key("runs", context.run, "export.json")
 
 
 def build(context: StepContext, run: Run, trial: int, weights_key: str, version: int) -> Exported:

@@ -19,7 +19,7 @@ from automl.data.snapshot import Part, Snapshot
 from automl.domain.parsing import parse_spec
 from automl.domain.specification import StudySpec
 from automl.errors import DamagedDataError
-from automl.steps import prepare
+from automl.steps import evaluate, prepare
 from automl.steps.context import StepContext
 from automl.steps.local_run import run_study
 from automl.steps.proposals import search_space, space_facts
@@ -201,6 +201,39 @@ def test_a_damaged_log_stops_the_command_with_the_version_and_the_remedy(
 
 def _opens_trial(path: Path) -> bool:
     return b'"trial_opened"' in path.read_bytes()
+
+
+@pytest.fixture
+def exported(home: Path, finished: tuple[Path, StudySpec]) -> StepContext:
+    """The run as it was before its version was measured and published."""
+    for name in ("manifest.json", "report.html"):
+        (home / "models/digits/1" / name).unlink()
+    (run,) = [path.name for path in (home / "studies/digits/runs").iterdir()]
+    return StepContext.open(Settings(str(home)), finished[1], run, "test")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "samples.npz"])
+def test_a_flipped_byte_between_export_and_publication_is_noticed(
+    home: Path, exported: StepContext, name: str
+) -> None:
+    flip(home / "models/digits/1" / name)
+
+    with pytest.raises(DamagedDataError, match=rf"models/digits/1/{name} has changed since"):
+        evaluate.evaluate(exported)
+    assert not (home / "models/digits/1/manifest.json").exists()
+
+
+def test_a_damaged_curve_is_missing_in_the_report_and_publishes(
+    home: Path, exported: StepContext
+) -> None:
+    path = one(home, "studies/digits/trials/0/*/curve.jsonl")
+    flip(path)
+
+    assert evaluate.evaluate(exported)["version"] == 1
+
+    report = (home / "models/digits/1/report.html").read_text()
+    assert "The learning curve is missing" in report
+    assert path.relative_to(home).as_posix() in report
 
 
 @pytest.fixture

@@ -204,6 +204,34 @@ def test_the_first_bytes_of_a_file_stay(registry: Registry) -> None:
     assert verify_files(registry, version)["ok"]
 
 
+def test_a_file_that_changed_before_it_was_published_is_refused(
+    registry: Registry, store: FileObjectStore
+) -> None:
+    version = registry.claim_version("a")
+    registry.put_file(version, "model.onnx", MODEL)
+    stored = {"model.onnx": registry.describe(version, "model.onnx")}
+    registry.require_stored(version, stored)
+    store.put(f"models/{STUDY}/1/model.onnx", flipped(MODEL))
+
+    with pytest.raises(DamagedDataError, match=r"1/model\.onnx has changed since the export"):
+        registry.require_stored(version, stored)
+
+
+def test_a_manifest_lists_the_checksums_that_are_known(
+    registry: Registry, store: FileObjectStore
+) -> None:
+    version = registry.claim_version("a")
+    registry.put_file(version, "model.onnx", MODEL)
+    stored = {"model.onnx": registry.describe(version, "model.onnx")}
+    store.put(f"models/{STUDY}/1/model.onnx", flipped(MODEL))
+
+    manifest = registry.write(version, {}, _facts("a"), stored)
+
+    assert manifest.files == stored
+    with pytest.raises(DamagedDataError, match=r"1/model\.onnx has SHA-256"):
+        registry.read(version, "model.onnx")
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "claim.json", "../x", "a/b", ""])
 def test_reserved_and_foreign_file_names_are_refused(registry: Registry, name: str) -> None:
     with pytest.raises(ExportError, match="cannot have a file named"):
