@@ -26,8 +26,9 @@ from automl.domain.trial import TrialState
 from automl.errors import ConfigError, DataError
 from automl.preprocessing.decode import encode_png
 from automl.steps.dispatch import run_named_step
-from automl.storage.open import open_store
+from automl.storage.open import open_home, open_store
 from automl.storage.study_log import ObjectStudyLog, StudyRecord
+from tests.servers import POSTGRES_PASSWORD
 
 ROWS = 300
 
@@ -54,11 +55,13 @@ def write_study(folder: Path) -> Path:
     return folder / "study.yaml"
 
 
-def automl(*arguments: str) -> subprocess.CompletedProcess[str]:
+def automl(
+    *arguments: str, settings: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if "AUTOML" not in key}
     return subprocess.run(
         [sys.executable, "-m", "automl.cli", *arguments],
-        env=environment,
+        env=environment | (settings or {}),
         capture_output=True,
         text=True,
         timeout=180,
@@ -262,6 +265,24 @@ def test_a_run_on_s3_reads_a_source_on_disk(tmp_path: Path, s3_store_uri: str) -
     assert sum(Snapshot.open(store, "digits", run.snapshot).manifest.counts.values()) == ROWS
     assert automl("verify", "digits", "--home", s3_store_uri).returncode == 0
     assert not (tmp_path / "automl-home").exists()
+
+
+def test_a_run_keeps_its_log_in_postgresql(tmp_path: Path, postgres_url: str) -> None:
+    home = tmp_path / "home"
+    settings = {"AUTOML_HOME": str(home), "AUTOML_STUDY_LOG": postgres_url}
+    done = automl("run", str(write_study(tmp_path / "in")), "--json", settings=settings)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["state"] == "succeeded"
+    assert POSTGRES_PASSWORD not in done.stdout + done.stderr
+    assert not list(home.glob("studies/*/log"))
+    assert not list(home.glob("studies/*/leases"))
+    study = StudyRecord(open_home(str(home), postgres_url).study_log("digits")).refresh()
+    assert [trial.state for trial in study.trials] == [TrialState.FINISHED] * 3
+    for command in ("leaderboard", "models", "verify"):
+        printed = automl(command, "digits", "--json", settings=settings)
+        assert printed.returncode == 0, printed.stderr
+    assert automl("leaderboard", "digits", "--home", str(home)).returncode != 0
 
 
 def test_an_estimator_fits_evaluates_and_exports(tmp_path: Path) -> None:
