@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from automl.domain.events import RunState
 from automl.domain.parsing import Purpose, parse_spec
 from automl.domain.specification import StudySpec
-from automl.errors import ConfigError, DataError
+from automl.errors import ConfigError, DataError, StorageError
 from automl.export.metrics import classification_metrics
 from automl.export.runtime import OnnxClassifier
 from automl.preprocessing.decode import decode_image
@@ -27,6 +27,7 @@ from automl.steps.run_lease import RunLease
 from automl.steps.settings import Settings
 from automl.steps.signals import StopSignal
 from automl.steps.training import threads_per_worker
+from automl.storage.durable import write_file
 
 Images = npt.NDArray[np.uint8]
 
@@ -134,10 +135,19 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
         return {name: interval.model_dump() for name, interval in metrics.items()}
 
     def export(self, path: str | Path) -> Path:
-        """Write the self-contained ONNX file and return its path."""
+        """Write the self-contained ONNX file, which appears whole or not at all; return its path.
+
+        Raises:
+            StorageError: it cannot be written there.
+        """
         self._fitted()
         target = Path(path)
-        target.write_bytes(self._onnx)
+        try:
+            write_file(target, self._onnx)
+        except OSError as error:
+            raise StorageError(
+                f"{target} cannot be written: {error.strerror}.", "choose another place"
+            ) from error
         return target
 
     def _load(self, onnx: bytes) -> None:

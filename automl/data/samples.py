@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ schedule: null
 def write_digits(directory: Path) -> Path:
     """Write scikit-learn's digits as PNG files, a manifest and a study file; return the latter.
 
-    Files of an earlier call are overwritten with the same content.
+    Each file appears whole, the study file last. Files of an earlier call are replaced by the same
+    content; as that can be repeated at any time, they are not synced one by one, which takes long.
     """
     from sklearn.datasets import load_digits
 
@@ -39,12 +41,19 @@ def write_digits(directory: Path) -> Path:
     for number, (scan, label) in enumerate(zip(values, digits.target, strict=True)):
         name = f"{number:04d}.png"
         pixels = np.repeat(scan[:, :, np.newaxis], 3, axis=2)
-        (images / name).write_bytes(encode_png(pixels))
+        _write(images / name, encode_png(pixels))
         rows.append((name, str(label)))
-    with (directory / "train.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("File Name", "Label"))
-        writer.writerows(rows)
+    manifest = io.StringIO(newline="")
+    writer = csv.writer(manifest, lineterminator="\n")
+    writer.writerow(("File Name", "Label"))
+    writer.writerows(rows)
+    _write(directory / "train.csv", manifest.getvalue().encode())
     study = directory / "study.yaml"
-    study.write_text(DIGITS_STUDY, encoding="utf-8")
+    _write(study, DIGITS_STUDY.encode())
     return study
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_bytes(content)
+    partial.replace(path)

@@ -60,3 +60,9 @@ def replace_file(temporary: Path, path: Path) -> None:
     """Give a synced file its name, durably, in place of what had it."""
     temporary.replace(path)
     sync_folder(path.parent)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file durably, in place of what had its name; its folder must exist."""
+    with written_file(path.parent, lambda file: file.write(data)) as temporary:
+        replace_file(temporary, path)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from automl.errors import NotFoundError
-from automl.storage.durable import written_file
+from automl.storage.durable import write_file, written_file
 from automl.storage.file import FileObjectStore
 from tests.writing import KEYS, is_whole
 
@@ -101,6 +101,15 @@ def test_what_dead_writers_left_is_swept_after_a_day(tmp_path: Path) -> None:
 
     assert sorted((tmp_path / ".tmp").iterdir()) == [young]
     assert [entry.key for entry in store.list("")] == ["key"]
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for content in (b"one", b"another"):
+        write_file(path, content)
+
+        assert path.read_bytes() == content
+        assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
