@@ -31,8 +31,8 @@ def run_named_step(step: str, payload: dict[str, Any], home: Home | None = None)
     Args:
         step: a name of `STEPS`.
         payload: `spec` or `study_file`, `run`, `origin`, `worker` for `run_worker` and
-            `give_back`, `cause` for `fail_run`, and `snapshot` for `open_run`, which otherwise
-            prepares the dataset.
+            `give_back`, `cause` for `fail_run`, and for `open_run` the `snapshot` that `prepare`
+            returned.
         home: where all state is kept; by default what the environment names.
 
     Raises:
@@ -88,10 +88,9 @@ def _prepare(context: StepContext, payload: dict[str, Any], stop: StopSignal) ->
 
 def _open_run(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
     snapshot = payload.get("snapshot")
-    if snapshot is None:
-        manifest = prepare.prepare(context, LoggedProgress())
-    else:
-        manifest = Snapshot.open(context.store, context.spec.name, snapshot).manifest
+    if not isinstance(snapshot, str):
+        raise ConfigError("The payload has no snapshot.", "pass the id that `prepare` returned")
+    manifest = Snapshot.open(context.store, context.spec.name, snapshot).manifest
     return prepare.open_run(context, manifest.id, space_facts(manifest))
 
 

@@ -130,8 +130,17 @@ class Night:
             freed = child.end()
             assert freed.is_well, freed.error
 
+    @property
+    def _snapshot(self) -> object:
+        """What `prepare` returned as the snapshot's id."""
+        results = [end.result for step, end in self.ends if step == "prepare" and end.is_well]
+        return results[-1]["snapshot"] if results and isinstance(results[-1], dict) else None
+
     def _start(self, step: str, worker: int, crash: Crash | None) -> _Child:
-        payload = {"spec": self._study, "run": RUN, "worker": worker, "origin": "test"}
+        payload = {
+            "spec": self._study, "run": RUN, "worker": worker, "origin": "test",
+            "snapshot": self._snapshot,
+        }  # fmt: skip
         return _Child(self._place, step, payload, crash)
 
 
