@@ -37,7 +37,8 @@ from automl.storage.sql_errors import is_passing, translate
 from automl.storage.sql_tables import check_schema, have_tables, make_tables
 from automl.storage.sql_url import SQLITE, parse_url, shown, without_password
 
-PATIENCE_S = 60.0
+PATIENCE_S = 90.0  # an outage of a minute is ridden out, as on S3
+_BUSY_TIMEOUT_S = 60.0  # how long SQLite itself waits for another process to finish its write
 _CONNECT_TIMEOUT_S = 10.0
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 2.0  # longest random pauses between tries
 _TABLES_LOCK = "automl: tables"
@@ -228,7 +229,7 @@ def _engine(url: URL, patience_s: float) -> Engine:
             isolation_level="AUTOCOMMIT",
             poolclass=NullPool,
             hide_parameters=True,
-            connect_args={"timeout": patience_s},  # for another process to finish its write
+            connect_args={"timeout": min(patience_s, _BUSY_TIMEOUT_S)},
         )
         event.listen(engine, "connect", _sync_commits)
         return engine

@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from automl.errors import DamagedDataError, StorageAccessError, StorageError
+from automl.errors import DamagedDataError, StorageAccessError, StorageError, StorageFullError
 
 _LOGIN: Final = "correct the user and the password in AUTOML_STUDY_LOG, or the server's pg_hba.conf"
 _DATABASE: Final = "create the database, or correct its name in AUTOML_STUDY_LOG"
@@ -37,6 +37,7 @@ _ACCESS_STATES: Final[Mapping[str, str]] = {
     "3F000": _RIGHTS,  # no schema to create the tables in
 }
 _DAMAGED_STATES: Final = {"XX001", "XX002"}
+_DISK_FULL: Final = "53100"
 # Connections broken or refused, too few resources, serialization, deadlock, lock, statement timeout
 _PASSING_CLASSES: Final = ("08", "53", "40001", "40P01", "55P03", "57014", "57P0")
 
@@ -73,7 +74,7 @@ def is_passing(error: SQLAlchemyError) -> bool:
         return code in _SQLITE_PASSING
     state = _state(error)
     if state is not None:
-        return state.startswith(_PASSING_CLASSES)
+        return state.startswith(_PASSING_CLASSES) and state != _DISK_FULL
     return error.connection_invalidated or (
         _is_operational(error) and _hint_of_text(_text(error)) is None
     )
@@ -89,8 +90,8 @@ def translate(error: SQLAlchemyError, uri: str) -> StorageError:
         return DamagedDataError(message, _RESTORE)
     if code in _SQLITE_ACCESS:
         return StorageAccessError(message, _FILE)
-    if code == sqlite3.SQLITE_FULL:
-        return StorageError(message, "make room on the disk, then try again")
+    if code == sqlite3.SQLITE_FULL or state == _DISK_FULL:
+        return StorageFullError(message, "make room on the database's disk, then try again")
     hint = _ACCESS_STATES.get(state) if state is not None else _hint_of_text(_text(error))
     if code is None and hint is not None:
         return StorageAccessError(message, hint)

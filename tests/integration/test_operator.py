@@ -35,7 +35,8 @@ def answer(document, code=0):
 plan = os.environ.get("AUTOML_TEST_PLAN", "echo") if step != "give_back" else "give_back"
 if plan == "echo":
     print("first line"); print("second line", file=sys.stderr)
-    answer({"result": {"payload": payload, "env": sorted(os.environ)}})
+    answer({"result": {"payload": payload, "env": sorted(os.environ), "argv": sys.argv,
+        "study_log": os.environ.get("AUTOML_STUDY_LOG")}})
 if plan == "slice":
     answer({"result": {"state": "slice_ended", "label": "trials 0, 3"}})
 if plan == "ended":
@@ -204,6 +205,16 @@ def test_the_child_gets_the_payload_and_no_secret_of_airflow(operator: Any) -> N
     assert payload["spec"]["data"]["source"] == "/data/leaves.csv"
     assert payload["study_file"] is None
     assert not [name for name in result["env"] if name.startswith("AIRFLOW")]
+
+
+def test_the_address_of_the_study_log_travels_in_the_environment_alone(
+    operator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOML_STUDY_LOG", "postgresql://anna:hidden@db/automl")
+    result = operator("prepare").execute(context())
+
+    assert result["study_log"] == "postgresql://anna:hidden@db/automl"
+    assert "hidden" not in str(result["argv"]) + str(result["payload"])
 
 
 def test_the_end_of_a_slice_gives_the_pool_slot_back_for_five_seconds(operator: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import sqlite3
 import threading
 import time
@@ -25,6 +26,7 @@ from automl.errors import (
     StaleWriteError,
     StorageAccessError,
     StorageError,
+    StorageFullError,
 )
 from automl.steps.settings import Settings
 from automl.storage.file import FileObjectStore
@@ -144,6 +146,29 @@ class TestTables:
 
         with pytest.raises(DamagedDataError, match=r"automl_schema .* restore it"):
             settings.open_home().study_names()
+
+    def test_tables_can_be_made_by_hand_for_a_role_that_may_not(
+        self, postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
+    ) -> None:
+        name = postgres_url.rpartition("/")[2]
+        page = Path(__file__).parents[2] / "docs" / "formats" / "sql.md"
+        (statements,) = re.findall(r"```sql\n(.*?)```", page.read_text(), re.DOTALL)
+        with psycopg.connect(postgres_url, autocommit=True) as server:
+            server.execute(statements.encode())
+        postgres_server.execute("CREATE ROLE clerk LOGIN PASSWORD 'clerk-word'")
+        postgres_server.execute(
+            "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO clerk", name
+        )
+        try:
+            home = home_on(postgres_server.url(name, "clerk", "clerk-word"), tmp_path)
+            assert [append(home, n) for n in range(3)] == versions(home) == [0, 1, 2]
+            lease = home.leases(STUDY).acquire("7", "anna")
+            assert lease is not None
+            lease.renew()
+            home.store.put_if_absent("key", b"data")
+        finally:
+            postgres_server.execute("DROP OWNED BY clerk", name)
+            postgres_server.execute("DROP ROLE clerk")
 
     def test_homes_that_share_a_database_are_apart(self, settings: Settings) -> None:
         one = settings.open_home()
@@ -423,3 +448,23 @@ class TestTrouble:
 
         with pytest.raises(DamagedDataError, match=r"log\.db .* restore it"):
             home.study_names()
+
+    def test_a_full_database_damages_nothing(self, tmp_path: Path) -> None:
+        home = home_on(f"sqlite:///{tmp_path}/log.db", tmp_path)
+        append(home, 0)
+        large = TrialOpened(at=AT, n=1, run="a", worker="w" * 500_000)
+
+        def limit(connection: sqlite3.Connection, _: object) -> None:
+            connection.execute("PRAGMA max_page_count = 50")
+
+        event.listen(Engine, "connect", limit)
+        try:
+            started_s = time.monotonic()
+            with pytest.raises(StorageFullError, match="make room on the database's disk"):
+                home.study_log(STUDY).append([large], expected_version=0)
+            assert time.monotonic() - started_s < 30
+        finally:
+            event.remove(Engine, "connect", limit)
+
+        assert home.study_log(STUDY).append([large], expected_version=0) == 1
+        assert versions(home) == [0, 1]
