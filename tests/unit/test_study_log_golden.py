@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from automl.domain.events import RunState, SearchEnd
+from automl.domain.invariants import violations
+from automl.domain.trial import Outcome
+from automl.steps.proposals import search_space
+from automl.steps.replay import rederive
+from automl.storage.open import open_home
+from automl.storage.study_log import StudyRecord
+
+# as the first version of the platform wrote it: without `space` and `checkpoint`
+GOLDEN = open_home(str(Path(__file__).parent / "golden" / "study-log-1"))
+
+
+def test_a_log_of_schema_1_still_replays() -> None:
+    study = StudyRecord(GOLDEN.study_log("digits")).refresh()
+
+    (run,) = study.runs
+    assert (run.name, run.state, run.search_end) == (
+        "one", RunState.SUCCEEDED, SearchEnd.MAX_TRIALS,
+    )  # fmt: skip
+    assert (run.winner, run.version, run.published, run.promoted) == (3, 1, True, True)
+    assert run.space is None
+    assert study.version == 16
+    assert [trial.outcome for trial in study.trials] == [Outcome.COMPLETED] * 5
+    assert [trial.based_on for trial in study.trials] == [1, 3, 5, 8, 11]
+    assert violations(GOLDEN.study_log("digits").read()) == []
+
+
+def test_the_proposals_of_a_log_of_schema_1_are_still_derived() -> None:
+    # a searcher that proposes otherwise gets a name of its own, or old studies replay no more
+    events = GOLDEN.study_log("digits").read()
+
+    found = list(rederive(events, lambda run: search_space({"image_size": 8, "classes": 10})))
+
+    assert [proposal.recorded.n for proposal in found] == [0, 1, 2, 3, 4]
+    assert [proposal.different_fields for proposal in found] == [[]] * 5
