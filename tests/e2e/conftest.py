@@ -1,4 +1,4 @@
-"""A whole Airflow on this machine, shared by the tests of a module."""
+"""A whole Airflow on this machine, shared by all end-to-end tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from automl_airflow.local import LocalAirflow
 _DAGS = Path(__file__).resolve().parents[2] / "dags"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the digits as files, their manifest and a study file."""
     folder = tmp_path_factory.mktemp("studies") / "digits"
@@ -25,13 +25,13 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the steps write to."""
     return tmp_path_factory.mktemp("home")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def airflow(
     tmp_path_factory: pytest.TempPathFactory, digits: Path, home: Path
 ) -> Iterator[LocalAirflow]:
