@@ -9,7 +9,7 @@ from typing import Any
 
 from automl.errors import AutoMLError
 from automl.steps.doctor.findings import Finding, failure, fine
-from automl.steps.doctor.store import examine_leftovers, examine_log, examine_store
+from automl.steps.doctor.store import examine_log, examine_store
 from automl.steps.doctor.studies import examine_studies
 from automl.steps.doctor.surroundings import examine_surroundings
 from automl.steps.settings import Settings
@@ -44,8 +44,7 @@ def _examine_home(uri: str | None) -> list[Finding]:
     findings = [fine("settings", f"everything is kept in {home.store.uri}")]
     if settings.study_log is not None:
         findings += examine_log(settings.study_log, home.store.uri, _PATIENCE_S)
-    findings += examine_leftovers(settings.home, _PATIENCE_S)
-    findings += examine_store(home.store)
+    findings += examine_store(home.store, _PATIENCE_S)
     if all(finding.ok for finding in findings):  # else their logs would only fail alike
         findings += examine_studies(home)
     return findings

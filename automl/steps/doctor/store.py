@@ -26,19 +26,25 @@ _PROBE_BYTES = 1024
 _FREE_BYTES, _FREE_FILES = 2 * 2**30, 10_000
 
 
-def examine_store(store: ObjectStore) -> list[Finding]:
-    """Return what is found of the store, up to the first thing that keeps it from being used."""
+def examine_store(store: ObjectStore, patience_s: float) -> list[Finding]:
+    """Return what is found of the store, up to the first thing that keeps it from being used.
+
+    Args:
+        store: the store.
+        patience_s: how long trouble may last.
+    """
     findings = []
-    for finding in _examine(store):
+    for finding in _examine(store, patience_s):
         findings.append(finding)
         if not finding.ok and finding.check in {"listing", "writing", "reading", "deleting"}:
             break
     return findings
 
 
-def _examine(store: ObjectStore) -> Iterator[Finding]:
+def _examine(store: ObjectStore, patience_s: float) -> Iterator[Finding]:
     key, data = f"probes/{uuid.uuid4().hex}", os.urandom(_PROBE_BYTES)
     yield _tried("listing", "the home can be listed", lambda: next(store.list("probes/"), None))
+    yield _leftovers(store.uri, patience_s)  # before the first write, which removes old files
     if not store.uri.startswith("s3://"):
         yield _space(Path(store.uri))
     yield from _rights(store, key, data)
@@ -146,23 +152,18 @@ def examine_log(study_log: str, home: str, patience_s: float) -> list[Finding]:
     return [clock("study log", f"that of {records.uri}", records.now)]
 
 
-def examine_leftovers(uri: str, patience_s: float) -> list[Finding]:
-    """Return what processes that died while they wrote have left in the store.
-
-    Args:
-        uri: a folder or `s3://bucket/prefix`.
-        patience_s: how long trouble may last.
-    """
+def _leftovers(uri: str, patience_s: float) -> Finding:
+    """Return what processes that died while they wrote have left in the store."""
     check = "unfinished writes"
     try:
         if uri.startswith("s3://"):
-            return [_unfinished_uploads(check, uri, patience_s)]
+            return _unfinished_uploads(check, uri, patience_s)
         files = FileObjectStore(Path(uri)).abandoned_files()
     except AutoMLError as error:
-        return [failure(check, error)]
+        return failure(check, error)
     if not files:
-        return [fine(check, "none")]
-    return [fine(check, f"{len(files)} temporary files, which the next write removes")]
+        return fine(check, "none")
+    return fine(check, f"{len(files)} temporary files, which the next write removes")
 
 
 def _unfinished_uploads(check: str, uri: str, patience_s: float) -> Finding:
