@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, insert, literal, select
+from sqlalchemy import Insert, Row, insert, literal, select
 
 from automl.domain.events import SCHEMA, Event, event_from_json, event_to_json
 from automl.errors import (
@@ -63,6 +63,22 @@ class SqlStudyLog:
             DamagedDataError: the log does not reach `expected_version`.
         """
         version, nonce = expected_version + 1, uuid.uuid4().hex
+        try:
+            count = self._database.write(self._insertion(version, nonce, events))
+        except PreconditionFailedError as error:
+            if self._nonce(version) != nonce:
+                raise StaleWriteError(
+                    f"Version {version} of the study log exists already.", "read it and try again"
+                ) from error
+            return version
+        if count == 0:
+            raise DamagedDataError(
+                f"{self._name(expected_version)} is gone, which was read before.", _RESTORE
+            )
+        return version
+
+    def _insertion(self, version: int, nonce: str, events: Sequence[Event]) -> Insert:
+        """Return a statement that inserts nothing where the version before is missing."""
         documents = [event_to_json(event) for event in events]
         values = {
             LOG.c.home: self._home,
@@ -75,25 +91,10 @@ class SqlStudyLog:
         row = select(
             *(literal(value, column.type) for column, value in values.items()), DatabaseNow()
         )
-        if version > 0:  # nothing is inserted where the version before is missing
-            row = row.where(
-                select(LOG.c.version)
-                .where(*self._is_mine, LOG.c.version == expected_version)
-                .exists()
-            )
-        try:
-            count = self._database.write(insert(LOG).from_select([*values, LOG.c.written_at], row))
-        except PreconditionFailedError as error:
-            if self._nonce(version) != nonce:
-                raise StaleWriteError(
-                    f"Version {version} of the study log exists already.", "read it and try again"
-                ) from error
-            return version
-        if count == 0:
-            raise DamagedDataError(
-                f"{self._name(expected_version)} is gone, which was read before.", _RESTORE
-            )
-        return version
+        if version > 0:
+            before = select(LOG.c.version).where(*self._is_mine, LOG.c.version == version - 1)
+            row = row.where(before.exists())
+        return insert(LOG).from_select([*values, LOG.c.written_at], row)
 
     @property
     def _is_mine(self) -> tuple[Any, Any]:
