@@ -14,7 +14,11 @@ from automl_airflow.pools import CPU_POOL, GPU_POOL
 from automl_airflow.study_files import StudyFile
 
 GPU_QUEUE = "gpu"
-_RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=10)}
+_DEFAULTS = {
+    "retries": 2,
+    "retry_delay": timedelta(seconds=10),
+    "weight_rule": "upstream",  # in a shared pool a final fit goes before searches
+}
 _GPU = {"pool": GPU_POOL, "queue": GPU_QUEUE}
 _CPU = {"pool": CPU_POOL}
 
@@ -32,7 +36,7 @@ def search_dag(studies: Path) -> DAG:
         catchup=False,
         is_paused_upon_creation=False,
         params=form_params(),
-        default_args=_RETRIES,
+        default_args=_DEFAULTS,
         tags=["automl"],
     )
     with dag:
@@ -57,7 +61,7 @@ def study_dag(file: StudyFile) -> DAG:
         catchup=False,
         max_active_runs=1,  # runs of one study never overlap
         is_paused_upon_creation=False,
-        default_args={**_RETRIES, "priority_weight": priority},
+        default_args={**_DEFAULTS, "priority_weight": priority},
         tags=["automl", "study"],
     )
     with dag:

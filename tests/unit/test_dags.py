@@ -19,9 +19,14 @@ TASKS = [
 ]  # fmt: skip
 
 SCRIPT = """
-import importlib.util, json, pathlib, sys
+import importlib.util, json, pathlib, sys, types
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.sdk import DAG
+from airflow.task.priority_strategy import validate_and_load_priority_weight_strategy
+
+def weight(task):
+    rule = validate_and_load_priority_weight_strategy(task.weight_rule)
+    return rule.get_weight(types.SimpleNamespace(task=task))
 
 def chain(dag):
     order, left = [], dag.task_dict["check"]
@@ -52,6 +57,7 @@ for dag_id, dag in found.items():
         "queues": {t.task_id: t.queue for t in stored.tasks},
         "retries": {t.task_id: t.retries for t in stored.tasks},
         "priority": {t.task_id: t.priority_weight for t in stored.tasks},
+        "weight": {t.task_id: weight(t) for t in stored.tasks},
         "choose": [str(t.trigger_rule) for t in stored.tasks if t.task_id == "choose"],
         "problems": list(getattr(dag.get_task("check"), "problems", [])),
     }
@@ -115,6 +121,15 @@ def test_pools_queues_and_rules_are_as_documented(loaded: dict[str, Any]) -> Non
     assert set(dag["retries"].values()) == {2}
     assert set(dag["priority"].values()) == {7}
     assert dag["choose"] == ["all_done"]
+
+
+@pytest.mark.parametrize("dag_id", ["automl_search", "automl_leaves"])
+def test_a_final_fit_gets_its_slot_before_searches_of_equal_priority(
+    loaded: dict[str, Any], dag_id: str
+) -> None:
+    weight = loaded["dags"][dag_id]["weight"]
+
+    assert weight["final_fit"] > weight["search"]
 
 
 def test_a_study_file_gives_an_unpaused_schedule_without_missed_runs(
