@@ -211,6 +211,7 @@ class TestNames:
                 prefixed.get(key)
         assert list(prefixed.list("")) == []
 
+    @pytest.mark.parametrize("prefixed", ["", "größe/a b+c%20"], indirect=True)
     def test_large_files_know_every_name(self, prefixed: S3ObjectStore, tmp_path: Path) -> None:
         content = hashlib.sha256(b"x").digest() * (PART_BYTES // 32 + 1)
         (tmp_path / "source").write_bytes(content)
