@@ -6,7 +6,7 @@ that the study does not count them.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from automl.domain.events import (
@@ -40,7 +40,9 @@ class LogAudit:
     """Follows a log event by event and notes what may never happen.
 
     - Versions have no gaps.
-    - At most one run is open. Trials start in an open run only, and before its search has ended.
+    - At most one run is open. Trials are opened and claimed in an open run only, before its search
+      has ended; what was begun may be claimed once more until its winner is chosen. `max_trials` of
+      them at most get their outcome in it.
     - Every trial number is there once, and numbers have no gaps.
     - A trial gets one candidate, once, which no other trial of its generation and snapshot has.
     - Attempts grow by one, so that a trial has one attempt that counts.
@@ -55,6 +57,7 @@ class LogAudit:
     def __init__(self) -> None:
         self.study = Study()
         self.violations: list[str] = []
+        self._outcomes: Counter[str] = Counter()  # by run
         self._identities: defaultdict[tuple[int, str], dict[str, int]] = defaultdict(dict)
 
     def add(self, version: int, event: Event) -> None:
@@ -72,7 +75,10 @@ class LogAudit:
         elif isinstance(event, TrialOpened):
             self._check_start(version, event, before)
         elif isinstance(event, TrialProposed | TrialClaimed | TrialReleased | TrialFinished):
-            self._check_trial(version, event, before.trials[event.n], self.study.trials[event.n])
+            old, new = before.trials[event.n], self.study.trials[event.n]
+            self._check_trial(version, event, old, new)
+            if isinstance(event, TrialClaimed) and new.attempt != old.attempt:
+                self._check_start(version, event, before)
         self._check_others(version, event, before)
 
     def _note(self, version: int, what: str) -> None:
@@ -91,7 +97,13 @@ class LogAudit:
 
     def _check_start(self, version: int, event: TrialOpened | TrialClaimed, before: Study) -> None:
         run = before.run(event.run)
-        if run is None or not run.is_searching:
+        is_begun = isinstance(event, TrialClaimed) and event.attempt > 1
+        may_start = (
+            run is not None
+            and run.closed_at is None
+            and (run.search_end is None or (is_begun and run.winner is None))
+        )
+        if not may_start:
             self._note(
                 version, f"starts trial {event.n} in run {event.run}, which is not searching"
             )
@@ -113,12 +125,8 @@ class LogAudit:
             self._check_candidate(version, event, new)
         if new.attempt != old.attempt:
             self._check_claim(version, event, old, new)
-        if new.state is TrialState.FINISHED and not (
-            isinstance(event, TrialFinished)
-            and (event.attempt, event.run) == (old.attempt, new.finished_by)
-            and (event.outcome, event.measurement) == (new.outcome, new.measurement)
-        ):
-            self._note(version, f"gives trial {event.n} an outcome that is not its last attempt's")
+        if new.state is TrialState.FINISHED:
+            self._check_outcome(version, event, old, new)
 
     def _check_candidate(self, version: int, event: Event, new: Trial) -> None:
         assert new.candidate is not None
@@ -143,15 +151,24 @@ class LogAudit:
         if old.candidate is None:
             self._note(version, f"claims trial {old.number}, which has no candidate")
 
+    def _check_outcome(self, version: int, event: Event, old: Trial, new: Trial) -> None:
+        if not isinstance(event, TrialFinished) or (
+            (event.attempt, event.run, event.outcome, event.measurement)
+            != (old.attempt, new.finished_by, new.outcome, new.measurement)
+        ):
+            self._note(version, f"gives trial {old.number} an outcome not of its last attempt")
+            return
+        self._outcomes[event.run] += 1
+        run = self.study.run(event.run)
+        limit = None if run is None else run.spec.get("search", {}).get("max_trials")
+        if run is None:
+            self._note(version, f"ends trial {old.number} in run {event.run}, never opened")
+        elif limit is not None and self._outcomes[event.run] > limit:
+            self._note(version, f"ends more than {limit} trials in run {event.run}")
+
     def _check_others(self, version: int, event: Event, before: Study) -> None:
         """Note a change of what the event does not speak of."""
-        n = getattr(event, "n", None)
-        kept = [trial for trial in before.trials if trial.number != n]
-        if kept != [trial for trial in self.study.trials if trial.number != n]:
+        old, new = before.trials, self.study.trials
+        n = getattr(event, "n", len(old))
+        if old[:n] != new[:n] or old[n + 1 :] != new[n + 1 :]:
             self._note(version, "changes a trial that it does not speak of")
-        if not isinstance(event, TrialFinished) and _outcomes(self.study) != _outcomes(before):
-            self._note(version, "changes the number of outcomes")
-
-
-def _outcomes(study: Study) -> int:
-    return sum(trial.outcome is not None for trial in study.trials)

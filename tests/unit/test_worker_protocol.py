@@ -256,11 +256,12 @@ class WorkerProtocol(RuleBasedStateMachine):
     @precondition(lambda self: any(trial.attempt > 1 for trial in self.audit.study.trials))
     @rule(pick=st.integers(0, 99), kind=st.sampled_from([0, 1, 2]))
     def write_without_a_look(self, pick: int, kind: int) -> None:
-        """Append an event of a fenced-off attempt, as a writer would that checks nothing."""
+        """Append a late event of an attempt, as a writer would that checks nothing."""
         trials = [trial for trial in self.audit.study.trials if trial.attempt > 1]
         trial = trials[pick % len(trials)]
         common: dict[str, Any] = {"at": self.clock.now(), "n": trial.number}
-        common["attempt"] = 1 + pick % (trial.attempt - 1)
+        fenced = trial.attempt - (trial.outcome is None)
+        common["attempt"] = 1 + pick % fenced
         event: Event
         if kind == 0:
             event = TrialReleased(**common, reason="late")
