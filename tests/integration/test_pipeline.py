@@ -26,6 +26,7 @@ from automl.domain.trial import TrialState
 from automl.errors import ConfigError, DataError
 from automl.preprocessing.decode import encode_png
 from automl.steps.dispatch import run_named_step
+from automl.steps.run_lease import is_run_alive
 from automl.storage.open import open_home, open_store
 from automl.storage.study_log import ObjectStudyLog, StudyRecord
 from tests.servers import POSTGRES_PASSWORD
@@ -301,7 +302,11 @@ def test_an_estimator_fits_evaluates_and_exports(tmp_path: Path) -> None:
     assert accuracy["value"] == pytest.approx(classifier.score(test_x, test_y))
     assert accuracy["value"] > 0.7
 
+    (study,) = (state := open_home(str(tmp_path / "home"))).study_names()
+    assert not is_run_alive(state, study)  # another fit need not wait
+
     classifier.final_fit(x[:ROWS], y[:ROWS])
+    assert not is_run_alive(state, study)
     path = classifier.export(tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     pixels = np.repeat(test_x[..., None], 3, axis=-1)

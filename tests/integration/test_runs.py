@@ -94,6 +94,18 @@ def run_in(context: StepContext, name: str) -> Run:
     return run
 
 
+def automl_run(folder: Path, **search: Any) -> subprocess.CompletedProcess[str]:
+    """Run the study of a few noisy images in a process."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    np.savez(folder / "rows.npz", allow_pickle=False, x=pixels, y=np.arange(60) % 2)
+    sections = {"data": {"source": str(folder / "rows.npz")}, "search": {"workers": 1, **search}}
+    (folder / "study.yaml").write_text(yaml.safe_dump(DOCUMENT | sections))
+    return subprocess.run(
+        [sys.executable, "-m", "automl.cli", "run", str(folder / "study.yaml"), "--json"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
 # --- a second run while one lives ---
 
 
@@ -109,14 +121,7 @@ def living(home: Path) -> Iterator[StepContext]:
 def test_a_second_run_is_refused_while_one_lives_and_told_when_to_come(
     living: StepContext, home: Path, tmp_path: Path
 ) -> None:
-    np.savez(tmp_path / "rows.npz", x=np.zeros((40, 8, 8), np.uint8), y=np.arange(40) % 2)
-    document = DOCUMENT | {"data": {"source": str(tmp_path / "rows.npz")}}
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(document))
-
-    done = subprocess.run(
-        [sys.executable, "-m", "automl.cli", "run", str(tmp_path / "study.yaml"), "--json"],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = automl_run(tmp_path, time_limit="10m")
 
     assert done.returncode == 4
     error = json.loads(done.stdout)["error"]
@@ -297,6 +302,15 @@ def test_failing_a_run_closes_it_once_and_frees_the_study(home: Path) -> None:
     assert call("fail_run", "two", cause="it did not open") == {"state": "never opened"}
     with RunLease(context_of(home, "two")):
         pass
+
+
+def test_a_local_run_that_fails_frees_the_study_at_once(home: Path, tmp_path: Path) -> None:
+    codes = [automl_run(tmp_path, time_limit="5s").returncode for _ in range(2)]  # too short
+
+    assert codes == [3, 3]  # not 4: neither finds the study busy
+    runs = context_of(home, "look").record.refresh().runs
+    assert [run.state for run in runs] == [RunState.FAILED] * 2
+    assert all(run.cause == "No trial of study digits has completed." for run in runs)
 
 
 def test_the_operator_closes_a_run_whose_step_fails_for_good(home: Path) -> None:
