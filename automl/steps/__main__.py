@@ -11,15 +11,23 @@ import json
 import logging
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from automl.errors import AutoMLError, ConfigError
+
+if TYPE_CHECKING:
+    from automl.storage.home import Home
 
 log = logging.getLogger("automl.steps")
 
 
-def main(arguments: list[str]) -> int:
-    """Run the step named by the only argument and return the exit code."""
+def main(arguments: list[str], home: Home | None = None) -> int:
+    """Run the step named by the only argument and return the exit code.
+
+    Args:
+        arguments: the step's name.
+        home: where all state is kept; by default what the environment names.
+    """
     # Waiting threads sleep instead of spinning: trials share the machine. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(
@@ -32,7 +40,7 @@ def main(arguments: list[str]) -> int:
         from automl.steps.dispatch import run_named_step
 
         payload: dict[str, Any] = json.load(sys.stdin)
-        document: dict[str, Any] = {"result": run_named_step(arguments[0], payload)}
+        document: dict[str, Any] = {"result": run_named_step(arguments[0], payload, home)}
         code = 0
     except AutoMLError as error:
         log.error("%s", error)  # noqa: TRY400 - the message is for people, not a traceback
