@@ -117,7 +117,7 @@ def find_worker() -> int | None:
     for child in psutil.Process().children():
         with suppress(psutil.NoSuchProcess):
             if "run_worker" in child.cmdline():
-                return child.pid
+                return int(child.pid)
     return None
 
 

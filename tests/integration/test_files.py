@@ -106,6 +106,12 @@ def opened(context: StepContext) -> Snapshot:
     return Snapshot.open(context.store, "digits", context.record.study.runs[0].snapshot)
 
 
+def published_weights(context: StepContext) -> object:
+    final_fit = context.record.study.runs[0].final_fit
+    assert final_fit is not None
+    return load_tensors_of(context, final_fit.weights)
+
+
 READERS: dict[str, Callable[[StepContext], Any]] = {
     "datasets/digits/*/preprocess.onnx": opened,
     "datasets/digits/*/train-*.safetensors": lambda c: opened(c).tensors(Part.TRAIN),
@@ -113,9 +119,7 @@ READERS: dict[str, Callable[[StepContext], Any]] = {
     "studies/digits/trials/0/*/weights.safetensors": lambda c: load_weights(
         c, c.record.study.trials[0]
     ),
-    "studies/digits/runs/*/weights.safetensors": lambda c: load_tensors_of(
-        c, c.record.study.runs[0].final_fit.weights
-    ),
+    "studies/digits/runs/*/weights.safetensors": published_weights,
 }
 
 
