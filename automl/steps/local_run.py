@@ -138,10 +138,12 @@ def _worker(
             on_line=lambda line: progress.line(f"worker {index}: {line}"),
             stop=over.is_set,
         )
+        if result.has_died:
+            freed = give_back(own, index)
+            how = "broke off" if result.signal is None else f"was killed by signal {result.signal}"
+            progress.line(f"worker {index} {how}; trials {freed} go on")
         if result.failure is not None:
             raise result.failure.to_error()
         if result.signal is None:
             return result
-        freed = give_back(own, index)
-        progress.line(f"worker {index} was killed by signal {result.signal}; trials {freed} go on")
     raise SearchError(f"Worker {index} died {_RESTARTS} times.", "see the log lines above")

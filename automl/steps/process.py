@@ -25,6 +25,7 @@ from automl.errors import AutoMLError, Problem
 RESULT_FD_VARIABLE = "AUTOML_RESULT_FD"
 GRACE_S = 5.0  # from SIGTERM to SIGKILL: enough for a checkpoint
 _POLL_S = 0.2
+_CRASHED, _TIMED_OUT = "StepCrashed", "StepTimedOut"  # failures that the process did not report
 _PR_SET_PDEATHSIG = 1
 
 
@@ -33,7 +34,8 @@ class StepFailure:
     """The error with which a step ended.
 
     Attributes:
-        type: class name in `automl.errors`, or "StepCrashed" if the process ended without a word.
+        type: class name in `automl.errors`, or "StepCrashed" or "StepTimedOut" if the process
+            ended without a word.
         message: what happened.
         hint: what to do about it.
         problems: all single things that are wrong.
@@ -75,6 +77,13 @@ class StepResult:
     timed_out: bool
     stopped: bool
     seconds: float
+
+    @property
+    def has_died(self) -> bool:
+        """Whether the process came to its end without a word: it has cleaned up nothing."""
+        return self.signal is not None or (
+            self.failure is not None and self.failure.type in {_CRASHED, _TIMED_OUT}
+        )
 
 
 def run_step(  # noqa: PLR0913 - what a supervised call consists of
@@ -230,14 +239,14 @@ class _Supervision:
             result = document["result"]
         elif self._timed_out:
             failure = StepFailure(
-                "StepTimedOut",
+                _TIMED_OUT,
                 f"Step {step} did not end within {timeout_s:g} s.",
                 "raise the study's time limits, or see the log for what it was doing",
                 retryable=True,
             )
         elif killed_by is None:
             failure = StepFailure(
-                "StepCrashed",
+                _CRASHED,
                 f"Step {step} ended with exit code {code} and no result.",
                 "the log above holds its traceback",
                 retryable=True,

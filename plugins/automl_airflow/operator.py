@@ -185,7 +185,7 @@ class StepOperator(BaseOperator):
     def _worker_outcome(self, context: Context, call: _Call, outcome: StepResult) -> Any:
         result = outcome.result or {}
         context["trial_label"] = result.get("label") or f"worker {self.worker}"  # type: ignore[typeddict-unknown-key]
-        if outcome.signal is not None:
+        if outcome.has_died:
             freed = call.run("give_back", _MARGIN_S)
             self.log.warning("The worker's trials are given back: %s", self._value(freed))
         value = self._value(outcome)

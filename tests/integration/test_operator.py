@@ -253,8 +253,11 @@ def test_an_error_that_may_pass_is_retried(operator: Any, plan: str) -> None:
     assert not isinstance(caught.value, AirflowFailException)
 
 
-def test_a_killed_workers_trial_is_given_back(
-    operator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("plan", "message"), [("die", "killed by signal 9"), ("crash", "exit code 1 and no result")]
+)
+def test_a_dead_workers_trial_is_given_back(
+    plan: str, message: str, operator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow.sdk.exceptions import AirflowException
 
@@ -262,8 +265,8 @@ def test_a_killed_workers_trial_is_given_back(
     monkeypatch.setenv("AUTOML_CALLS", str(calls))
     (tmp_path / "tiny_step.py").write_text(CHILD.replace("CALLS_FILE", "AUTOML_CALLS"))
 
-    with pytest.raises(AirflowException, match="killed by signal 9"):
-        operator("run_worker", "die", worker=0).execute(context())
+    with pytest.raises(AirflowException, match=message):
+        operator("run_worker", plan, worker=0).execute(context())
     assert calls.read_text().split() == ["run_worker", "give_back"]
 
 

@@ -47,8 +47,10 @@ class KillAfterCheckpoint(Quiet):
 
     def __init__(self) -> None:
         self.killed: list[int] = []
+        self.lines: list[str] = []
 
     def line(self, text: str) -> None:
+        self.lines.append(text)
         if "epoch 1:" not in text or self.killed:
             return
         for child in psutil.Process().children():
@@ -108,6 +110,7 @@ def test_a_killed_worker_costs_no_trial(tmp_path: Path, settings: Settings) -> N
     document = run_study(settings, spec, killer)
 
     assert len(killer.killed) == 1
+    assert "worker 0 was killed by signal 9; trials [0] go on" in killer.lines
     assert document["state"] == "succeeded"
     context = opened(settings, spec)
     first, second = context.record.refresh().trials
