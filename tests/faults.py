@@ -27,6 +27,7 @@ class Fault(StrEnum):
     NONE = "none"
     REFUSE = "refuse"  # it is not done, and the caller sees an error
     LOSE_REPLY = "lose_reply"  # it is done, and the caller sees an error
+    REPEAT = "repeat"  # it is done, its reply is lost, and the client repeats it by itself
     KILL_BEFORE = "kill_before"
     KILL_AFTER = "kill_after"
 
@@ -77,6 +78,8 @@ class Process:
             self._die()
         if fault is Fault.REFUSE:
             raise StorageError("The operation was refused for a test.", "try again")
+        if fault is Fault.REPEAT:
+            call()
         try:
             return call()
         finally:
