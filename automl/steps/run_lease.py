@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import TracebackType
 
 from automl.errors import StorageError, StudyBusyError
@@ -12,6 +12,7 @@ from automl.steps.context import StepContext
 from automl.storage.home import Home
 
 RUN_TTL_S = 120.0  # a run whose processes all died frees the study after this time
+WAITING_TTL_S = 3600.0  # a run none of whose steps runs, because they wait for pool slots
 _RENEW_S = 20.0
 _NAME = "run"
 
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def is_run_alive(home: Home, study: str) -> bool:
-    """Return whether some process of a run gave a sign of life within the lease's time to live."""
+    """Return whether a process of a run works, or its next step may still be waiting for a slot."""
     return home.leases(study, RUN_TTL_S).is_live(_NAME)
 
 
@@ -27,8 +28,8 @@ class RunLease:
     """Holds a study for one run; several processes of the run may hold it at once.
 
     Unlike a trial's lease it has no single owner: whoever of the run renews last keeps it for all.
-    On leaving the block it lives on for the run's next step; it is released if the run is over, or
-    was never opened.
+    On leaving the block it lives on for an hour, in which the run's next step must get its pool
+    slot; it is released if the run is over, or was never opened.
 
     Args:
         context: the step's context.
@@ -39,6 +40,7 @@ class RunLease:
 
     def __init__(self, context: StepContext) -> None:
         self._leases = context.home.leases(context.spec.name, RUN_TTL_S)
+        self._waiting = context.home.leases(context.spec.name, WAITING_TTL_S)
         self._context = context
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="run-lease", daemon=True)
@@ -58,12 +60,13 @@ class RunLease:
         self._over.set()
         self._thread.join()
         was_opened = self._context.record.study.run(self._context.run) is not None
-        if was_opened and not self._context.is_run_over:
-            return
         try:
-            self.release()
+            if was_opened and not self._context.is_run_over:
+                self._waiting.acquire(_NAME, self._context.run)
+            else:
+                self.release()
         except StorageError as failure:
-            log.warning("the study is free for the next run in two minutes only: %s", failure)
+            log.warning("the study is free for other runs in two minutes: %s", failure)
 
     def release(self) -> None:
         """Free the study for the next run."""
@@ -72,18 +75,20 @@ class RunLease:
             lease.release()
 
     def _busy(self) -> StudyBusyError:
-        holder, name = self._leases.holder(_NAME), self._context.spec.name
-        run = None if holder is None else self._context.record.refresh().run(holder)
+        tenure, name = self._leases.tenure(_NAME), self._context.spec.name
+        if tenure is None:
+            return StudyBusyError(f"A run of study {name} has just ended.", "try again")
+        run = self._context.record.refresh().run(tenure.holder)
         if run is None:
             progress = "it is being prepared"
         elif run.search_end is None:
             progress = f"its search ends at {_shown(run.deadline)}, and then it publishes"
         else:
             progress = "its search is over and it is about to publish"
-        free_at = _shown(self._context.clock.now() + timedelta(seconds=RUN_TTL_S))
         return StudyBusyError(
-            f"Run {holder or 'of somebody else'} of study {name} is open: {progress}.",
-            f"try again when it is over; if its processes died, the study is free at {free_at}",
+            f"Run {tenure.holder} of study {name} is open: {progress}.",
+            "try again when it is over; if its processes died, the study is free at "
+            f"{_shown(tenure.ends_at)}",
         )
 
     def _keep(self) -> None:

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Protocol
@@ -42,12 +42,14 @@ class _Record:
         name: what is leased.
         holder: who has, or had, the lease.
         nonce: unique to this write of the record.
+        ttl_s: how long the lease lives from this write on.
         released: whether the holder gave it back.
     """
 
     name: str
     holder: str
     nonce: str
+    ttl_s: float
     released: bool = False
 
     def to_bytes(self) -> bytes:
@@ -63,6 +65,7 @@ class _Record:
                     str(document["name"]),
                     str(document["holder"]),
                     str(document["nonce"]),
+                    float(document.get("ttl_s", TTL_S)),  # not in the first records
                     bool(document["released"]),
                 )
         except (ValueError, KeyError, TypeError) as error:
@@ -104,7 +107,7 @@ class Leases:
     Args:
         store: where they are kept.
         prefix: their folder.
-        ttl_s: how long a lease lives without being renewed; the same for all who share the prefix.
+        ttl_s: how long leases that are acquired here live without being renewed.
         clock: this process's monotonic clock, in seconds.
     """
 
@@ -125,7 +128,7 @@ class Leases:
         Raises:
             StorageError: too many others try at once, or the store is in trouble.
         """
-        wanted = _Record(name, holder, uuid.uuid4().hex)
+        wanted = _Record(name, holder, uuid.uuid4().hex, self._ttl_s)
         key, data = self._key(name), wanted.to_bytes()
         for attempt in range(_TRIES):
             asked_s = self._clock()
@@ -154,14 +157,19 @@ class Leases:
 
     def holder(self, name: str) -> str | None:
         """Return who holds the lease now, or None."""
+        tenure = self.tenure(name)
+        return None if tenure is None else tenure.holder
+
+    def tenure(self, name: str) -> Tenure | None:
+        """Return who holds the lease now and until when unless it is renewed, or None."""
         stored, current = self._read(name)
         if stored is None or current is None or not self._is_live(stored, current):
             return None
-        return current.holder
+        return Tenure(current.holder, stored.modified + timedelta(seconds=current.ttl_s))
 
     def _is_live(self, stored: StoredObject, record: _Record) -> bool:
         age = self._store.now() - stored.modified if not record.released else None
-        return age is not None and age <= timedelta(seconds=self._ttl_s)
+        return age is not None and age <= timedelta(seconds=record.ttl_s)
 
     def _read(self, name: str) -> tuple[StoredObject | None, _Record | None]:
         key = self._key(name)
@@ -173,6 +181,19 @@ class Leases:
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Tenure:
+    """What is known of a live lease.
+
+    Attributes:
+        holder: who holds it.
+        ends_at: when it becomes free unless it is renewed, by the store's clock.
+    """
+
+    holder: str
+    ends_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +275,7 @@ class Lease:
         with self._lock:
             for _ in range(_TRIES):
                 asked_s = self._clock()
-                record = _Record(self._record.name, self._record.holder, uuid.uuid4().hex, released)
+                record = replace(self._record, nonce=uuid.uuid4().hex, released=released)
                 self._nonces.add(record.nonce)
                 try:
                     etag = self._store.put_if_match(self._key, record.to_bytes(), self._held.etag)

@@ -58,11 +58,12 @@ class ObjectStudyLog:
         """Return (version, event) of all versions later than `after`, oldest first.
 
         A cold start reads sealed segments where there are any; then the next keys are asked for
-        until one is absent, so that a warm reader costs one request.
+        until one is absent, so that a warm reader costs one request. A cold start also looks
+        whether the log goes on behind the first absent key.
 
         Raises:
             NewerSchemaError: a version was written by a newer version of the platform.
-            DamagedDataError: a version cannot be read.
+            DamagedDataError: a version cannot be read, or is missing.
         """
         found: list[tuple[int, Event]] = []
         version = after + 1
@@ -73,10 +74,25 @@ class ObjectStudyLog:
                 version += SEGMENT
                 continue
             stored = self._get(self._key(version))
+            if stored is None and after < 0 and self._goes_on_after(version):
+                stored = self._get(self._key(version))  # it may have been written just now
+                if stored is None:
+                    raise DamagedDataError(
+                        f"{self._key(version)} in {self._store.uri} is missing, and later versions "
+                        "are there.",
+                        "restore it from a backup of the home; see docs/runbook.md",
+                    )
             if stored is None:
                 return found
             found += self._events(version, stored)
             version += 1
+
+    def _goes_on_after(self, version: int) -> bool:
+        """Return whether a later version of the same hundred, or a later segment, is there."""
+        key = self._key(version)
+        hundred = key.removesuffix(".json")[:-2]
+        places = (hundred, key), (f"{self._prefix}/segments/", self._segment_key(version))
+        return any(next(self._store.list(*place), None) is not None for place in places)
 
     def append(self, events: Sequence[Event], *, expected_version: int) -> int:
         """Add `events` durably as one version and return its number.

@@ -267,6 +267,21 @@ class TestObjectStudyLog:
         with pytest.raises(DamagedDataError, match=f"{PREFIX}/{1:012d}.json"):
             log_on(store).read()
 
+    @pytest.mark.parametrize("lost", [1, SEGMENT - 1])
+    def test_a_missing_version_is_named(self, store: ObjectStore, lost: int) -> None:
+        log = ObjectStudyLog(store, PREFIX)
+        log.append([OPENED, ticket(0)], expected_version=-1)
+        for version in range(1, SEGMENT + 1):
+            log.append([claimed(0, version)], expected_version=version - 1)
+        for number in (lost, "segments/000000000000"):
+            name = number if isinstance(number, str) else f"{number:012d}"
+            store.delete(f"{PREFIX}/{name}.json")
+        if lost == SEGMENT - 1:  # then only the next hundred tells
+            store.put(f"{PREFIX}/segments/{SEGMENT:012d}.json", b"{}")
+
+        with pytest.raises(DamagedDataError, match=rf"{lost:012d}\.json in .* is missing"):
+            ObjectStudyLog(store, PREFIX).read()
+
 
 def test_a_record_that_decides_on_nothing_writes_nothing() -> None:
     store = MemoryObjectStore()

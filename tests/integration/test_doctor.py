@@ -24,7 +24,7 @@ from automl.steps.context import StepContext
 from automl.steps.doctor import examine, store
 from automl.steps.doctor.findings import Finding
 from automl.steps.doctor.store import clock, examine_store
-from automl.steps.run_lease import RUN_TTL_S, RunLease
+from automl.steps.run_lease import WAITING_TTL_S, RunLease
 from automl.steps.settings import Settings
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.open import open_store
@@ -374,7 +374,7 @@ def test_a_log_that_contradicts_itself_is_named(home: Path) -> None:
 def test_an_open_run_whose_processes_died_is_named(home: Path) -> None:
     opened(home)
     lease = home / "studies" / "digits" / "leases" / "run.json"
-    past_s = time.time() - RUN_TTL_S - 1
+    past_s = time.time() - WAITING_TTL_S - 1
     os.utime(lease, (past_s, past_s))  # as if nobody had renewed it since
 
     check, found, remedy, code = only_trouble(examine(str(home)))
