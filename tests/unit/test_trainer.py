@@ -288,11 +288,11 @@ def test_a_stopped_training_returns_the_best_of_its_complete_epochs() -> None:
     ("step_s", "save_s", "expected"),
     [
         (1.0, 0.0, [(1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0)]),
-        (1.0, 0.3, [(1, 0), (3, 0), (5, 0)]),  # 20 * 0.3 s is more than the 4 s of an epoch
-        (10.0, 100.0, [(1, 0), (2, 2), (4, 0), (5, 2)]),
+        (1.0, 0.3, [(1, 0), (3, 0), (5, 0), (6, 0)]),  # 20 * 0.3 s is more than an epoch's 4 s
+        (10.0, 100.0, [(1, 0), (2, 2), (4, 0), (5, 2), (6, 0)]),
     ],
 )
-def test_checkpoints_are_saved_often_where_that_is_cheap(
+def test_checkpoints_are_saved_at_the_end_and_often_where_that_is_cheap(
     step_s: float, save_s: float, expected: list[tuple[int, int]]
 ) -> None:
     outside = Outside(step_s=step_s, save_s=save_s)
