@@ -32,7 +32,7 @@ up: install  ## start Airflow on this machine and leave it running
 down: install  ## stop what `make up` started
 	$(BIN)/python -m automl_airflow.local down
 
-test: install  ## every test: unit, contracts, integration, e2e
+test: install  ## every test: unit, contracts, integration, crash, e2e
 	$(BIN)/python tests/run_groups.py
 
 soak: install  ## the long tests: outages, crashes and races in large numbers

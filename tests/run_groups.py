@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-GROUPS = ("unit", "contracts", "integration", "e2e")
+GROUPS = ("unit", "contracts", "integration", "crash", "e2e")
 # Tests use tiny networks on few cores: threads would wait for each other.
 _ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 NO_TESTS_COLLECTED = 5  # pytest's exit code

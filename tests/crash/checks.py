@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from automl.domain.events import RunState, TrialFinished
+from automl.domain.invariants import violations
 from automl.domain.study import Run, Study, replay
 from automl.domain.trial import Outcome, Trial
 from automl.export.registry import Registry
@@ -26,6 +27,7 @@ def faults_of(home: Home, night: Night) -> list[str]:
         return ["the run was never opened"]
     finished = Counter(event.n for _, event in events if isinstance(event, TrialFinished))
     return [
+        *violations(events),
         *_faults_of_run(run),
         *_faults_of_registry(home, run),
         *_faults_of_trials(study, finished),
