@@ -27,7 +27,7 @@ SEARCH = "run_worker"
 STEPS = (
     "prepare", "open_run", SEARCH, "choose", "final_fit", "export", "evaluate", "promote",
 )  # fmt: skip
-_ROWS, _CLASSES = 90, 3
+_ROWS, _CLASSES = 40, 2
 _STEP_S = 120.0
 _RETRIES = 2
 

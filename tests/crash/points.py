@@ -60,6 +60,11 @@ class Operation:
     key: str
     done: bool
 
+    @property
+    def is_write(self) -> bool:
+        """Whether it may change what is stored."""
+        return self.name not in {"get", "list", "read", "now", "download"}
+
 
 class Point(Protocol):
     """What every storage operation of a process goes through."""
