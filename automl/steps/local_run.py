@@ -138,7 +138,7 @@ def _worker(
             on_line=lambda line: progress.line(f"worker {index}: {line}"),
             stop=over.is_set,
         )
-        if result.has_died:
+        if result.has_died and not over.is_set():  # else the run ends anyway, and so do its leases
             freed = give_back(own, index)
             how = "broke off" if result.signal is None else f"was killed by signal {result.signal}"
             progress.line(f"worker {index} {how}; trials {freed} go on")
