@@ -71,8 +71,10 @@ def promote(context: StepContext) -> dict[str, Any]:
     run = context.opened_run()
     registry = Registry(context.store, context.spec.name)
     version = _version_of(run)
-    champion = registry.champion()
     if run.state is RunState.OPEN:
+        champion = registry.champion()
+        if champion is not None:
+            champion = registry.repair_champion()  # who promoted it may have died before that
         if champion is not None and champion.version == version:
             promoted, reason = True, "It is the champion."
         else:

@@ -100,6 +100,18 @@ def test_a_step_that_fails_at_a_storage_operation_is_made_up_for(
     ] == []
 
 
+def test_a_kill_between_promotion_and_champion_is_made_up_for(
+    milestones: Milestones, make_place: MakePlace
+) -> None:
+    (number,) = (
+        number
+        for number, operation in enumerate(milestones.operations["promote"])
+        if operation.is_write and operation.key.endswith("promotions/1.json")
+    )
+
+    assert _faults("promote", Crash(number, Fault.KILL_AFTER), milestones, make_place) == []
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("fault", [*Fault])
