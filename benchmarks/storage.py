@@ -40,8 +40,10 @@ from automl.domain.events import (
 )
 from automl.domain.parsing import parse_spec
 from automl.domain.specification import StudySpec
+from automl.domain.study import Study
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.steps.context import StepContext
+from automl.steps.proposals import derive
 from automl.steps.settings import Settings
 from automl.steps.trials import TrialResult, TrialSource, record_result
 from automl.storage.objects import StoredObject
@@ -149,7 +151,7 @@ def grow(settings: Settings, trials: int) -> None:
 
 
 def measure_replay(settings: Settings) -> dict[str, Any]:
-    """Return what a cold and a warm start cost."""
+    """Return what a cold and a warm start cost, and a proposal, which reads the whole history."""
     cold_s, warm_s = [], []
     for _ in range(_COLD):
         traffic = Traffic()
@@ -168,7 +170,15 @@ def measure_replay(settings: Settings) -> dict[str, Any]:
         "cold_bytes": cold[1],
         "warm_ms": 1000 * statistics.median(warm_s),
         "warm_requests": traffic.requests,
+        "proposal_ms": 1000 * statistics.median(_proposal_s(record.study) for _ in range(_WARM)),
     }
+
+
+def _proposal_s(study: Study) -> float:
+    if not study.trials:
+        return 0.0
+    last = len(study.trials) - 1
+    return _seconds(lambda: derive(study, last, study.runs[-1], TextSpace()))
 
 
 def measure_claims(settings: Settings, workers: int) -> dict[str, Any]:
@@ -293,7 +303,7 @@ def _show(backend: str, row: dict[str, Any]) -> None:
     print(
         f"{backend:9}{row['trials']:7}  cold {row['cold_s']:7.3f} s {row['cold_requests']:5} "
         f"requests {row['cold_bytes'] / 1e6:7.2f} MB   warm {row['warm_ms']:6.2f} ms "
-        f"{row['warm_requests']} requests",
+        f"{row['warm_requests']} requests   proposal {row['proposal_ms']:5.2f} ms",
         flush=True,
     )
     for claims in row["claims"]:

@@ -98,6 +98,7 @@ class Study:
         trials: all trials, by number.
         generation_keys: the key of each generation, oldest first.
         decisions: how often the sealed test rows have been opened.
+        unfinished: numbers of the trials that have no outcome yet.
     """
 
     version: int = -1
@@ -105,6 +106,7 @@ class Study:
     trials: tuple[Trial, ...] = ()
     generation_keys: tuple[str, ...] = ()
     decisions: int = 0
+    unfinished: tuple[int, ...] = ()
 
     def run(self, name: str) -> Run | None:
         """Return the run called `name`, or None."""
@@ -120,6 +122,15 @@ class Study:
         return tuple(
             trial
             for trial in self.trials
+            if trial.generation == run.generation and trial.snapshot == run.snapshot
+        )
+
+    def comparable_unfinished(self, run: Run) -> tuple[Trial, ...]:
+        """Return those of `comparable` that have no outcome yet, without a look at the others."""
+        trials = (self.trials[number] for number in self.unfinished)
+        return tuple(
+            trial
+            for trial in trials
             if trial.generation == run.generation and trial.snapshot == run.snapshot
         )
 
@@ -153,6 +164,7 @@ class _Fold:
         self._trials = list(start.trials)
         self._generation_keys = list(start.generation_keys)
         self._decisions = start.decisions
+        self._unfinished = dict.fromkeys(start.unfinished)  # in order
 
     def study(self) -> Study:
         return Study(
@@ -161,6 +173,7 @@ class _Fold:
             tuple(self._trials),
             tuple(self._generation_keys),
             self._decisions,
+            tuple(self._unfinished),
         )
 
     def apply(self, version: int, event: Event) -> None:
@@ -192,6 +205,7 @@ class _Fold:
         run = self._known_run(event.run)
         if event.n != len(self._trials):
             raise self._contradiction(f"opens trial {event.n} after {len(self._trials)} trials")
+        self._unfinished[event.n] = None
         self._trials.append(
             Trial(
                 event.n,
@@ -238,6 +252,8 @@ class _Fold:
                     finished_by=event.run,
                 )
         self._trials[event.n] = trial
+        if trial.state is TrialState.FINISHED:
+            del self._unfinished[event.n]
 
     def _change_run(
         self,

@@ -79,7 +79,7 @@ class TrialSource:
             if claim is not None:
                 return claim
             if len(study.trials) == before:  # neither this worker nor another opened one
-                return self._take_over(study, study.comparable(run))
+                return self._take_over(study, study.comparable_unfinished(run))
 
     def _free(self, study: Study, run: Run) -> Sequence[Trial]:
         """Return the trials that nobody may be working on.
@@ -87,7 +87,7 @@ class TrialSource:
         Whether the worker of a claimed trial lives, only its lease tells: asking for all of them at
         every claim would cost a request per worker.
         """
-        trials, now_s = study.comparable(run), time.monotonic()
+        trials, now_s = study.comparable_unfinished(run), time.monotonic()
         if now_s - self._looked_s >= _LOOK_EVERY_S:
             self._looked_s = now_s
             return trials
@@ -106,7 +106,9 @@ class TrialSource:
         run = study.run(self._context.run)
         if run is None or not run.is_undecided:
             return None
-        return self._take_over(study, [t for t in study.comparable(run) if t.attempt > 0])
+        return self._take_over(
+            study, [t for t in study.comparable_unfinished(run) if t.attempt > 0]
+        )
 
     def _take_over(self, study: Study, trials: Sequence[Trial]) -> Claim | None:
         for trial in trials:
@@ -124,18 +126,21 @@ class TrialSource:
     def _may_claim(self, study: Study, trial: Trial) -> bool:
         """Whether the trial may get its outcome in this run, as far as `max_trials` goes."""
         limit, run = self._context.spec.search.max_trials, self._context.run
+        if limit is None:
+            return True
         others = sum(
-            peer.claimed_in == run and peer.state is TrialState.CLAIMED
-            for peer in study.trials
-            if peer.number != trial.number
+            study.trials[number].claimed_in == run
+            and study.trials[number].state is TrialState.CLAIMED
+            for number in study.unfinished
+            if number != trial.number
         )
-        return limit is None or len(study.finished_in(run)) + others < limit
+        return len(study.finished_in(run)) + others < limit
 
     def _may_open(self, study: Study) -> bool:
         run, limit = study.run(self._context.run), self._context.spec.search.max_trials
         if run is None or limit is None:
             return run is not None
-        unfinished = sum(t.state is not TrialState.FINISHED for t in study.comparable(run))
+        unfinished = len(study.comparable_unfinished(run))
         return len(study.finished_in(run.name)) + unfinished < limit
 
     def _open_or_end(self, study: Study) -> Sequence[Event]:
