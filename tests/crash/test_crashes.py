@@ -22,7 +22,7 @@ from tests.crash.night import SEARCH, STEPS, Night, Place, StepEnd, small_study
 from tests.crash.points import Crash, Fault, Operation
 from tests.servers import PostgresServer
 
-_DRAWN = {SEARCH: 3}  # operations by step; one of each other step
+_DRAWN = {SEARCH: 2}  # operations by step; one of each other step
 
 MakePlace = Callable[[], Place]
 
