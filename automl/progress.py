@@ -139,7 +139,7 @@ def search_summary(context: StepContext, study: Study) -> str:
     left_s = max(0.0, (run.deadline - context.clock.now()).total_seconds())
     best = ranked(study, run)[:1]
     shown = f"{best[0].measurement.score:.4f} (trial {best[0].number})" if best else "none yet"
-    finished = len(study.finished_in(run.name))
+    finished = run.outcomes
     return f"search: {left_s:.0f} s left, {finished} trials finished, best {shown}"
 
 

@@ -70,13 +70,17 @@ class TrialOpened(_Event):
 
 
 class TrialProposed(_Event):
-    """Trial `n` has its candidate, computed from the log's prefix up to version `based_on`."""
+    """Trial `n` has its candidate, computed from the log's prefix up to version `based_on`.
+
+    `repeats` is the trial of another snapshot whose candidate is measured again, if it is one.
+    """
 
     type: Literal["trial_proposed"] = "trial_proposed"
     n: int
     candidate: Candidate
     based_on: int
     strategy: str
+    repeats: int | None = None
 
 
 class TrialClaimed(_Event):

@@ -54,6 +54,7 @@ class Run:
         published: whether that version's manifest exists.
         promoted: whether the version became the champion.
         cause: why the run failed.
+        outcomes: how many trials reached their outcome in it.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Run:
     promoted: bool = False
     cause: str = ""
     closed_at: datetime | None = None
+    outcomes: int = 0
 
     @property
     def is_searching(self) -> bool:
@@ -133,10 +135,6 @@ class Study:
             for trial in trials
             if trial.generation == run.generation and trial.snapshot == run.snapshot
         )
-
-    def finished_in(self, run: str) -> tuple[Trial, ...]:
-        """Return the trials that reached their outcome in the run."""
-        return tuple(trial for trial in self.trials if trial.finished_by == run)
 
 
 def replay(events: Iterable[tuple[int, Event]], start: Study = Study()) -> Study:
@@ -233,6 +231,7 @@ class _Fold:
                     strategy=event.strategy,
                     candidate=event.candidate,
                     based_on=event.based_on,
+                    repeats=event.repeats,
                 )
         elif isinstance(event, TrialClaimed):
             if event.attempt > trial.attempt:
@@ -250,10 +249,17 @@ class _Fold:
                     measurement=event.measurement,
                     cause=event.cause,
                     finished_by=event.run,
+                    finished_in=self._version,
                 )
         self._trials[event.n] = trial
         if trial.state is TrialState.FINISHED:
             del self._unfinished[event.n]
+            self._count_outcome(trial)
+
+    def _count_outcome(self, trial: Trial) -> None:
+        run = self._runs.get(trial.finished_by or "")
+        if run is not None:
+            self._runs[run.name] = dataclasses.replace(run, outcomes=run.outcomes + 1)
 
     def _change_run(
         self,

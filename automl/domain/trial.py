@@ -86,6 +86,8 @@ class Trial:
         finished_by: the run in which it ended.
         opened_in: log version of its ticket; its proposal is computed from the log up to there.
         releases: how often it was given back with a checkpoint.
+        finished_in: log version of its outcome; -1 before.
+        repeats: the trial of another snapshot whose candidate it measures again, or None.
     """
 
     number: int
@@ -106,6 +108,8 @@ class Trial:
     finished_by: str | None = None
     opened_in: int = -1
     releases: int = 0
+    finished_in: int = -1
+    repeats: int | None = None
 
     @property
     def is_unproposed(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,14 +10,16 @@ import numpy as np
 
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Trial
-from automl.errors import DamagedDataError, SearchError
-from automl.morphism.architecture import Architecture
+from automl.errors import DamagedDataError
+from automl.morphism.architecture import Architecture, Node
 from automl.morphism.moves import Limits, Move, MoveKind, apply_move, legal_moves
 from automl.morphism.seeds import seed_architectures
+from automl.search.space import Description, LabelledGraph, origin
 
 MAX_MOVES = 2
 SYMMETRY_NOISE = 1e-2  # of the range of a layer's weights; see Move.noise
 _DIGITS = 4  # significant digits of a gene
+_WIDTHS = frozenset({"channels", "units"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,12 @@ class Gene:
         shift = self.step * rng.standard_normal()
         moved = value * np.exp(shift) if self.relative else value + shift
         return float(f"{np.clip(moved, self.low, self.high):.{_DIGITS}g}")
+
+    def scaled(self, value: float) -> float:
+        """Return where a value lies between the bounds, from 0 to 1."""
+        if self.relative:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
 
 
 GENES: Mapping[str, Gene] = {
@@ -83,24 +92,23 @@ class NetworkMorphismSpace:
         """Return the seed architectures with default genes, cheapest first."""
         return self._seeds
 
-    def vary(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
-        """Return the candidate's architecture with perturbed genes and fresh weights."""
-        genes = _perturbed(candidate.hyperparameters, rng)
-        return Candidate(genotype=candidate.genotype, hyperparameters=genes)
+    def sample(self, parents: Sequence[Trial], rng: np.random.Generator) -> Candidate:
+        """Return a morph of a uniformly chosen parent; without parents, a seed with other genes."""
+        if parents:
+            return self.mutate(origin(parents[int(rng.integers(len(parents)))]), rng)
+        seed = self._seeds[int(rng.integers(len(self._seeds)))]
+        genes = _perturbed(seed.hyperparameters, rng)
+        return Candidate(genotype=seed.genotype, hyperparameters=genes)
 
-    def mutate(self, parent: Trial, rng: np.random.Generator) -> Candidate:
+    def mutate(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
         """Return a child one or two moves away, with perturbed genes.
 
-        A parent at the limits, with no legal move left, gets a child that differs in its genes.
-        A parent without weights gets a child that starts from fresh ones.
+        A candidate at the limits, with no legal move left, gets a child that differs in its genes.
 
         Raises:
-            SearchError: the parent has no candidate.
-            DamagedDataError: the parent's candidate is not one of this space.
+            DamagedDataError: the candidate is not one of this space.
         """
-        if parent.candidate is None:
-            raise SearchError(f"Trial {parent.number} has no candidate to start from.")
-        architecture = Architecture.from_genotype(parent.candidate.genotype)
+        architecture = Architecture.from_genotype(candidate.genotype)
         moves: list[Move] = []
         for _ in range(int(rng.integers(1, MAX_MOVES + 1))):
             move = self._draw(architecture, rng)
@@ -108,12 +116,31 @@ class NetworkMorphismSpace:
                 break
             architecture, _ = apply_move(architecture, move)
             moves.append(move)
-        has_weights = parent.measurement.weights is not None
+        inherited = () if candidate.parent is None else (move.to_json() for move in moves)
         return Candidate(
             genotype=architecture.genotype(),
-            hyperparameters=_perturbed(parent.candidate.hyperparameters, rng),
-            parent=parent.number if has_weights else None,
-            moves=tuple(move.to_json() for move in moves) if has_weights else (),
+            hyperparameters=_perturbed(candidate.hyperparameters, rng),
+            parent=candidate.parent,
+            moves=(*candidate.moves, *inherited),
+        )
+
+    def describe(self, candidate: Candidate) -> Description:
+        """Return the graph with widths as sizes, the scaled genes, parameters and FLOPs.
+
+        Raises:
+            DamagedDataError: the candidate is not one of this space.
+        """
+        architecture = Architecture.from_genotype(candidate.genotype)
+        shapes = architecture.shapes()
+        genes = _known_genes(candidate.hyperparameters)
+        return Description(
+            graph=LabelledGraph(
+                labels=tuple(_label(node) for node in architecture.nodes),
+                inputs=tuple(node.inputs for node in architecture.nodes),
+                sizes=tuple(math.log2(shape[0]) for shape in shapes),
+            ),
+            genes=tuple(gene.scaled(genes[name]) for name, gene in GENES.items()),
+            costs={"parameters": architecture.parameters, "flops": architecture.flops},
         )
 
     def _draw(self, architecture: Architecture, rng: np.random.Generator) -> Move | None:
@@ -130,8 +157,21 @@ class NetworkMorphismSpace:
 
 
 def _perturbed(genes: Mapping[str, float], rng: np.random.Generator) -> dict[str, float]:
+    known = _known_genes(genes)
+    return {name: gene.perturb(known[name], rng) for name, gene in GENES.items()}
+
+
+def _known_genes(genes: Mapping[str, float]) -> Mapping[str, float]:
     if missing := GENES.keys() - genes.keys():
         raise DamagedDataError(
             f"A candidate lacks the genes {sorted(missing)}.", "restore the study's log"
         )
-    return {name: gene.perturb(genes[name], rng) for name, gene in GENES.items()}
+    return genes
+
+
+def _label(node: Node) -> str:
+    """Return what a layer is, its width aside."""
+    kept = [
+        f"{name}={value}" for name, value in sorted(node.attributes.items()) if name not in _WIDTHS
+    ]
+    return " ".join([str(node.op), *kept])

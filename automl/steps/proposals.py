@@ -14,8 +14,10 @@ from automl.domain.specification import SearchSection, Strategy
 from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import ConfigError, DamagedDataError
+from automl.search.history import HistoryReader, changed_trials
 from automl.search.network_morphism import NetworkMorphismSpace
 from automl.search.random import RandomSearcher
+from automl.search.searcher import Searcher, Suggestion
 from automl.search.space import SearchSpace
 
 
@@ -27,61 +29,73 @@ class Proposal:
         candidate: what the trial evaluates.
         based_on: log version whose prefix it was computed from.
         strategy: who proposed it.
+        repeats: the trial of another snapshot that it measures again, or None.
     """
 
     candidate: Candidate
     based_on: int
     strategy: str
+    repeats: int | None = None
 
 
-def derive(prefix: Study, number: int, run: Run, space: SearchSpace) -> Candidate:
-    """Return the candidate of a trial, computed from a prefix of the log.
+class Proposer:
+    """Makes the proposals of one study, as its log or another telling of it has the study.
 
-    Args:
-        prefix: the study after some version that includes the trial's ticket.
-        number: the trial.
-        run: the run that opened it, which says how to search.
-        space: the search space of that run.
-
-    Raises:
-        ConfigError: this version cannot search as the run was told to.
-        SearchSpaceExhaustedError: nothing is left to propose.
-    """
-    search = recorded_search(run)
-    rng = np.random.default_rng([search.seed, number])
-    peers = _peers(prefix, prefix.trials[number])
-    return _searcher(search.strategy, space).propose(peers, rng)
-
-
-def propose(
-    ticket: Study, head: Study, number: int, space: SearchSpace, draft: Candidate | None = None
-) -> Proposal:
-    """Return the proposal for a trial that has no candidate yet.
-
-    It is computed from the log's prefix up to the trial's ticket, so that a lost race changes
-    nothing; if its candidate has been taken meanwhile, it is computed anew from the head. Seed and
-    strategy are those that the run which opened the trial was opened with.
+    What it keeps from one proposal to the next makes the next one quicker, never different.
 
     Args:
-        ticket: the study after the version that opened the trial.
-        head: the study after the version before the one that records the proposal.
-        number: the trial.
-        space: the search space of the trial's run.
-        draft: what `derive` returns for the ticket, if it is known.
-
-    Raises:
-        ConfigError: this version cannot search as the run was told to.
-        SearchSpaceExhaustedError: nothing is left to propose.
+        space: the search space of the runs that open the trials.
     """
-    trial = head.trials[number]
-    run = head.run(trial.run)
-    assert run is not None
-    candidate = derive(ticket, number, run, space) if draft is None else draft
-    based_on = ticket.version
-    taken = {peer.candidate.identity for peer in _peers(head, trial) if peer.candidate is not None}
-    if candidate.identity in taken:
-        candidate, based_on = derive(head, number, run, space), head.version
-    return Proposal(candidate, based_on, recorded_search(run).strategy.value)
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+        self._reader = HistoryReader()
+        self._searches: dict[str, SearchSection] = {}
+        self._searchers: dict[Strategy, Searcher] = {}
+        self._draft: tuple[int, Suggestion] | None = None  # of the number proposed last
+
+    def propose(self, ticket: Study, head: Study, number: int) -> Proposal:
+        """Return the proposal for a trial that has no candidate yet.
+
+        It is computed from the log's prefix up to the trial's ticket, so that a lost race changes
+        nothing; if its candidate has been taken meanwhile, it is computed anew from the head. Seed
+        and strategy are those that the run which opened the trial was opened with.
+
+        Args:
+            ticket: the study after the version that opened the trial.
+            head: the study after the version before the one that records the proposal.
+            number: the trial.
+
+        Raises:
+            ConfigError: this version cannot search as the run was told to.
+            SearchSpaceExhaustedError: nothing is left to propose.
+        """
+        if self._draft is None or self._draft[0] != number:  # a lost race changes nothing of it
+            self._draft = number, self._derive(ticket, number)
+        suggestion, based_on = self._draft[1], ticket.version
+        if _is_taken(suggestion.candidate, head.trials[number], ticket, head):
+            suggestion, based_on = self._derive(head, number), head.version
+        return Proposal(suggestion.candidate, based_on, suggestion.strategy, suggestion.repeats)
+
+    def _derive(self, prefix: Study, number: int) -> Suggestion:
+        """Return what to evaluate, computed from a prefix of the log alone."""
+        trial = prefix.trials[number]
+        search = self._search(prefix, trial.run)
+        history = self._reader.read(prefix, trial.generation, trial.snapshot)
+        rng = np.random.default_rng([search.seed, number])
+        return self._searcher(search.strategy).propose(history, rng)
+
+    def _search(self, study: Study, name: str) -> SearchSection:
+        if name not in self._searches:
+            run = study.run(name)
+            assert run is not None
+            self._searches[name] = recorded_search(run)
+        return self._searches[name]
+
+    def _searcher(self, strategy: Strategy) -> Searcher:
+        if strategy not in self._searchers:
+            self._searchers[strategy] = _searcher(strategy, self._space)
+        return self._searchers[strategy]
 
 
 def recorded_search(run: Run) -> SearchSection:
@@ -121,7 +135,7 @@ def search_space(facts: Mapping[str, int]) -> NetworkMorphismSpace:
         ) from error
 
 
-def _searcher(strategy: Strategy, space: SearchSpace) -> RandomSearcher:
+def _searcher(strategy: Strategy, space: SearchSpace) -> Searcher:
     if strategy is not Strategy.RANDOM:
         raise ConfigError(
             f"This version has no searcher for strategy {strategy.value!r}.", "use random"
@@ -129,12 +143,13 @@ def _searcher(strategy: Strategy, space: SearchSpace) -> RandomSearcher:
     return RandomSearcher(space)
 
 
-def _peers(study: Study, trial: Trial) -> list[Trial]:
-    """Return the trials that the proposal may look at: those that compare with it."""
-    return [
-        peer
-        for peer in study.trials
-        if peer.number != trial.number
+def _is_taken(candidate: Candidate, trial: Trial, ticket: Study, head: Study) -> bool:
+    """Whether a comparable trial got the candidate after the ticket."""
+    return any(
+        peer.candidate is not None
+        and peer.number != trial.number
         and peer.generation == trial.generation
         and peer.snapshot == trial.snapshot
-    ]
+        and peer.candidate.identity == candidate.identity
+        for peer in changed_trials(ticket, head)
+    )

@@ -12,7 +12,7 @@ from automl.domain.events import Event, TrialOpened, TrialProposed
 from automl.domain.study import Run, Study, replay
 from automl.errors import AutoMLError, ConfigError, DamagedDataError, SearchSpaceExhaustedError
 from automl.search.space import SearchSpace
-from automl.steps.proposals import Proposal, propose, search_space, space_facts
+from automl.steps.proposals import Proposal, Proposer, search_space, space_facts
 from automl.storage.home import Home
 
 
@@ -36,7 +36,7 @@ class Rederivation:
         recorded, derived = self.recorded.candidate, self.derived.candidate
         fields = type(recorded).model_fields
         found = [name for name in fields if getattr(recorded, name) != getattr(derived, name)]
-        for name in ("based_on", "strategy"):
+        for name in ("based_on", "strategy", "repeats"):
             if getattr(self.recorded, name) != getattr(self.derived, name):
                 found.append(name)
         return found
@@ -90,8 +90,7 @@ def rederive(
         ConfigError: this version cannot search as a run was told to.
         DamagedDataError: the events contradict each other.
     """
-    recorded, derived, is_told_apart = _History(), _History(), False
-    spaces: dict[str, SearchSpace] = {}
+    recorded, derived, is_told_apart = _Telling(space_of), _Telling(space_of), False
     for version, group in itertools.groupby(events, key=lambda row: row[0]):
         told = [event for _, event in group]
         instead: list[Event] = []
@@ -99,13 +98,9 @@ def rederive(
             if not isinstance(event, TrialProposed) or recorded.ignores(version, event):
                 instead.append(event)
                 continue
-            run = recorded.run_of(event.n)
-            if run.name not in spaces:
-                spaces[run.name] = space_of(run)
-            space = spaces[run.name]
-            found = Rederivation(event, derived.propose(event.n, space))
+            found = Rederivation(event, derived.propose(event.n))
             if found.different_fields and is_told_apart:
-                again = Rederivation(event, recorded.propose_if_able(event.n, space))
+                again = Rederivation(event, recorded.propose_if_able(event.n))
                 found = found if again.different_fields else again
             is_told_apart = is_told_apart or bool(found.different_fields)
             instead.append(_with(event, found.derived))
@@ -117,21 +112,28 @@ def rederive(
 def _with(event: TrialProposed, proposal: Proposal | None) -> TrialProposed:
     if proposal is None:
         return event
-    changes = {"candidate": proposal.candidate, "based_on": proposal.based_on}
+    changes = {
+        "candidate": proposal.candidate,
+        "based_on": proposal.based_on,
+        "repeats": proposal.repeats,
+    }
     return event.model_copy(update=changes)
 
 
 @dataclass(slots=True)
-class _History:
+class _Telling:
     """One telling of the log, up to some version.
 
     Attributes:
+        space_of: gives the search space of a run.
         study: the study after that version.
         tickets: the study after the version that opened each trial without a candidate.
     """
 
+    space_of: Callable[[Run], SearchSpace]
     study: Study = field(default_factory=Study)
     tickets: dict[int, Study] = field(default_factory=dict)
+    _proposers: dict[str, Proposer] = field(default_factory=dict)
 
     def advance(self, version: int, events: list[Event]) -> None:
         self.study = replay(((version, event) for event in events), self.study)
@@ -155,20 +157,23 @@ class _History:
             )
         return not self.study.trials[event.n].is_unproposed
 
-    def run_of(self, number: int) -> Run:
-        run = self.study.run(self.study.trials[number].run)
-        assert run is not None
-        return run
-
-    def propose(self, number: int, space: SearchSpace) -> Proposal | None:
+    def propose(self, number: int) -> Proposal | None:
         try:
-            return propose(self.tickets[number], self.study, number, space)
+            return self._proposer(number).propose(self.tickets[number], self.study, number)
         except SearchSpaceExhaustedError:
             return None
 
-    def propose_if_able(self, number: int, space: SearchSpace) -> Proposal | None:
+    def propose_if_able(self, number: int) -> Proposal | None:
         """As `propose`, but an altered candidate among the others may be none of the space."""
         try:
-            return self.propose(number, space)
+            return self.propose(number)
         except AutoMLError:
             return None
+
+    def _proposer(self, number: int) -> Proposer:
+        """Return the proposer of the run that opened the trial."""
+        run = self.study.run(self.study.trials[number].run)
+        assert run is not None
+        if run.name not in self._proposers:
+            self._proposers[run.name] = Proposer(self.space_of(run))
+        return self._proposers[run.name]

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from automl.domain.candidate import Candidate
 from automl.domain.events import (
     Event,
     SearchEnd,
@@ -25,7 +24,7 @@ from automl.errors import SearchSpaceExhaustedError
 from automl.search.space import SearchSpace
 from automl.steps.checkpoints import newest_checkpoint
 from automl.steps.context import StepContext
-from automl.steps.proposals import derive, propose
+from automl.steps.proposals import Proposer
 from automl.storage.leases import Lease
 
 _LOOK_EVERY_S = 15.0  # how long a dead worker's trial may wait while others can be started
@@ -53,8 +52,7 @@ class TrialSource:
 
     def __init__(self, context: StepContext, worker: str, space: SearchSpace) -> None:
         self._context, self._worker = context, worker
-        self._space = space
-        self._drafts: dict[int, Candidate] = {}  # of the trial that is being claimed
+        self._proposer = Proposer(space)
         self._looked_s = -math.inf  # when the trials of others were last looked at
 
     def take(self) -> Claim | None:
@@ -125,23 +123,23 @@ class TrialSource:
 
     def _may_claim(self, study: Study, trial: Trial) -> bool:
         """Whether the trial may get its outcome in this run, as far as `max_trials` goes."""
-        limit, run = self._context.spec.search.max_trials, self._context.run
-        if limit is None:
-            return True
+        limit, run = self._context.spec.search.max_trials, study.run(self._context.run)
+        if limit is None or run is None:
+            return run is not None
         others = sum(
-            study.trials[number].claimed_in == run
+            study.trials[number].claimed_in == run.name
             and study.trials[number].state is TrialState.CLAIMED
             for number in study.unfinished
             if number != trial.number
         )
-        return len(study.finished_in(run)) + others < limit
+        return run.outcomes + others < limit
 
     def _may_open(self, study: Study) -> bool:
         run, limit = study.run(self._context.run), self._context.spec.search.max_trials
         if run is None or limit is None:
             return run is not None
         unfinished = len(study.comparable_unfinished(run))
-        return len(study.finished_in(run.name)) + unfinished < limit
+        return run.outcomes + unfinished < limit
 
     def _open_or_end(self, study: Study) -> Sequence[Event]:
         context, run = self._context, study.run(self._context.run)
@@ -149,7 +147,7 @@ class TrialSource:
         if run is None or not run.is_searching:
             return ()
         limit = context.spec.search.max_trials
-        if limit is not None and len(study.finished_in(run.name)) >= limit:
+        if limit is not None and run.outcomes >= limit:
             return (SearchEnded(at=now, run=run.name, reason=SearchEnd.MAX_TRIALS),)
         if not self._may_open(study):
             return ()
@@ -217,18 +215,15 @@ class TrialSource:
         return events
 
     def _proposal(self, study: Study, trial: Trial) -> TrialProposed:
-        ticket, number = self._context.record.ticket(trial.number), trial.number
-        if number not in self._drafts:  # a lost race changes nothing of it
-            run = study.run(trial.run)
-            assert run is not None
-            self._drafts = {number: derive(ticket, number, run, self._space)}
-        proposal = propose(ticket, study, number, self._space, self._drafts[number])
+        ticket = self._context.record.ticket(trial.number)
+        proposal = self._proposer.propose(ticket, study, trial.number)
         return TrialProposed(
             at=self._context.clock.now(),
             n=trial.number,
             candidate=proposal.candidate,
             based_on=proposal.based_on,
             strategy=proposal.strategy,
+            repeats=proposal.repeats,
         )
 
 

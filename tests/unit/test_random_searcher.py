@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -8,8 +10,10 @@ from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.errors import SearchError, SearchSpaceExhaustedError
 from automl.morphism.architecture import Architecture
 from automl.morphism.moves import Limits, Move, apply_move
+from automl.search.history import History
 from automl.search.network_morphism import GENES, NetworkMorphismSpace
 from automl.search.random import RandomSearcher
+from automl.search.space import Description, LabelledGraph, origin
 
 SPACE = NetworkMorphismSpace(image_size=8, classes=10)
 SEARCHER = RandomSearcher(SPACE)
@@ -37,10 +41,19 @@ def seed_history(outcome: Outcome | None = Outcome.COMPLETED) -> list[Trial]:
     return [trial(number, seed, outcome) for number, seed in enumerate(SPACE.seeds())]
 
 
+def propose(
+    trials: Sequence[Trial], rng: np.random.Generator, searcher: RandomSearcher = SEARCHER
+) -> Candidate:
+    history = History("abc")
+    for one in trials:
+        history.add(one)
+    return searcher.propose(history, rng).candidate
+
+
 def test_seeds_come_first_and_in_order() -> None:
     history: list[Trial] = []
     for number, seed in enumerate(SPACE.seeds()):
-        proposal = SEARCHER.propose(history, np.random.default_rng(number))
+        proposal = propose(history, np.random.default_rng(number))
         assert proposal == seed
         assert proposal.parent is None
         history.append(trial(number, proposal, outcome=None))
@@ -49,13 +62,13 @@ def test_seeds_come_first_and_in_order() -> None:
 def test_a_seed_known_from_elsewhere_is_passed_over() -> None:
     history = [trial(7, SPACE.seeds()[0], Outcome.FAILED)]
 
-    assert SEARCHER.propose(history, np.random.default_rng(0)) == SPACE.seeds()[1]
+    assert propose(history, np.random.default_rng(0)) == SPACE.seeds()[1]
 
 
 def test_children_follow_from_their_parent_by_their_moves() -> None:
     history = seed_history()
     for number in range(3, 23):
-        child = SEARCHER.propose(history, np.random.default_rng([1, number]))
+        child = propose(history, np.random.default_rng([1, number]))
         assert child.parent is not None
         assert 1 <= len(child.moves) <= 2
         parent = history[child.parent].candidate
@@ -74,7 +87,7 @@ def test_children_follow_from_their_parent_by_their_moves() -> None:
 def test_the_same_history_and_seed_give_the_same_proposal() -> None:
     history = seed_history()
     first, second, third = (
-        SEARCHER.propose(history, np.random.default_rng([1, number])) for number in (3, 3, 4)
+        propose(history, np.random.default_rng([1, number])) for number in (3, 3, 4)
     )
 
     assert first == second
@@ -89,7 +102,7 @@ def test_only_trials_with_a_result_are_parents() -> None:
         trial(2, SPACE.seeds()[2], outcome=None),
     ]
 
-    parents = {SEARCHER.propose(history, np.random.default_rng(i)).parent for i in range(10)}
+    parents = {propose(history, np.random.default_rng(i)).parent for i in range(10)}
 
     assert parents == {1}
 
@@ -97,7 +110,7 @@ def test_only_trials_with_a_result_are_parents() -> None:
 def test_without_a_result_seeds_are_varied() -> None:
     history = seed_history(Outcome.FAILED)
 
-    proposal = SEARCHER.propose(history, np.random.default_rng(0))
+    proposal = propose(history, np.random.default_rng(0))
 
     assert proposal.genotype in {seed.genotype for seed in SPACE.seeds()}
     assert proposal.parent is None
@@ -108,7 +121,7 @@ def test_without_a_result_seeds_are_varied() -> None:
 def test_a_parent_without_weights_gives_a_child_with_fresh_ones() -> None:
     history = [trial(n, seed, weights=None) for n, seed in enumerate(SPACE.seeds())]
 
-    proposal = SEARCHER.propose(history, np.random.default_rng(0))
+    proposal = propose(history, np.random.default_rng(0))
 
     assert proposal.parent is None
     assert proposal.moves == ()
@@ -119,7 +132,7 @@ def test_at_the_limits_only_training_genes_change() -> None:
     space = NetworkMorphismSpace(8, 10, Limits(parameters=1))
     history = seed_history()
 
-    proposal = RandomSearcher(space).propose(history, np.random.default_rng(0))
+    proposal = propose(history, np.random.default_rng(0), RandomSearcher(space))
 
     assert proposal.moves == ()
     assert proposal.parent is not None
@@ -128,7 +141,7 @@ def test_at_the_limits_only_training_genes_change() -> None:
 
 def test_a_trial_without_a_candidate_has_no_neighbours() -> None:
     with pytest.raises(SearchError, match="Trial 4 has no candidate"):
-        SPACE.mutate(Trial(number=4, run="r", generation=1, snapshot="s"), np.random.default_rng(0))
+        origin(Trial(number=4, run="r", generation=1, snapshot="s"))
 
 
 class TinySpace:
@@ -137,18 +150,21 @@ class TinySpace:
     def seeds(self) -> list[Candidate]:
         return [Candidate(genotype="a", hyperparameters={})]
 
-    def vary(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
-        return candidate
+    def sample(self, parents: Sequence[Trial], rng: np.random.Generator) -> Candidate:
+        return Candidate(genotype="b", hyperparameters={}, parent=parents[0].number)
 
-    def mutate(self, parent: Trial, rng: np.random.Generator) -> Candidate:
-        return Candidate(genotype="b", hyperparameters={}, parent=parent.number)
+    def mutate(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
+        return Candidate(genotype="b", hyperparameters={}, parent=candidate.parent)
+
+    def describe(self, candidate: Candidate) -> Description:
+        return Description(LabelledGraph((candidate.genotype,), ((),)))
 
 
 def test_an_exhausted_space_is_reported_and_nothing_is_proposed_twice() -> None:
     searcher, history = RandomSearcher(TinySpace()), list[Trial]()
     for number in range(2):
-        history.append(trial(number, searcher.propose(history, np.random.default_rng(number))))
+        history.append(trial(number, propose(history, np.random.default_rng(number), searcher)))
 
     with pytest.raises(SearchSpaceExhaustedError, match="not among the 2 known"):
-        searcher.propose(history, np.random.default_rng(2))
+        propose(history, np.random.default_rng(2), searcher)
     assert [t.candidate.genotype for t in history if t.candidate] == ["a", "b"]

@@ -14,7 +14,7 @@ from automl.domain.parsing import parse_spec
 from automl.domain.study import Run
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.errors import ConfigError, DamagedDataError
-from automl.search.space import SearchSpace
+from automl.search.space import Description, LabelledGraph, SearchSpace
 from automl.steps import prepare
 from automl.steps.context import StepContext
 from automl.steps.proposals import search_space
@@ -248,11 +248,14 @@ class OneCandidateSpace:
     def seeds(self) -> Sequence[Candidate]:
         return [Candidate(genotype="only", hyperparameters={})]
 
-    def vary(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
+    def sample(self, parents: Sequence[Trial], rng: np.random.Generator) -> Candidate:
+        return self.seeds()[0]
+
+    def mutate(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
         return candidate
 
-    def mutate(self, parent: Trial, rng: np.random.Generator) -> Candidate:
-        return self.seeds()[0]
+    def describe(self, candidate: Candidate) -> Description:
+        return Description(LabelledGraph((candidate.genotype,), ((),)))
 
 
 def test_a_proposal_where_nothing_was_left_to_propose_is_named(searched: Searching) -> None:

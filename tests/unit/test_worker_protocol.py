@@ -36,6 +36,7 @@ from automl.domain.parsing import parse_spec
 from automl.domain.study import replay
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.errors import DivergedError, SearchError, StorageError
+from automl.search.space import Description, LabelledGraph
 from automl.steps import prepare
 from automl.steps.checkpoints import checkpoint_key, counting_checkpoints
 from automl.steps.context import StepContext
@@ -78,11 +79,14 @@ class FewCandidates:
     def seeds(self) -> Sequence[Candidate]:
         return [_candidate(0), _candidate(1)]
 
-    def vary(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
+    def sample(self, parents: Sequence[Trial], rng: np.random.Generator) -> Candidate:
         return _candidate(int(rng.integers(CANDIDATES)))
 
-    def mutate(self, parent: Trial, rng: np.random.Generator) -> Candidate:
+    def mutate(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
         return _candidate(int(rng.integers(CANDIDATES)))
+
+    def describe(self, candidate: Candidate) -> Description:
+        return Description(LabelledGraph((candidate.genotype,), ((),)))
 
 
 def _candidate(index: int) -> Candidate:
