@@ -1,79 +1,53 @@
-"""Architectures: frozen graphs of layers without weights, and their genotypes."""
+"""Architectures: frozen graphs of layers without weights."""
 
 from __future__ import annotations
 
-import json
-import math
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from automl.errors import ConfigError, DamagedDataError, NewerSchemaError
+from automl.errors import ConfigError
 from automl.morphism.canonical import canonical_order
+from automl.morphism.genotype import (
+    GENOTYPE_SCHEMA,
+    damaged,
+    read_document,
+    read_nodes,
+    write_nodes,
+)
+from automl.morphism.nodes import (
+    BATCH_NORM_EPS,
+    BATCH_NORM_MOMENTUM,
+    JOINS,
+    Facts,
+    Node,
+    Op,
+    Shape,
+    infer,
+)
 
-GENOTYPE_SCHEMA = 1
-BATCH_NORM_EPS = 1e-5
-BATCH_NORM_MOMENTUM = 0.1
+__all__ = [
+    "BATCH_NORM_EPS",
+    "BATCH_NORM_MOMENTUM",
+    "GENOTYPE_SCHEMA",
+    "Architecture",
+    "Node",
+    "Op",
+    "Shape",
+]
 
-Shape = tuple[int, ...]
-
-
-class Op(StrEnum):
-    """What a node computes."""
-
-    INPUT = "input"
-    CONV = "conv"
-    BATCH_NORM = "batch_norm"
-    RELU = "relu"
-    MAX_POOL = "max_pool"
-    AVG_POOL = "avg_pool"
-    GLOBAL_POOL = "global_pool"
-    FLATTEN = "flatten"
-    DENSE = "dense"
-    DROPOUT = "dropout"
-    ADD = "add"
-    CONCAT = "concat"
-
-
-ATTRIBUTES: Mapping[Op, tuple[str, ...]] = {
-    Op.CONV: ("bias", "channels", "groups", "kernel", "stride"),
-    Op.MAX_POOL: ("kernel", "stride"),
-    Op.AVG_POOL: ("kernel", "stride"),
-    Op.DENSE: ("units",),
-    Op.DROPOUT: ("rate",),
-}
-_MANY_INPUTS = frozenset({Op.ADD, Op.CONCAT})
-_ANY_SHAPE = frozenset({Op.BATCH_NORM, Op.RELU, Op.DROPOUT})
+_FLOAT_BYTES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One layer.
-
-    Attributes:
-        op: what it computes.
-        inputs: indices of the earlier nodes it reads.
-        attributes: its settings. conv: channels, kernel (odd; zero padding kernel // 2), stride,
-            groups, bias (0 or 1); max_pool and avg_pool: kernel, stride (no padding, floor);
-            dense: units (always with bias); dropout: rate; the others have none.
-    """
-
-    op: Op
-    inputs: tuple[int, ...] = ()
-    attributes: Mapping[str, int | float] = field(default_factory=dict, hash=False)
-
-    def whole(self, name: str) -> int:
-        """Return an attribute that is a whole number."""
-        return int(self.attributes[name])
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Architecture:
     """A graph of layers from an image to logits.
 
     `nodes[0]` is the INPUT, which normalises; `nodes[-1]` is the DENSE of the logits; nodes are in
-    topological order and each of them is used.
+    topological order and each of them is used. The class has no slots because what follows from
+    the nodes is kept once it has been computed.
 
     Attributes:
         input_size: height and width of the image in pixels.
@@ -89,8 +63,12 @@ class Architecture:
     nodes: tuple[Node, ...]
 
     def __post_init__(self) -> None:
-        _check_graph(self.nodes)
-        self.shapes()
+        if not self._facts:
+            raise ConfigError("An architecture has nodes.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields: what follows from them does not travel between processes."""
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__}
 
     @property
     def classes(self) -> int:
@@ -99,72 +77,38 @@ class Architecture:
 
     def shapes(self) -> tuple[Shape, ...]:
         """Return each node's output shape without the batch: (C, H, W) or (C,)."""
-        shapes: list[Shape] = []
-        for index, node in enumerate(self.nodes):
-            if node.op is Op.INPUT:
-                shapes.append((self.input_channels, self.input_size, self.input_size))
-                continue
-            shape = _output_shape(node, [shapes[source] for source in node.inputs])
-            if shape is None or min(shape) < 1:
-                found = [shapes[source] for source in node.inputs]
-                raise _invalid(index, f"{node.op} cannot read shapes {found}")
-            shapes.append(shape)
-        return tuple(shapes)
+        return self._shapes
 
     def consumers(self) -> tuple[tuple[int, ...], ...]:
         """Return for each node the nodes that read it, a node once per reading."""
-        readers: list[list[int]] = [[] for _ in self.nodes]
-        for index, node in enumerate(self.nodes):
-            for source in node.inputs:
-                readers[source].append(index)
-        return tuple(tuple(found) for found in readers)
+        return self._consumers
 
-    def weight_shapes(self) -> dict[str, Shape]:
+    def weight_shapes(self) -> Mapping[str, Shape]:
         """Return the shape of every stored array by its key `<node index>.<name>`."""
-        shapes = self.shapes()
-        weights: dict[str, Shape] = {}
-        for index, node in enumerate(self.nodes):
-            if node.op is Op.CONV:
-                channels, kernel = node.whole("channels"), node.whole("kernel")
-                fan_in = shapes[node.inputs[0]][0] // node.whole("groups")
-                weights[f"{index}.weight"] = (channels, fan_in, kernel, kernel)
-                if node.whole("bias"):
-                    weights[f"{index}.bias"] = (channels,)
-            elif node.op is Op.DENSE:
-                weights[f"{index}.weight"] = (node.whole("units"), shapes[node.inputs[0]][0])
-                weights[f"{index}.bias"] = (node.whole("units"),)
-            elif node.op is Op.BATCH_NORM:
-                for name in ("weight", "bias", "running_mean", "running_var"):
-                    weights[f"{index}.{name}"] = (shapes[index][0],)
-        return weights
+        return self._weight_shapes
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """Learned scalars; the running statistics of batch norms are not learned."""
-        return sum(
-            math.prod(shape)
-            for key, shape in self.weight_shapes().items()
-            if ".running_" not in key
-        )
+        return sum([facts.parameters for facts in self._facts])
 
-    @property
+    @cached_property
     def flops(self) -> int:
         """Multiply-adds of the convolutions and dense layers for one image."""
-        shapes = self.shapes()
-        total = 0
-        for key, shape in self.weight_shapes().items():
-            index, name = key.split(".")
-            if name == "weight" and self.nodes[int(index)].op is not Op.BATCH_NORM:
-                total += math.prod(shape) * math.prod(shapes[int(index)][1:])
-        return total
+        return sum([facts.flops for facts in self._facts])
 
-    @property
+    @cached_property
+    def activation_bytes(self) -> int:
+        """Bytes of all nodes' outputs for one image in float32, the normalised image included."""
+        return _FLOAT_BYTES * sum([facts.elements for facts in self._facts])
+
+    @cached_property
     def depth(self) -> int:
         """Convolutions and dense layers on the longest path."""
         depths: list[int] = []
         for node in self.nodes:
-            before = max((depths[source] for source in node.inputs), default=0)
-            depths.append(before + (node.op in {Op.CONV, Op.DENSE}))
+            before = max([depths[source] for source in node.inputs]) if node.inputs else 0
+            depths.append(before + (node.op is Op.CONV or node.op is Op.DENSE))
         return depths[-1]
 
     def summary(self) -> str:
@@ -186,28 +130,28 @@ class Architecture:
 
     def canonical(self) -> tuple[Architecture, dict[int, int]]:
         """Return the same graph in canonical order, and each old index's new index."""
-        labels = [(str(node.op), tuple(sorted(node.attributes.items()))) for node in self.nodes]
-        inputs = [node.inputs for node in self.nodes]
-        order = canonical_order(labels, inputs, [node.op is Op.ADD for node in self.nodes])
-        new_index = {old: new for new, old in enumerate(order)}
+        order = self._order
+        if self._is_canonical(order):
+            return self, {index: index for index in order}
+        place = [0] * len(order)
+        for new, old in enumerate(order):
+            place[old] = new
         nodes = []
         for old in order:
-            sources = tuple(new_index[source] for source in self.nodes[old].inputs)
-            sources = tuple(sorted(sources)) if self.nodes[old].op is Op.ADD else sources
-            nodes.append(replace(self.nodes[old], inputs=sources))
-        return replace(self, nodes=tuple(nodes)), new_index
+            node = self.nodes[old]
+            sources = [place[source] for source in node.inputs]
+            nodes.append(node.reading(tuple(sorted(sources) if node.op is Op.ADD else sources)))
+        child = self._renumbered(tuple(nodes), tuple([self._facts[old] for old in order]))
+        return child, dict(enumerate(place))
 
     def genotype(self) -> str:
         """Return versioned JSON text, equal for graphs that differ in node order only."""
-        graph, _ = self.canonical()
-        document = {
-            "schema": GENOTYPE_SCHEMA,
-            "input": [graph.input_channels, graph.input_size, graph.input_size],
-            "nodes": [
-                [str(node.op), list(node.inputs), dict(node.attributes)] for node in graph.nodes
-            ],
-        }
-        return json.dumps(document, sort_keys=True, separators=(",", ":"))
+        return self._genotype
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the genotype, in hexadecimal."""
+        return hashlib.sha256(self._genotype.encode()).hexdigest()
 
     @classmethod
     def from_genotype(cls, text: str) -> Architecture:
@@ -217,93 +161,98 @@ class Architecture:
             NewerSchemaError: a newer version wrote it.
             DamagedDataError: it is not a genotype.
         """
+        document = read_document(text)
         try:
-            document = json.loads(text)
-            schema = int(document["schema"])
-            if schema <= GENOTYPE_SCHEMA:
-                return _parse(document).canonical()[0]
+            channels, size, nodes = read_nodes(document)
+            return cls(size, channels, nodes).canonical()[0]
         except (ValueError, TypeError, KeyError, ConfigError) as error:
-            raise DamagedDataError(
-                f"{text[:80]!r} is not a genotype: {error}", "restore the study's log"
-            ) from error
-        raise NewerSchemaError(
-            f"The genotype has schema {schema}; this version reads up to {GENOTYPE_SCHEMA}.",
-            "upgrade the platform",
+            raise damaged(text, error) from error
+
+    @cached_property
+    def _facts(self) -> tuple[Facts, ...]:
+        """What follows for each node; the graph is checked along the way."""
+        return _checked(self.nodes, (self.input_channels, self.input_size, self.input_size))
+
+    @cached_property
+    def _shapes(self) -> tuple[Shape, ...]:
+        return tuple([facts.shape for facts in self._facts])
+
+    @cached_property
+    def _consumers(self) -> tuple[tuple[int, ...], ...]:
+        readers: list[list[int]] = [[] for _ in self.nodes]
+        for index, node in enumerate(self.nodes):
+            for source in node.inputs:
+                readers[source].append(index)
+        return tuple([tuple(found) for found in readers])
+
+    @cached_property
+    def _weight_shapes(self) -> Mapping[str, Shape]:
+        return {
+            f"{index}.{name}": shape
+            for index, facts in enumerate(self._facts)
+            for name, shape in facts.weights
+        }
+
+    @cached_property
+    def _order(self) -> list[int]:
+        return canonical_order(
+            [node.layer.label for node in self.nodes],
+            [node.inputs for node in self.nodes],
+            [node.op is Op.ADD for node in self.nodes],
         )
 
+    @cached_property
+    def _genotype(self) -> str:
+        graph, _ = self.canonical()
+        return write_nodes(graph.input_channels, graph.input_size, graph.nodes)
 
-def _parse(document: Mapping[str, Any]) -> Architecture:
-    channels, height, width = (int(value) for value in document["input"])
-    if height != width:
-        raise ValueError(f"the input is {height} x {width}, not square")
-    nodes = tuple(
-        Node(Op(op), tuple(int(source) for source in inputs), dict(attributes))
-        for op, inputs, attributes in document["nodes"]
-    )
-    return Architecture(input_size=height, input_channels=channels, nodes=nodes)
+    def _is_canonical(self, order: Sequence[int]) -> bool:
+        return order == list(range(len(order))) and all(
+            node.inputs == tuple(sorted(node.inputs)) for node in self.nodes if node.op is Op.ADD
+        )
+
+    def _renumbered(self, nodes: tuple[Node, ...], facts: tuple[Facts, ...]) -> Architecture:
+        """Return a renumbering of this graph, known to be canonical and free of faults."""
+        child: Architecture = object.__new__(Architecture)
+        known = {"input_size": self.input_size, "input_channels": self.input_channels}
+        child.__dict__.update(known, nodes=nodes, _facts=facts, _order=list(range(len(nodes))))
+        return child
+
+
+def _checked(nodes: Sequence[Node], image: Shape) -> tuple[Facts, ...]:
+    if len(nodes) < 2 or nodes[0].op is not Op.INPUT or nodes[-1].op is not Op.DENSE:
+        raise ConfigError("An architecture starts with an input node and ends with a dense node.")
+    facts: list[Facts] = []
+    shapes: list[Shape] = []
+    used: set[int] = set()
+    for index, node in enumerate(nodes):
+        if reason := _node_fault(index, node):
+            raise _invalid(index, reason)
+        read = tuple([shapes[source] for source in node.inputs]) if index else (image,)
+        found = infer(node.layer, read)
+        if found is None:
+            raise _invalid(index, f"{node.op} cannot read shapes {list(read)}")
+        facts.append(found)
+        shapes.append(found.shape)
+        used.update(node.inputs)
+    if len(used) < len(nodes) - 1:
+        unread = next(index for index in range(len(nodes)) if index not in used)
+        raise _invalid(unread, "no node reads it")
+    return tuple(facts)
+
+
+def _node_fault(index: int, node: Node) -> str:
+    inputs = node.inputs
+    for source in inputs:
+        if not 0 <= source < index:
+            return f"inputs {inputs} are not earlier nodes"
+    expected = 1 if index else 0
+    if (len(inputs) < 2) if node.op in JOINS else (len(inputs) != expected):
+        return f"{node.op} has {len(inputs)} inputs"
+    if (node.op is Op.INPUT) != (index == 0):
+        return "only the first node is an input"
+    return node.layer.fault
 
 
 def _invalid(index: int, reason: str) -> ConfigError:
     return ConfigError(f"Node {index} of the architecture is invalid: {reason}.")
-
-
-def _check_graph(nodes: Sequence[Node]) -> None:
-    if len(nodes) < 2 or nodes[0].op is not Op.INPUT or nodes[-1].op is not Op.DENSE:
-        raise ConfigError("An architecture starts with an input node and ends with a dense node.")
-    used = {source for node in nodes for source in node.inputs}
-    for index, node in enumerate(nodes):
-        reason = _node_fault(index, node)
-        if not reason and index not in used and index != len(nodes) - 1:
-            reason = "no node reads it"
-        if reason:
-            raise _invalid(index, reason)
-
-
-def _node_fault(index: int, node: Node) -> str:
-    if any(not 0 <= source < index for source in node.inputs):
-        return f"inputs {node.inputs} are not earlier nodes"
-    count = len(node.inputs)
-    expected = 0 if index == 0 else 1
-    if (count < 2) if node.op in _MANY_INPUTS else (count != expected):
-        return f"{node.op} has {count} inputs"
-    if (node.op is Op.INPUT) != (index == 0):
-        return "only the first node is an input"
-    if tuple(sorted(node.attributes)) != ATTRIBUTES.get(node.op, ()):
-        return f"{node.op} has attributes {sorted(node.attributes)}"
-    for name, value in node.attributes.items():
-        if name == "rate":
-            if not 0 <= value < 1:
-                return f"rate is {value}"
-        elif not isinstance(value, int) or value < (0 if name == "bias" else 1):
-            return f"{name} is {value}"
-    if node.op is Op.CONV and (node.whole("kernel") % 2 == 0 or node.whole("bias") > 1):
-        return "kernel is even or bias is neither 0 nor 1"
-    return ""
-
-
-def _output_shape(node: Node, shapes: Sequence[Shape]) -> Shape | None:
-    """Return the shape a node computes, None if it cannot read its inputs."""
-    first = shapes[0]
-    is_image = len(first) == 3
-    if node.op in _ANY_SHAPE:
-        return first
-    if node.op is Op.DENSE:
-        return None if is_image else (node.whole("units"),)
-    if node.op is Op.ADD:
-        return first if all(shape == first for shape in shapes) else None
-    if node.op is Op.CONCAT:
-        alike = all(shape[1:] == first[1:] for shape in shapes)
-        return (sum(shape[0] for shape in shapes), *first[1:]) if alike else None
-    if not is_image:
-        return None
-    if node.op is Op.GLOBAL_POOL:
-        return (first[0],)
-    if node.op is Op.FLATTEN:
-        return (math.prod(first),)
-    kernel, stride = node.whole("kernel"), node.whole("stride")
-    if node.op is Op.CONV:
-        channels, groups = node.whole("channels"), node.whole("groups")
-        if channels % groups or first[0] % groups:
-            return None
-        return (channels, *((side - 1) // stride + 1 for side in first[1:]))
-    return (first[0], *((side - kernel) // stride + 1 for side in first[1:]))

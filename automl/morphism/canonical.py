@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
 from typing import Any
 
 Label = tuple[Any, ...]
+Form = tuple[tuple[int, ...], ...]
 
 
 def canonical_order(
@@ -14,11 +16,11 @@ def canonical_order(
 ) -> list[int]:
     """Return the nodes' present indices in canonical, topological order.
 
-    Colours are refined as in Weisfeiler and Lehman (1968) over inputs and consumers. They start
-    with the depth, and a refined colour never changes the order of two nodes that differed before,
-    so sorting by colour is topological. Where colours tie, one node is singled out and refinement
-    goes on; in the graphs of layers that we build, tied nodes are images of each other under an
-    automorphism, hence the choice does not show.
+    Colours start with depth and label, and are refined by those of inputs and readers (Weisfeiler
+    and Lehman 1968). A refined colour never changes the order of two nodes that differed before, so
+    sorting by colour is topological. Where colours tie, each of the first tied nodes is singled out
+    in turn and refinement goes on; the least form wins (McKay 1981). A node that leads to the form
+    of one tried before is its image under an automorphism, and is not followed further.
 
     Args:
         labels: what a node is, apart from its place; mutually comparable.
@@ -27,38 +29,110 @@ def canonical_order(
     """
     depths: list[int] = []
     for sources in inputs:
-        depths.append(1 + max((depths[source] for source in sources), default=-1))
-    colours = _ranks([(depth, label) for depth, label in zip(depths, labels, strict=True)])
-    colours = _refine(colours, inputs, commutative)
-    while len(set(colours)) < len(colours):
-        tied = min(colour for colour, count in Counter(colours).items() if count > 1)
-        chosen = colours.index(tied)
-        colours = [2 * colour for colour in colours]
-        colours[chosen] -= 1
-        colours = _refine(colours, inputs, commutative)
-    return sorted(range(len(colours)), key=colours.__getitem__)
+        depths.append(1 + max([depths[source] for source in sources]) if sources else 0)
+    keys = list(zip(depths, labels, strict=True))
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    if all(keys[left] != keys[right] for left, right in pairwise(order)):
+        return order
+    colouring = _split([0] * len(order), [list(range(len(order)))], keys.__getitem__)
+    graph = _Graph(inputs, commutative)
+    return graph.search(graph.refined(colouring))
 
 
-def _refine(
-    colours: list[int], inputs: Sequence[tuple[int, ...]], commutative: Sequence[bool]
-) -> list[int]:
-    """Split colours by the colours around them until no class splits any more."""
-    while True:
-        readers: list[list[tuple[int, int]]] = [[] for _ in colours]
+@dataclass(frozen=True, slots=True)
+class _Colouring:
+    """An ordered partition of the nodes.
+
+    Attributes:
+        colours: how many nodes have a lower colour, for each node.
+        tied: the nodes of equal colour where there are two or more, by colour.
+    """
+
+    colours: list[int]
+    tied: list[list[int]]
+
+    def singled_out(self, chosen: int) -> _Colouring:
+        """Return the colouring in which a node of the first tied colour precedes the others."""
+        return _split(self.colours, self.tied, lambda index: index != chosen, only_first=True)
+
+
+def _split(
+    colours: Sequence[int],
+    tied: Sequence[list[int]],
+    key: Callable[[int], Any],
+    *,
+    only_first: bool = False,
+) -> _Colouring:
+    """Order the nodes of each tied colour by their keys; all others keep their colours."""
+    refined, still_tied = list(colours), []
+    for place, cell in enumerate(tied):
+        if only_first and place > 0:
+            still_tied.append(cell)
+            continue
+        colour = colours[cell[0]]
+        for _, group in groupby(sorted(cell, key=key), key=key):
+            alike = list(group)
+            for index in alike:
+                refined[index] = colour
+            colour += len(alike)
+            if len(alike) > 1:
+                still_tied.append(alike)
+    return _Colouring(refined, still_tied)
+
+
+class _Graph:
+    def __init__(self, inputs: Sequence[tuple[int, ...]], commutative: Sequence[bool]) -> None:
+        self._inputs = inputs
+        self._commutative = commutative
+        self._readers: list[list[tuple[int, int]]] = [[] for _ in inputs]
         for index, sources in enumerate(inputs):
             for place, source in enumerate(sources):
-                readers[source].append((colours[index], 0 if commutative[index] else place))
-        signatures = []
-        for index, sources in enumerate(inputs):
-            read = [colours[source] for source in sources]
-            read = sorted(read) if commutative[index] else read
-            signatures.append((colours[index], tuple(read), tuple(sorted(readers[index]))))
-        refined = _ranks(signatures)
-        if len(set(refined)) == len(set(colours)):
-            return refined
-        colours = refined
+                self._readers[source].append((index, 0 if commutative[index] else place))
 
+    def refined(self, colouring: _Colouring) -> _Colouring:
+        """Split colours by the colours around them until none splits any more."""
+        while colouring.tied:
+            colours = colouring.colours
+            signatures = {
+                index: self._signature(index, colours) for cell in colouring.tied for index in cell
+            }
+            finer = _split(colours, colouring.tied, signatures.__getitem__)
+            if len(finer.tied) == len(colouring.tied) and finer.colours == colours:
+                return finer
+            colouring = finer
+        return colouring
 
-def _ranks(signatures: Sequence[Hashable]) -> list[int]:
-    rank = {signature: place for place, signature in enumerate(sorted(set(signatures)))}  # type: ignore[type-var]
-    return [rank[signature] for signature in signatures]
+    def search(self, colouring: _Colouring) -> list[int]:
+        """Return the order of the least form among the discrete refinements."""
+        return self._least(colouring)[1]
+
+    def _least(self, colouring: _Colouring) -> tuple[Form, list[int]]:
+        if not colouring.tied:
+            return self._leaf(colouring)
+        first, *others = colouring.tied[0]
+        chosen = self.refined(colouring.singled_out(first))
+        best, known = self._least(chosen), {self._first_leaf(chosen)}
+        for other in others:
+            chosen = self.refined(colouring.singled_out(other))
+            form = self._first_leaf(chosen)
+            if form not in known:
+                known.add(form)
+                best = min(best, self._least(chosen))
+        return best
+
+    def _first_leaf(self, colouring: _Colouring) -> Form:
+        while colouring.tied:
+            colouring = self.refined(colouring.singled_out(colouring.tied[0][0]))
+        return self._leaf(colouring)[0]
+
+    def _leaf(self, colouring: _Colouring) -> tuple[Form, list[int]]:
+        order = sorted(range(len(colouring.colours)), key=colouring.colours.__getitem__)
+        return tuple(self._read(index, colouring.colours) for index in order), order
+
+    def _signature(self, index: int, colours: Sequence[int]) -> Hashable:
+        readers = sorted([(colours[reader], place) for reader, place in self._readers[index]])
+        return self._read(index, colours), readers
+
+    def _read(self, index: int, colours: Sequence[int]) -> tuple[int, ...]:
+        read = [colours[source] for source in self._inputs[index]]
+        return tuple(sorted(read) if self._commutative[index] else read)
