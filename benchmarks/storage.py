@@ -82,6 +82,10 @@ class TextSpace:
         """Return any candidate."""
         return self.draw(candidate.parent, rng)
 
+    def contains(self, candidate: Candidate) -> bool:
+        """Return True."""
+        return True
+
     def describe(self, candidate: Candidate) -> Description:
         """Return a graph of one node."""
         return Description(LabelledGraph((candidate.genotype,), ((),)))

@@ -124,6 +124,14 @@ class NetworkMorphismSpace:
             moves=(*candidate.moves, *inherited),
         )
 
+    def contains(self, candidate: Candidate) -> bool:
+        """Return whether image size and number of classes are those of this space."""
+        architecture = Architecture.from_genotype(candidate.genotype)
+        seed = Architecture.from_genotype(self._seeds[0].genotype)
+        return (architecture.input_size, architecture.input_channels, architecture.classes) == (
+            seed.input_size, seed.input_channels, seed.classes,
+        )  # fmt: skip
+
     def describe(self, candidate: Candidate) -> Description:
         """Return the graph with widths as sizes, the scaled genes, parameters and FLOPs.
 

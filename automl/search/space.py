@@ -72,6 +72,9 @@ class SearchSpace(Protocol):
         mutating `origin(trial)` again and again leads away from an evaluated candidate.
         """
 
+    def contains(self, candidate: Candidate) -> bool:
+        """Return whether a candidate of another snapshot could be evaluated on this one."""
+
     def describe(self, candidate: Candidate) -> Description:
         """Return what a surrogate may learn from."""
 

@@ -156,6 +156,9 @@ class TinySpace:
     def mutate(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
         return Candidate(genotype="b", hyperparameters={}, parent=candidate.parent)
 
+    def contains(self, candidate: Candidate) -> bool:
+        return True
+
     def describe(self, candidate: Candidate) -> Description:
         return Description(LabelledGraph((candidate.genotype,), ((),)))
 

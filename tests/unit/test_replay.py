@@ -254,6 +254,9 @@ class OneCandidateSpace:
     def mutate(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
         return candidate
 
+    def contains(self, candidate: Candidate) -> bool:
+        return True
+
     def describe(self, candidate: Candidate) -> Description:
         return Description(LabelledGraph((candidate.genotype,), ((),)))
 

@@ -85,6 +85,9 @@ class FewCandidates:
     def mutate(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
         return _candidate(int(rng.integers(CANDIDATES)))
 
+    def contains(self, candidate: Candidate) -> bool:
+        return True
+
     def describe(self, candidate: Candidate) -> Description:
         return Description(LabelledGraph((candidate.genotype,), ((),)))
 

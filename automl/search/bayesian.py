@@ -1,0 +1,107 @@
+"""Bayesian optimisation: Auto-Keras' idea (arXiv:1806.10282), with a surrogate that holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from automl.domain.candidate import Candidate
+from automl.search.acquisition import Acquisition, confidence_bound, log_expected_improvement
+from automl.search.continuity import next_repeat
+from automl.search.gaussian_process import Vector
+from automl.search.history import History
+from automl.search.random import RandomSearcher
+from automl.search.searcher import Suggestion
+from automl.search.space import SearchSpace, origin
+from automl.search.surrogate import FittedSurrogate, Prediction, Surrogate
+from automl.search.tree_search import Effort, Scores, TreeSearch
+
+SEED = "seed"
+
+
+@dataclass(frozen=True, slots=True)
+class BayesianOptions:
+    """How the searcher balances.
+
+    Attributes:
+        initial: candidates that are proposed before the surrogate is asked; seeds count.
+        random_share: share of the later proposals that random search makes, for comparison.
+        acquisitions: one of them is drawn for each proposal.
+        beta: standard deviations that the confidence bound adds.
+        effort: how many candidates are looked at for one proposal.
+    """
+
+    initial: int = 6
+    random_share: float = 0.05
+    acquisitions: tuple[Acquisition, ...] = (
+        Acquisition.LOG_EXPECTED_IMPROVEMENT,
+        Acquisition.CONFIDENCE_BOUND,
+    )
+    beta: float = 2.0
+    effort: Effort = Effort()  # noqa: RUF009 - frozen
+
+
+class BayesianSearcher:
+    """Proposes the seeds, then what promises most by a surrogate of the loss.
+
+    Args:
+        space: the candidates there are.
+        options: how it balances.
+    """
+
+    name = "bayesian"
+
+    def __init__(self, space: SearchSpace, options: BayesianOptions = BayesianOptions()) -> None:
+        self._space, self._options = space, options
+        self._random = RandomSearcher(space)
+        self._surrogate = Surrogate(space)
+        self._tree = TreeSearch(space, options.effort)
+
+    def propose(self, history: History, rng: np.random.Generator) -> Suggestion:
+        """Return the next candidate.
+
+        Raises:
+            SearchSpaceExhaustedError: nothing new was found.
+        """
+        repeat = next_repeat(history, self._space)
+        if repeat is not None:
+            return repeat
+        for seed in self._space.seeds():
+            if seed.identity not in history.identities:
+                return Suggestion(seed, SEED)
+        is_random = rng.random() < self._options.random_share
+        few = len(history.identities) < self._options.initial
+        if is_random or few or not history.parents:
+            return self._random.sample(history, rng)
+        candidate = self._promising(history, rng)
+        if candidate is None:
+            return self._random.sample(history, rng)
+        return Suggestion(candidate, self.name)
+
+    def _promising(self, history: History, rng: np.random.Generator) -> Candidate | None:
+        fitted = self._surrogate.fit(history)
+        which = self._options.acquisitions[int(rng.integers(len(self._options.acquisitions)))]
+        samples = [
+            self._space.sample(history.parents, rng) for _ in range(self._options.effort.samples)
+        ]
+        roots = [
+            (origin(trial), -fitted.means[trial.number])
+            for trial in history.parents
+            if trial.number in fitted.means
+        ]
+
+        def score(candidates: Sequence[Candidate]) -> Scores:
+            prediction = fitted.predict(candidates)
+            bound = confidence_bound(prediction, self._options.beta)
+            return Scores(bound, self._value(which, fitted, prediction))
+
+        return self._tree.best(roots, samples, history.identities, score, rng)
+
+    def _value(self, which: Acquisition, fitted: FittedSurrogate, prediction: Prediction) -> Vector:
+        """Return the acquisition, lowered where a trial is likely to fail."""
+        log_feasible = np.log(np.maximum(prediction.feasible, 1e-6))
+        if which is Acquisition.LOG_EXPECTED_IMPROVEMENT:
+            return log_expected_improvement(prediction, fitted.incumbent) + log_feasible
+        return confidence_bound(prediction, self._options.beta) + log_feasible

@@ -1,0 +1,38 @@
+"""The first trials on a changed dataset: the best of the nights before are measured again."""
+
+from __future__ import annotations
+
+from automl.domain.trial import Trial
+from automl.search.history import History
+from automl.search.searcher import Suggestion
+from automl.search.space import SearchSpace, origin
+
+REPEATS = 3
+NAME = "repeat"
+
+
+def next_repeat(history: History, space: SearchSpace) -> Suggestion | None:
+    """Return the best candidate of another snapshot that this one has not seen, or None.
+
+    At most `REPEATS` of those that the space still holds are measured again. They start from their
+    own weights.
+
+    Args:
+        history: the comparable trials.
+        space: a dataset with other classes or another image size has another space.
+    """
+    able = [
+        t for t in history.elsewhere if t.can_win and t.candidate and space.contains(t.candidate)
+    ]
+    best: dict[str, Trial] = {}
+    for trial in sorted(able, key=_rank):
+        best.setdefault(origin(trial).identity, trial)
+    for identity, trial in list(best.items())[:REPEATS]:
+        if identity not in history.identities:
+            return Suggestion(origin(trial), NAME, repeats=trial.number)
+    return None
+
+
+def _rank(trial: Trial) -> tuple[float, int]:
+    assert trial.loss is not None
+    return trial.loss, trial.number

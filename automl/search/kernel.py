@@ -1,0 +1,168 @@
+"""The surrogate's kernel, one code path for fitting and prediction, and its hyperparameters.
+
+k(x, x') = (sum over g of w_g exp(-d_g(x, x') / l_g)) (1 - r + r exp(-d_genes(x, x') / l_genes))
+
+where g runs over the kinds of architecture features and d_g is a squared Euclidean distance in
+units of its median. Sums and products of positive semidefinite kernels are positive semidefinite
+(Rasmussen and Williams, 2006, sec. 4.2.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import cho_solve
+from scipy.optimize import minimize
+
+from automl.search.features import GENES, Distances, Matrix
+from automl.search.gaussian_process import condition
+
+Vector = npt.NDArray[np.float64]
+
+NOISE_FLOOR = 1e-3  # variance, of targets whose variance is 1
+_TYPICAL_NOISE = 1e-2
+_LENGTH = 0.6  # typical length of a kind, in medians of its distances
+_STEPS = 40
+# Standard deviations of the logarithms under the prior.
+_WEIGHT_SPREAD, _LENGTH_SPREAD, _NOISE_SPREAD, _SHARE_SPREAD = 1.0, 0.7, 1.5, 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel with its hyperparameters.
+
+    Attributes:
+        weights: variance of each kind of architecture feature.
+        lengths: squared distance over which the correlation falls to 1/e, by kind; with an entry
+            for the training genes if they matter.
+        genes_share: share of the variance that differs between training genes, 0 to 1.
+        noise: variance of an observation beyond its own standard error.
+    """
+
+    weights: Mapping[str, float]
+    lengths: Mapping[str, float]
+    genes_share: float
+    noise: float
+
+    @property
+    def variance(self) -> float:
+        """The kernel of a point with itself."""
+        return sum(self.weights.values())
+
+    def __call__(self, distances: Distances) -> Matrix:
+        """Return the kernel matrix for matrices of squared distances."""
+        total = np.zeros_like(next(iter(distances.values())))
+        for kind, weight in self.weights.items():
+            total += weight * np.exp(-distances[kind] / self.lengths[kind])
+        if self.genes_share > 0:
+            near = np.exp(-distances[GENES] / self.lengths[GENES])
+            total *= 1 - self.genes_share + self.genes_share * near
+        return total
+
+
+def fit_kernel(distances: Distances, z: Vector, noise: Vector) -> Kernel:
+    """Return the kernel of the largest marginal likelihood, times a weak prior.
+
+    The prior is log-normal around equal weights, lengths of 0.6 median distances, and a noise of
+    0.01; it decides where the data do not.
+
+    Args:
+        distances: squared distances between the observations by kind, (n, n) each.
+        z: targets of about mean 0 and variance 1, (n,).
+        noise: known variance of each target, (n,).
+    """
+    scales = {kind: _scale(apart) for kind, apart in distances.items()}
+    objective = _Objective(
+        {kind: distances[kind] / scale for kind, scale in scales.items() if scale > 0}, z, noise
+    )
+    found = minimize(
+        objective, objective.centre, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS}
+    )
+    kernel = objective.kernel(found.x)
+    lengths = {kind: length * scales[kind] for kind, length in kernel.lengths.items()}
+    if not kernel.weights:  # one architecture only: any kind will do
+        kind = next(kind for kind in distances if kind != GENES)
+        return Kernel({kind: 1.0}, {kind: 1.0, **lengths}, kernel.genes_share, kernel.noise)
+    return Kernel(kernel.weights, lengths, kernel.genes_share, kernel.noise)
+
+
+def _scale(apart: Matrix) -> float:
+    """Return the median of the distances that are not 0; 0 if all are."""
+    positive = apart[apart > 0]
+    return float(np.median(positive)) if positive.size else 0.0
+
+
+class _Objective:
+    """Negative log marginal likelihood minus log prior, with its gradient.
+
+    The parameters are logarithms: weights, lengths, then length and odds of the genes if there are
+    any, then noise (Rasmussen and Williams, 2006, eq. 5.9).
+    """
+
+    def __init__(self, distances: Distances, z: Vector, noise: Vector) -> None:
+        self._kinds = [kind for kind in distances if kind != GENES]
+        self._has_genes = GENES in distances
+        self._distances, self._z, self._noise = distances, z, noise
+        count = len(self._kinds)
+        self.centre = np.concatenate(
+            [
+                np.full(count, -np.log(max(count, 1))),
+                np.full(count, np.log(_LENGTH)),
+                [np.log(_LENGTH), 0.0] if self._has_genes else [],
+                [np.log(_TYPICAL_NOISE)],
+            ]
+        )
+        self._spread = np.concatenate(
+            [
+                np.full(count, _WEIGHT_SPREAD),
+                np.full(count, _LENGTH_SPREAD),
+                [_LENGTH_SPREAD, _SHARE_SPREAD] if self._has_genes else [],
+                [_NOISE_SPREAD],
+            ]
+        )
+
+    def kernel(self, parameters: Vector) -> Kernel:
+        """Return the kernel with these parameters, lengths in median distances."""
+        count = len(self._kinds)
+        weights = dict(zip(self._kinds, np.exp(parameters[:count]).tolist(), strict=True))
+        lengths = np.exp(parameters[count : 2 * count]).tolist()
+        by_kind = dict(zip(self._kinds, lengths, strict=True))
+        share = 0.0
+        if self._has_genes:
+            by_kind[GENES] = float(np.exp(parameters[2 * count]))
+            share = float(1 / (1 + np.exp(-parameters[2 * count + 1])))
+        return Kernel(weights, by_kind, share, float(np.exp(parameters[-1])) + NOISE_FLOOR)
+
+    def __call__(self, parameters: Vector) -> tuple[float, Vector]:
+        """Return the value and its gradient."""
+        kernel = self.kernel(parameters)
+        share, terms = kernel.genes_share, []
+        near = np.exp(-self._distances[GENES] / kernel.lengths[GENES]) if self._has_genes else None
+        blend = 1.0 if near is None else 1 - share + share * near
+        for kind in self._kinds:
+            apart = self._distances[kind]
+            terms.append(kernel.weights[kind] * np.exp(-apart / kernel.lengths[kind]))
+        total = np.sum(terms, axis=0) if terms else np.ones((len(self._z), len(self._z)))
+        posterior = condition(total * blend, self._noise + kernel.noise, self._z)
+        identity = np.eye(len(self._z))
+        inverse = cho_solve((posterior.factor, True), identity, check_finite=False)
+        slope = 0.5 * (inverse - np.outer(posterior.weights, posterior.weights))
+        blended = slope * blend
+        gradient = [float(np.sum(blended * term)) for term in terms]
+        gradient += [
+            float(np.sum(blended * term * self._distances[kind])) / kernel.lengths[kind]
+            for kind, term in zip(self._kinds, terms, strict=True)
+        ]
+        if near is not None:
+            in_genes = slope * total * near * share
+            gradient.append(
+                float(np.sum(in_genes * self._distances[GENES])) / kernel.lengths[GENES]
+            )
+            gradient.append(share * (1 - share) * float(np.sum(slope * total * (near - 1))))
+        gradient.append(float(np.trace(slope)) * (kernel.noise - NOISE_FLOOR))
+        away = (parameters - self.centre) / self._spread
+        value = -posterior.log_likelihood + 0.5 * float(away @ away)
+        return value, np.array(gradient) + away / self._spread
