@@ -11,15 +11,15 @@ import numpy as np
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Trial
 from automl.errors import DamagedDataError
-from automl.morphism.architecture import Architecture, Node
+from automl.morphism.architecture import Architecture
 from automl.morphism.moves import Limits, Move, MoveKind, apply_move, legal_moves
 from automl.morphism.seeds import seed_architectures
-from automl.search.space import Description, LabelledGraph, origin
+from automl.search.layer_graph import layer_graph
+from automl.search.space import Description, origin
 
 MAX_MOVES = 2
 SYMMETRY_NOISE = 1e-2  # of the range of a layer's weights; see Move.noise
 _DIGITS = 4  # significant digits of a gene
-_WIDTHS = frozenset({"channels", "units"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,20 +133,15 @@ class NetworkMorphismSpace:
         )  # fmt: skip
 
     def describe(self, candidate: Candidate) -> Description:
-        """Return the graph with widths as sizes, the scaled genes, parameters and FLOPs.
+        """Return the graph of layers, the scaled genes, parameters and FLOPs.
 
         Raises:
             DamagedDataError: the candidate is not one of this space.
         """
         architecture = Architecture.from_genotype(candidate.genotype)
-        shapes = architecture.shapes()
         genes = _known_genes(candidate.hyperparameters)
         return Description(
-            graph=LabelledGraph(
-                labels=tuple(_label(node) for node in architecture.nodes),
-                inputs=tuple(node.inputs for node in architecture.nodes),
-                sizes=tuple(math.log2(shape[0]) for shape in shapes),
-            ),
+            graph=layer_graph(architecture),
             genes=tuple(gene.scaled(genes[name]) for name, gene in GENES.items()),
             costs={"parameters": architecture.parameters, "flops": architecture.flops},
         )
@@ -175,11 +170,3 @@ def _known_genes(genes: Mapping[str, float]) -> Mapping[str, float]:
             f"A candidate lacks the genes {sorted(missing)}.", "restore the study's log"
         )
     return genes
-
-
-def _label(node: Node) -> str:
-    """Return what a layer is, its width aside."""
-    kept = [
-        f"{name}={value}" for name, value in sorted(node.attributes.items()) if name not in _WIDTHS
-    ]
-    return " ".join([str(node.op), *kept])
