@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -83,9 +83,13 @@ class Architecture:
         """Return for each node the nodes that read it, a node once per reading."""
         return self._consumers
 
-    def weight_shapes(self) -> Mapping[str, Shape]:
+    def weight_shapes(self) -> dict[str, Shape]:
         """Return the shape of every stored array by its key `<node index>.<name>`."""
-        return self._weight_shapes
+        return {
+            f"{index}.{name}": shape
+            for index, facts in enumerate(self._facts)
+            for name, shape in facts.weights
+        }
 
     @cached_property
     def parameters(self) -> int:
@@ -127,6 +131,11 @@ class Architecture:
                 layers.append(str(node.op))
         size = f"{self.parameters:,} parameters, {self.flops / 1e6:.1f} M multiply-adds"
         return f"{self.input_size} px: {' '.join(layers)}; {size}"
+
+    @property
+    def order(self) -> Sequence[int]:
+        """Present indices of the nodes in canonical order."""
+        return self._order
 
     def canonical(self) -> tuple[Architecture, dict[int, int]]:
         """Return the same graph in canonical order, and each old index's new index."""
@@ -184,14 +193,6 @@ class Architecture:
             for source in node.inputs:
                 readers[source].append(index)
         return tuple([tuple(found) for found in readers])
-
-    @cached_property
-    def _weight_shapes(self) -> Mapping[str, Shape]:
-        return {
-            f"{index}.{name}": shape
-            for index, facts in enumerate(self._facts)
-            for name, shape in facts.weights
-        }
 
     @cached_property
     def _order(self) -> list[int]:

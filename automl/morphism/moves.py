@@ -1,97 +1,94 @@
-"""Moves: which are legal, and what they make of an architecture."""
+"""Moves: which are legal, how to draw one, and what they make of an architecture."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from automl.errors import DamagedDataError, SearchError
-from automl.morphism.architecture import Architecture, Op
-from automl.morphism.deepen import KERNELS, deepen, deepen_sites
+import numpy as np
+
+from automl.errors import ConfigError, SearchError
+from automl.morphism.architecture import Architecture
+from automl.morphism.blocks import block_sites, insert_block, residual_options, separable_options
+from automl.morphism.deepen import (
+    deepen,
+    deepen_options,
+    deepen_sites,
+    enlarge_kernel,
+    kernel_options,
+    kernel_sites,
+)
+from automl.morphism.move import (
+    GROWING,
+    MAX_WIDTH,
+    SHRINKING,
+    Limits,
+    Move,
+    MoveKind,
+    illegal,
+)
+from automl.morphism.narrow import narrow, narrow_options
+from automl.morphism.removal import (
+    drop,
+    drop_options,
+    drop_sites,
+    remove,
+    remove_options,
+    remove_sites,
+)
+from automl.morphism.skips import (
+    add_skip,
+    add_skip_options,
+    concat_skip,
+    concat_skip_options,
+    skip_sites,
+)
 from automl.morphism.weights import Array, Edit, WeightMap, Weights
-from automl.morphism.widen import can_widen, widen
+from automl.morphism.widen import widen, widen_options, widen_sites
 
-WIDEN_FACTORS = (1.25, 1.5, 2.0)
-MAX_WIDTH = 4096
+__all__ = [
+    "GROWING",
+    "MAX_WIDTH",
+    "SHRINKING",
+    "Limits",
+    "Move",
+    "MoveKind",
+    "apply_move",
+    "inherit",
+    "legal_moves",
+    "random_move",
+]
 
-
-class MoveKind(StrEnum):
-    """What a move does."""
-
-    DEEPEN = "deepen"
-    WIDEN = "widen"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a child may not exceed.
-
-    Attributes:
-        parameters: learned scalars.
-        depth: convolutions and dense layers on the longest path.
-        flops: multiply-adds for one image.
-    """
-
-    parameters: int = 2**24
-    depth: int = 64
-    flops: int = 2**28
-
-    def allow(self, architecture: Architecture) -> bool:
-        """Return whether the architecture is within all limits."""
-        return (
-            architecture.parameters <= self.parameters
-            and architecture.depth <= self.depth
-            and architecture.flops <= self.flops
-        )
+_TRIES = 16  # draws of a site per kind, so that a network at its limits costs no more than that
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
-    """A function-preserving change of an architecture.
+class _Family:
+    """The moves of one kind.
 
     Attributes:
-        kind: what it does.
-        site: node index in the architecture that it is applied to.
-        seed: of its random choices.
-        kernel: deepen: of the inserted convolution; 0 inserts a dense layer.
-        width: widen: the layer's new channels or units.
-        noise: widen: the new filters differ from those they copy by at most `noise / 2` times the
-            range of the layer's weights. Nothing reads them yet, so the function stays the same.
+        sites: the nodes where one may be possible.
+        options: the moves at such a node, with seed 0 and no noise.
+        edit: makes one of them, or raises SearchError.
     """
 
-    kind: MoveKind
-    site: int
-    seed: int = 0
-    kernel: int = 0
-    width: int = 0
-    noise: float = 0.0
+    sites: Callable[[Architecture], Sequence[int]]
+    options: Callable[[Architecture, int], list[Move]]
+    edit: Callable[[Architecture, Move], Edit]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return values for JSON."""
-        return {**asdict(self), "kind": str(self.kind)}
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Move:
-        """Return the move that `to_json` wrote.
-
-        Raises:
-            DamagedDataError: the values are no move.
-        """
-        try:
-            return cls(
-                kind=MoveKind(values["kind"]),
-                site=int(values["site"]),
-                seed=int(values["seed"]),
-                kernel=int(values["kernel"]),
-                width=int(values["width"]),
-                noise=float(values["noise"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise DamagedDataError(
-                f"{dict(values)} is not a move: {error}", "restore the study's log"
-            ) from error
+_FAMILIES: Mapping[MoveKind, _Family] = {
+    MoveKind.DEEPEN: _Family(deepen_sites, deepen_options, deepen),
+    MoveKind.WIDEN: _Family(widen_sites, widen_options, widen),
+    MoveKind.KERNEL: _Family(kernel_sites, kernel_options, enlarge_kernel),
+    MoveKind.ADD_SKIP: _Family(skip_sites, add_skip_options, add_skip),
+    MoveKind.CONCAT_SKIP: _Family(skip_sites, concat_skip_options, concat_skip),
+    MoveKind.RESIDUAL: _Family(block_sites, residual_options, insert_block),
+    MoveKind.SEPARABLE: _Family(block_sites, separable_options, insert_block),
+    MoveKind.NARROW: _Family(widen_sites, narrow_options, narrow),
+    MoveKind.REMOVE: _Family(remove_sites, remove_options, remove),
+    MoveKind.DROP: _Family(drop_sites, drop_options, drop),
+}
 
 
 def apply_move(parent: Architecture, move: Move) -> tuple[Architecture, WeightMap]:
@@ -100,7 +97,10 @@ def apply_move(parent: Architecture, move: Move) -> tuple[Architecture, WeightMa
     Raises:
         SearchError: the move is not legal for this parent.
     """
-    return _edit(parent, move).canonical()
+    edit = _edit(parent, move)
+    child = _draft(parent, edit, move)
+    canonical, _ = child.canonical()
+    return canonical, WeightMap(parent, canonical, edit, child.order)
 
 
 def inherit(
@@ -120,44 +120,81 @@ def inherit(
     return child, inherited
 
 
-def legal_moves(architecture: Architecture, limits: Limits) -> list[Move]:
-    """Return every legal move, with seed 0 and no noise, in a fixed order."""
-    convs, denses = deepen_sites(architecture)
-    moves = [Move(MoveKind.DEEPEN, site, kernel=kernel) for site in convs for kernel in KERNELS] + [
-        Move(MoveKind.DEEPEN, site) for site in denses
-    ]
-    for site, node in enumerate(architecture.nodes[:-1]):
-        if node.op not in {Op.CONV, Op.DENSE} or not can_widen(architecture, site):
-            continue
-        width = node.whole("channels" if node.op is Op.CONV else "units")
-        widths = sorted({max(width + 1, round(width * factor)) for factor in WIDEN_FACTORS})
-        moves += [Move(MoveKind.WIDEN, site, width=wide) for wide in widths if wide <= MAX_WIDTH]
-    return [move for move in moves if limits.allow(_edit(architecture, move).child)]
+def random_move(
+    architecture: Architecture,
+    limits: Limits,
+    rng: np.random.Generator,
+    kinds: Collection[MoveKind] = tuple(MoveKind),
+    noise: float = 0.0,
+) -> tuple[Move, Architecture] | None:
+    """Return a random move within the limits and its canonical child, None if none is found.
+
+    Every kind is as likely as any other, then every site, then what may be done there. A bounded
+    number of draws is checked, none of them twice; where most moves are over the limits, one that
+    is not may be missed.
+
+    Args:
+        architecture: the canonical parent.
+        limits: what the child may not exceed.
+        rng: the only source of randomness.
+        kinds: what the move may do.
+        noise: of the moves that have some.
+    """
+    known = [kind for kind in MoveKind if kind in kinds]
+    for kind in rng.permutation(len(known)):
+        family = _FAMILIES[known[int(kind)]]
+        sites = family.sites(architecture)
+        for site in rng.permutation(len(sites))[:_TRIES]:
+            options = family.options(architecture, sites[int(site)])
+            if not options:
+                continue
+            move = replace(
+                options[int(rng.integers(len(options)))],
+                seed=int(rng.integers(2**32)),
+                noise=noise if known[int(kind)] is MoveKind.WIDEN else 0.0,
+            )
+            child = _child(architecture, move, limits)
+            if child is not None:
+                return move, child.canonical()[0]
+    return None
+
+
+def legal_moves(
+    architecture: Architecture,
+    limits: Limits,
+    kinds: Collection[MoveKind] = (MoveKind.DEEPEN, MoveKind.WIDEN),
+) -> list[Move]:
+    """Return every legal move of some kinds, with seed 0 and no noise, in a fixed order.
+
+    Builds every child; to draw one move, `random_move` is far cheaper.
+    """
+    found = []
+    for kind in [kind for kind in MoveKind if kind in kinds]:
+        family = _FAMILIES[kind]
+        for site in family.sites(architecture):
+            options = family.options(architecture, site)
+            found += [move for move in options if _child(architecture, move, limits) is not None]
+    return found
 
 
 def _edit(parent: Architecture, move: Move) -> Edit:
     if not 0 <= move.site < len(parent.nodes) - 1:
-        raise _illegal(move, "there is no such inner node")
-    node = parent.nodes[move.site]
-    if move.kind is MoveKind.DEEPEN:
-        convs, denses = deepen_sites(parent)
-        if move.site not in (convs if move.kernel else denses):
-            raise _illegal(move, f"a layer after {node.op} would change the function")
-        if move.kernel and move.kernel % 2 == 0:
-            raise _illegal(move, "the kernel is even")
-        return deepen(parent, move.site, move.kernel)
-    if node.op not in {Op.CONV, Op.DENSE}:
-        raise _illegal(move, f"a {node.op} has no width of its own")
-    if move.width <= node.whole("channels" if node.op is Op.CONV else "units"):
-        raise _illegal(move, "the layer is not narrower than that")
-    edit = widen(parent, move.site, move.width, move.seed, move.noise)
-    if edit is None:
-        raise _illegal(move, "the layers around it cannot follow")
-    return edit
+        raise illegal(move, "there is no such inner node")
+    return _FAMILIES[move.kind].edit(parent, move)
 
 
-def _illegal(move: Move, reason: str) -> SearchError:
-    return SearchError(
-        f"Move {move.kind} at node {move.site} is not legal: {reason}.",
-        "choose among legal_moves of the architecture it is applied to",
-    )
+def _draft(parent: Architecture, edit: Edit, move: Move) -> Architecture:
+    """Return the child in the edit's numbering."""
+    try:
+        return Architecture(parent.input_size, parent.input_channels, tuple(edit.nodes))
+    except ConfigError as error:
+        raise illegal(move, error.message) from error
+
+
+def _child(parent: Architecture, move: Move, limits: Limits) -> Architecture | None:
+    """Return the child in the edit's numbering, None if it is illegal or over a limit."""
+    try:
+        child = _draft(parent, _edit(parent, move), move)
+    except SearchError:
+        return None
+    return child if limits.allow(child) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from automl.morphism.architecture import Architecture, Node, Op
+from automl.morphism.nodes import conv
 
 WORKING_SIZE = 16  # the stem brings larger images down to this many pixels
 STEM_CHANNELS = 16
@@ -10,23 +11,29 @@ DROPOUT = 0.25
 INPUT_CHANNELS = 3
 
 
-def seed_architectures(image_size: int, classes: int) -> list[Architecture]:
-    """Return a plain, a residual and a wide convolutional network, canonical, cheapest first.
+def seed_architectures(
+    image_size: int, classes: int, channels: int = INPUT_CHANNELS
+) -> list[Architecture]:
+    """Return three networks of different kinds, canonical, cheapest first.
+
+    One has the three blocks of Auto-Keras, one is residual, one plain and wide.
 
     Args:
         image_size: height and width of the images in pixels.
         classes: number of logits.
+        channels: of the images.
     """
-    builders = (_plain, _wide, _residual)
-    seeds = [build(_Builder(image_size), classes) for build in builders]
+    builders = (_three_blocks, _residual, _wide)
+    seeds = [build(_Builder(image_size, channels), classes) for build in builders]
     return sorted((seed.canonical()[0] for seed in seeds), key=lambda seed: seed.flops)
 
 
 class _Builder:
     """Appends layers to a graph, each behind the last one unless told otherwise."""
 
-    def __init__(self, image_size: int) -> None:
+    def __init__(self, image_size: int, channels: int) -> None:
         self.image_size = image_size
+        self.channels = channels
         self.size = image_size
         self.nodes = [Node(Op.INPUT)]
 
@@ -39,9 +46,7 @@ class _Builder:
         return self.last
 
     def conv_norm(self, source: int, channels: int, kernel: int = 3, stride: int = 1) -> int:
-        self.append(
-            Op.CONV, source, channels=channels, kernel=kernel, stride=stride, groups=1, bias=0
-        )
+        self.nodes.append(conv(source, channels, kernel, stride=stride))
         return self.append(Op.BATCH_NORM)
 
     def block(self, channels: int, stride: int = 1) -> int:
@@ -68,21 +73,33 @@ class _Builder:
         self.append(Op.ADD, end, start)
         self.append(Op.RELU)
 
+    def pooled_block(self, channels: int) -> None:
+        """Two convolutions, the first pooled before its norm."""
+        self.nodes.append(conv(self.last, channels))
+        self.pool_above(3)
+        self.append(Op.BATCH_NORM)
+        self.append(Op.RELU)
+        self.block(channels)
+
     def finish(self, classes: int) -> Architecture:
-        self.append(Op.DROPOUT, rate=DROPOUT)
         self.append(Op.DENSE, units=classes)
-        return Architecture(self.image_size, INPUT_CHANNELS, tuple(self.nodes))
+        return Architecture(self.image_size, self.channels, tuple(self.nodes))
 
 
-def _plain(builder: _Builder, classes: int) -> Architecture:
-    """Three convolutions with pooling where the size allows, as in Auto-Keras."""
+def _three_blocks(builder: _Builder, classes: int) -> Architecture:
+    """Three blocks of 64 filters and a dense layer (arXiv:1806.10282, as released).
+
+    A block starts with its convolution: a ReLU on the image, as Auto-Keras has it, would erase
+    every pixel below the mean.
+    """
     builder.stem()
-    builder.block(32)
-    builder.pool_above(8)
-    builder.block(64)
-    builder.pool_above(3)
-    builder.block(128)
+    for _ in range(3):
+        builder.block(64)
+        builder.pool_above(3)
     builder.append(Op.GLOBAL_POOL)
+    builder.append(Op.DROPOUT, rate=DROPOUT)
+    builder.append(Op.DENSE, units=64)
+    builder.append(Op.RELU)
     return builder.finish(classes)
 
 
@@ -94,17 +111,21 @@ def _residual(builder: _Builder, classes: int) -> Architecture:
     builder.residual_block(64, 2 if builder.size > 3 else 1, project=True)
     builder.residual_block(64, 1, project=False)
     builder.append(Op.GLOBAL_POOL)
+    builder.append(Op.DROPOUT, rate=DROPOUT)
     return builder.finish(classes)
 
 
 def _wide(builder: _Builder, classes: int) -> Architecture:
-    """Two wide convolutions, and a dense layer that still sees positions."""
+    """A plain wide network in the manner of airbench94 (arXiv:2404.00498, sec. 3.1).
+
+    A narrow first convolution, blocks of two wide ones whose first is pooled before its norm, and a
+    maximum over what is left. About half its width, ReLU instead of GELU, the logits unscaled.
+    """
     builder.stem()
-    builder.block(64)
-    builder.pool_above(8)
-    builder.block(128)
-    builder.pool_above(4)
+    builder.block(24)
+    builder.pooled_block(48)
+    builder.pooled_block(96)
+    builder.pooled_block(128)
+    builder.append(Op.MAX_POOL, kernel=builder.size, stride=builder.size)
     builder.append(Op.FLATTEN)
-    builder.append(Op.DENSE, units=128)
-    builder.append(Op.RELU)
     return builder.finish(classes)

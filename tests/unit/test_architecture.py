@@ -11,6 +11,7 @@ import pytest
 from automl.errors import ConfigError, DamagedDataError, NewerSchemaError
 from automl.morphism.architecture import Architecture, Node, Op
 from automl.morphism.moves import Limits, apply_move, legal_moves
+from automl.morphism.nodes import conv
 from automl.morphism.seeds import seed_architectures
 
 # Written by schema 1; must load for ever.
@@ -22,11 +23,6 @@ GOLDEN = (
     '["max_pool",[5],{"kernel":2,"stride":2}],["concat",[6,6],{}],["global_pool",[7],{}],'
     '["dropout",[8],{"rate":0.25}],["dense",[9],{"units":10}]],"schema":1}'
 )
-
-
-def conv(source: int, channels: int, kernel: int = 3, groups: int = 1) -> Node:
-    settings = {"channels": channels, "kernel": kernel, "stride": 1, "groups": groups, "bias": 0}
-    return Node(Op.CONV, (source,), settings)
 
 
 def branched(*, swap: bool = False, join: Op = Op.CONCAT) -> Architecture:
@@ -82,7 +78,7 @@ def twins() -> Architecture:
 @pytest.mark.parametrize("seed", range(20))
 def test_the_genotype_does_not_depend_on_node_order(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    grown = seed_architectures(8, 10)[1]
+    grown = seed_architectures(8, 10)[2]
     for _ in range(4):
         moves = legal_moves(grown, Limits())
         grown, _ = apply_move(grown, moves[int(rng.integers(len(moves)))])
@@ -91,7 +87,7 @@ def test_the_genotype_does_not_depend_on_node_order(seed: int) -> None:
 
 
 def test_the_canonical_mapping_leads_to_the_same_nodes() -> None:
-    shuffled = relabelled(seed_architectures(8, 10)[1], np.random.default_rng(0))
+    shuffled = relabelled(seed_architectures(8, 10)[2], np.random.default_rng(0))
 
     canonical, new_index = shuffled.canonical()
 
@@ -153,7 +149,7 @@ def test_parameters_and_flops_count_what_is_there() -> None:
         conv(0, 4),
         Node(Op.BATCH_NORM, (1,)),
         Node(Op.RELU, (2,)),
-        replace(conv(3, 8, groups=2), attributes={**conv(3, 8, groups=2).attributes, "bias": 1}),
+        conv(3, 8, groups=2, bias=1),
         Node(Op.GLOBAL_POOL, (4,)),
         Node(Op.DENSE, (5,), {"units": 10}),
     )
@@ -219,25 +215,12 @@ def test_an_invalid_graph_is_refused(nodes: tuple[Node, ...], reason: str) -> No
         Architecture(8, 3, nodes)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 15, 16, 17, 28, 32, 64, 100, 224])
-def test_seeds_fit_the_image(size: int) -> None:
-    seeds = seed_architectures(size, 12)
-
-    assert len({seed.genotype() for seed in seeds}) == 3
-    for seed in seeds:
-        assert seed.canonical()[0] == seed
-        assert (seed.input_size, seed.input_channels, seed.classes) == (size, 3, 12)
-        assert seed.flops < (8e6 if size <= 8 else 26e6)
-        sides = [shape[1] for shape in seed.shapes() if len(shape) == 3]
-        assert min(sides) >= min(size, 2)
-
-
 def test_architectures_travel_between_processes_and_say_what_they_are() -> None:
     seed = seed_architectures(8, 10)[0]
 
     assert pickle.loads(pickle.dumps(seed)) == seed  # noqa: S301
     assert hash(seed) == hash(pickle.loads(pickle.dumps(seed)))  # noqa: S301
     assert seed.summary() == (
-        "8 px: conv3x3-32 conv3x3-64 pool/2 conv3x3-128 global_pool dense-10; "
-        "94,762 parameters, 2.4 M multiply-adds"
+        "8 px: conv3x3-64 pool/2 conv3x3-64 pool/2 conv3x3-64 global_pool dense-64 dense-10; "
+        "80,650 parameters, 0.9 M multiply-adds"
     )

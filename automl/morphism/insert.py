@@ -1,0 +1,71 @@
+"""Layers put behind a node, and the weights that fresh ones start from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from automl.morphism.architecture import Architecture
+from automl.morphism.nodes import Node, Op
+from automl.morphism.weights import NEW, Array
+
+_KEEPS_SIGN = frozenset(
+    {Op.MAX_POOL, Op.AVG_POOL, Op.GLOBAL_POOL, Op.FLATTEN, Op.DROPOUT, Op.ADD, Op.CONCAT}
+)
+
+
+def insert(parent: Architecture, site: int, layers: Sequence[Node]) -> tuple[list[Node], list[int]]:
+    """Return the nodes with layers behind node `site`, and the origin of each.
+
+    The layers get the indices from `site + 1` on. What read the site reads the last of them.
+    """
+    shift = len(layers)
+    nodes = [*parent.nodes[: site + 1], *layers]
+    for node in parent.nodes[site + 1 :]:
+        moved = [source if source < site else source + shift for source in node.inputs]
+        nodes.append(node.reading(tuple(moved)))
+    origins = [*range(site + 1), *[NEW] * shift, *range(site + 1, len(parent.nodes))]
+    return nodes, origins
+
+
+def never_negative(architecture: Architecture) -> list[bool]:
+    """Return for each node whether its output has no negative values: a ReLU would change none."""
+    known: list[bool] = []
+    for node in architecture.nodes:
+        if node.op is Op.RELU:
+            known.append(True)
+        else:
+            known.append(node.op in _KEEPS_SIGN and all(known[i] for i in node.inputs))
+    return known
+
+
+def centred(filters: Array, kernel: int) -> Array:
+    """Return convolution filters in the middle of larger ones that are zero around them."""
+    margin = (kernel - filters.shape[-1]) // 2
+    wide: Array = np.pad(filters, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
+    return wide
+
+
+def he_normal(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Return random filters whose outputs have the variance of what they read behind a ReLU.
+
+    Source: arXiv:1502.01852, eq. 10.
+    """
+    scale = np.float32(np.sqrt(2 / np.prod(shape[1:])))
+    return rng.standard_normal(shape, dtype=np.float32) * scale
+
+
+def fresh_norm(width: int, gain: float) -> dict[str, Array]:
+    """Return a batch norm that has seen nothing; with gain 0 it writes zeros in either mode."""
+    return {
+        "weight": np.full(width, gain, np.float32),
+        "bias": np.zeros(width, np.float32),
+        "running_mean": np.zeros(width, np.float32),
+        "running_var": np.ones(width, np.float32),
+    }
+
+
+def keyed(index: int, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return a node's arrays by their stored keys."""
+    return {f"{index}.{name}": array for name, array in arrays.items()}
