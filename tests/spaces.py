@@ -35,7 +35,7 @@ class Words:
     @property
     def size(self) -> int:
         """How many candidates there are."""
-        words = sum(len(self.letters) ** length for length in range(1, self.longest + 1))
+        words: int = sum(len(self.letters) ** length for length in range(1, self.longest + 1))
         return words * len(self.rates)
 
     def seeds(self) -> Sequence[Candidate]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_ndtr
+from scipy.special import erfcx
 
 from automl.search.gaussian_process import Matrix, Vector, condition
 
@@ -48,7 +48,7 @@ def _truncated(mean: Vector, variance: Vector, bound: Vector) -> tuple[Vector, V
     """Return mean and variance of normal distributions above a bound."""
     sigma = np.sqrt(variance)
     alpha = (bound - mean) / sigma
-    # the hazard phi(a) / (1 - Phi(a)), in logarithms since both vanish far out
-    hazard = np.exp(-0.5 * alpha**2 - 0.5 * np.log(2 * np.pi) - log_ndtr(-alpha))
+    # the hazard phi(a) / (1 - Phi(a)), scaled since both vanish far out
+    hazard = np.sqrt(2 / np.pi) / erfcx(alpha / np.sqrt(2))
     shrunk = np.clip(1 + alpha * hazard - hazard**2, 0.0, 1.0)
     return mean + sigma * hazard, variance * shrunk

@@ -55,7 +55,8 @@ def condition(K: Matrix, noise: Vector, z: Vector) -> Posterior:  # noqa: N803
         z: the observed values, (n,).
 
     Raises:
-        SearchError: `K` has a negative eigenvalue that is not a rounding error, or is not finite.
+        SearchError: a value is not finite, or `K` has a negative eigenvalue that is not a rounding
+            error and that the noise does not outweigh.
     """
     if not (np.isfinite(K).all() and np.isfinite(noise).all() and np.isfinite(z).all()):
         raise SearchError(

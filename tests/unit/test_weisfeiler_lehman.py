@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,12 +34,12 @@ def relabelled(graph: LabelledGraph, draw: st.DataObject) -> LabelledGraph:
     return LabelledGraph(tuple(graph.labels[node] for node in order), tuple(inputs))
 
 
-def neighbourhoods(graph: LabelledGraph) -> list[Counter[Hashable]]:
+def neighbourhoods(graph: LabelledGraph) -> list[Counter[Any]]:
     """Weisfeiler and Lehman's refinement written out, with trees of labels as colours."""
-    colours: list[Hashable] = list(graph.labels)
+    colours: list[Any] = list(graph.labels)
     counts = [Counter(colours)]
     for _ in range(ROUNDS):
-        refined: list[Hashable] = []
+        refined: list[Any] = []
         for node, sources in enumerate(graph.inputs):
             above = sorted((colours[source] for source in sources), key=repr)
             readers = [other for other, read in enumerate(graph.inputs) if node in read]
@@ -50,7 +50,7 @@ def neighbourhoods(graph: LabelledGraph) -> list[Counter[Hashable]]:
     return counts
 
 
-def distance(first: Counter[Hashable] | Counter[int], second: Counter[Hashable]) -> int:
+def distance(first: Counter[Any], second: Counter[Any]) -> int:
     return sum((first[key] - second[key]) ** 2 for key in first.keys() | second.keys())
 
 
