@@ -43,6 +43,7 @@ class History:
         self.identities.add(trial.candidate.identity)
         if not is_finished:
             self.pending[trial.number] = trial
+            self.pending = dict(sorted(self.pending.items()))  # candidates come in any order
             return
         self.pending.pop(trial.number, None)
         self.finished.append(trial)
