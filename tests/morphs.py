@@ -4,17 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 
 from automl.morphism.architecture import BATCH_NORM_EPS, Architecture, Node, Op
-from automl.training.module import Network, Normalization, build_module, load_weights
+from automl.morphism.moves import Limits
+from automl.morphism.seeds import seed_architectures
+from automl.training.module import (
+    Network,
+    Normalization,
+    build_module,
+    extract_weights,
+    load_weights,
+)
 
 Array = npt.NDArray[np.float32]
 TOLERANCE = 1e-5
+LIMITS = Limits(parameters=60_000, depth=40, flops=1_500_000)
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def quick(examples: int) -> settings:
+    """Settings of a property test: always the same examples, however slow the machine is."""
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 
 
 def evaluate(  # noqa: C901 - one case per operation
@@ -134,6 +158,18 @@ def slim(architecture: Architecture, divisor: int) -> Architecture:
                 node = node.having(**{name: max(2, node.whole(name) // divisor)})
         nodes.append(node)
     return replace(architecture, nodes=(*nodes, architecture.nodes[-1])).canonical()[0]
+
+
+@lru_cache(maxsize=256)
+def trained(
+    which: int, size: int, channels: int, draw: int
+) -> tuple[Architecture, dict[str, Array]]:
+    """A slim seed network whose batch norms and biases are random, trained for three steps."""
+    rng = np.random.default_rng([which, size, channels, draw])
+    architecture = slim(seed_architectures(size, 4, channels)[which], divisor=16)
+    module = module_of(architecture, random_weights(architecture, rng))
+    train_steps(module, random_images(architecture, 6, rng), 3, rng)
+    return architecture, extract_weights(module)
 
 
 class Sketch:

@@ -14,6 +14,8 @@ from automl.morphism.nodes import JOINS, Node, Op
 from automl.morphism.resize import RefusedError, resized_arrays, resized_nodes, spread_forwards
 from automl.morphism.weights import Array, Edit, Weights
 
+_GOES_ALONG = (Op.BATCH_NORM, Op.RELU)  # what belongs to the layer before it
+
 
 def remove_sites(architecture: Architecture) -> list[int]:
     """Return the convolutions and dense layers whose output has the shape of their input."""
@@ -43,7 +45,7 @@ def remove(parent: Architecture, move: Move) -> Edit:
     if site not in remove_sites(parent):
         raise illegal(move, "its output has not the shape of its input")
     source, last = parent.nodes[site].inputs[0], site
-    for op in (Op.BATCH_NORM, Op.RELU):
+    for op in _GOES_ALONG:
         readers = parent.consumers()[last]
         follows = len(readers) == 1 and parent.nodes[readers[0]].op is op
         if follows and (op is Op.BATCH_NORM or never_negative(parent)[source]):

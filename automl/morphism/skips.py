@@ -82,9 +82,14 @@ def concat_skip(parent: Architecture, move: Move) -> Edit:
     nodes, origins = insert(parent, site, layers)
 
     def changed(_: Weights) -> dict[str, Array]:
-        return keyed(place, {"weight": np.eye(width, joined, dtype=np.float32)[:, :, None, None]})
+        return keyed(place, {"weight": first_channels(width, joined)})
 
     return Edit(nodes, origins, changed)
+
+
+def first_channels(width: int, joined: int) -> Array:
+    """Return 1x1 filters that copy the first channels and do not see the others."""
+    return np.eye(width, joined, dtype=np.float32)[:, :, None, None]
 
 
 def _sources(architecture: Architecture, site: int) -> list[int]:

@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from automl.morphism.architecture import Architecture
-from automl.morphism.moves import GROWING, Limits, MoveKind, apply_move, random_move
-from automl.morphism.seeds import seed_architectures
-from automl.training.module import extract_weights
+from automl.morphism.moves import GROWING, MoveKind, apply_move, random_move
 from tests.morphs import (
+    LIMITS,
+    SEEDS,
     TOLERANCE,
     Array,
     evaluate,
     gap,
-    module_of,
+    quick,
     random_images,
     random_network,
     random_weights,
-    slim,
-    train_steps,
+    trained,
 )
 
 CHAINS = 500
-LIMITS = Limits(parameters=60_000, depth=40, flops=1_500_000)
-SEEDS = st.integers(0, 2**32 - 1)
-
-quick = settings(
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-
-
-@lru_cache(maxsize=256)
-def trained(
-    which: int, size: int, channels: int, draw: int
-) -> tuple[Architecture, dict[str, Array]]:
-    """A slim seed network whose batch norms and biases are random, trained for three steps."""
-    rng = np.random.default_rng([which, size, channels, draw])
-    architecture = slim(seed_architectures(size, 4, channels)[which], divisor=16)
-    module = module_of(architecture, random_weights(architecture, rng))
-    train_steps(module, random_images(architecture, 6, rng), 3, rng)
-    return architecture, extract_weights(module)
 
 
 def check_chain(
@@ -78,7 +54,7 @@ def check_chain(
     return length
 
 
-@settings(quick, max_examples=CHAINS)
+@quick(CHAINS)
 @given(
     which=st.integers(0, 2),
     size=st.sampled_from([3, 6, 8, 11, 18]),
@@ -95,7 +71,7 @@ def test_chains_of_growing_moves_keep_the_function(
     check_chain(start, weights, GROWING, length, seed)
 
 
-@settings(quick, max_examples=60)
+@quick(60)
 @given(seed=SEEDS, length=st.integers(1, 8))
 def test_chains_from_random_networks_keep_the_function(seed: int, length: int) -> None:
     rng = np.random.default_rng(seed)
@@ -115,7 +91,7 @@ def test_chains_of_one_kind_keep_the_function(kind: MoveKind) -> None:
     assert made >= 30
 
 
-@settings(quick, max_examples=40)
+@quick(40)
 @given(which=st.integers(0, 2), seed=SEEDS)
 def test_noise_does_not_change_the_function(which: int, seed: int) -> None:
     start, weights = trained(which, 8, 3, 0)
