@@ -172,6 +172,28 @@ def trained(
     return architecture, extract_weights(module)
 
 
+def relabelled(architecture: Architecture, rng: np.random.Generator) -> Architecture:
+    """The same graph in another random topological order, additions read in another order."""
+    order: list[int] = []
+    while len(order) < len(architecture.nodes):
+        done = set(order)
+        ready = [
+            index
+            for index, node in enumerate(architecture.nodes)
+            if index not in done and done.issuperset(node.inputs)
+        ]
+        order.append(ready[int(rng.integers(len(ready)))])
+    place = {old: new for new, old in enumerate(order)}
+    nodes = []
+    for old in order:
+        node = architecture.nodes[old]
+        inputs = [place[source] for source in node.inputs]
+        if node.op is Op.ADD:
+            inputs = [inputs[i] for i in rng.permutation(len(inputs))]
+        nodes.append(replace(node, inputs=tuple(inputs)))
+    return replace(architecture, nodes=tuple(nodes))
+
+
 class Sketch:
     """Appends random blocks to a small network."""
 
@@ -249,13 +271,13 @@ class Sketch:
         return Architecture(8, 3, tuple(self.nodes)).canonical()[0]
 
 
-def random_network(rng: np.random.Generator) -> Architecture:
+def random_network(rng: np.random.Generator, blocks: int = 4) -> Architecture:
     """A small network of random blocks: grouped, residual, concatenated, pooled."""
     sketch = Sketch(rng)
-    blocks = (
+    kinds = (
         lambda: sketch.plain(4), sketch.grouped, sketch.depthwise, sketch.residual,
         sketch.concatenated, sketch.concatenated_and_added, sketch.pool,
     )  # fmt: skip
-    for _ in range(int(rng.integers(1, 5))):
-        blocks[int(rng.integers(len(blocks)))]()
+    for _ in range(int(rng.integers(1, blocks + 1))):
+        kinds[int(rng.integers(len(kinds)))]()
     return sketch.finished()

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from automl.morphism.architecture import Architecture, Node, Op
 from automl.morphism.moves import Limits, apply_move, legal_moves
 from automl.morphism.nodes import conv
 from automl.morphism.seeds import seed_architectures
+from tests.morphs import relabelled
 
 # Written by schema 1; must load for ever.
 GOLDEN = (
@@ -37,27 +37,6 @@ def branched(*, swap: bool = False, join: Op = Op.CONCAT) -> Architecture:
         Node(Op.DENSE, (4,), {"units": 3}),
     )
     return Architecture(8, 3, nodes)
-
-
-def relabelled(architecture: Architecture, rng: np.random.Generator) -> Architecture:
-    """The same graph in another random topological order, additions read in another order."""
-    order: list[int] = []
-    while len(order) < len(architecture.nodes):
-        ready = [
-            index
-            for index, node in enumerate(architecture.nodes)
-            if index not in order and all(source in order for source in node.inputs)
-        ]
-        order.append(ready[int(rng.integers(len(ready)))])
-    place = {old: new for new, old in enumerate(order)}
-    nodes = []
-    for old in order:
-        node = architecture.nodes[old]
-        inputs = [place[source] for source in node.inputs]
-        if node.op is Op.ADD:
-            inputs = [inputs[i] for i in rng.permutation(len(inputs))]
-        nodes.append(replace(node, inputs=tuple(inputs)))
-    return replace(architecture, nodes=tuple(nodes))
 
 
 def twins() -> Architecture:
