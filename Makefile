@@ -45,7 +45,7 @@ check: install  ## format, lint, types and import rules
 	$(BIN)/lint-imports
 
 bench: install  ## run the benchmarks
-	@for script in benchmarks/[a-z]*.py; do \
+	@for script in $$(grep -l __main__ benchmarks/*.py); do \
 		echo "== $$script"; $(BIN)/python -m "benchmarks.$$(basename $$script .py)"; \
 	done
 
