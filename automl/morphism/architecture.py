@@ -27,6 +27,7 @@ from automl.morphism.nodes import (
     Shape,
     infer,
 )
+from automl.morphism.summary import one_line
 
 __all__ = [
     "BATCH_NORM_EPS",
@@ -63,8 +64,7 @@ class Architecture:
     nodes: tuple[Node, ...]
 
     def __post_init__(self) -> None:
-        if not self._facts:
-            raise ConfigError("An architecture has nodes.")
+        assert self.facts  # checks the graph
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the fields: what follows from them does not travel between processes."""
@@ -87,24 +87,24 @@ class Architecture:
         """Return the shape of every stored array by its key `<node index>.<name>`."""
         return {
             f"{index}.{name}": shape
-            for index, facts in enumerate(self._facts)
+            for index, facts in enumerate(self.facts)
             for name, shape in facts.weights
         }
 
     @cached_property
     def parameters(self) -> int:
         """Learned scalars; the running statistics of batch norms are not learned."""
-        return sum([facts.parameters for facts in self._facts])
+        return sum([facts.parameters for facts in self.facts])
 
     @cached_property
     def flops(self) -> int:
         """Multiply-adds of the convolutions and dense layers for one image."""
-        return sum([facts.flops for facts in self._facts])
+        return sum([facts.flops for facts in self.facts])
 
     @cached_property
     def activation_bytes(self) -> int:
         """Bytes of all nodes' outputs for one image in float32, the normalised image included."""
-        return _FLOAT_BYTES * sum([facts.elements for facts in self._facts])
+        return _FLOAT_BYTES * sum([facts.elements for facts in self.facts])
 
     @cached_property
     def depth(self) -> int:
@@ -117,29 +117,11 @@ class Architecture:
 
     def summary(self) -> str:
         """Return one line for people."""
-        layers = []
-        for node in self.nodes:
-            if node.op is Op.CONV:
-                stride = f"/{node.whole('stride')}" if node.whole("stride") > 1 else ""
-                kernel = node.whole("kernel")
-                layers.append(f"conv{kernel}x{kernel}-{node.whole('channels')}{stride}")
-            elif node.op in {Op.MAX_POOL, Op.AVG_POOL}:
-                layers.append(f"pool/{node.whole('stride')}")
-            elif node.op is Op.DENSE:
-                layers.append(f"dense-{node.whole('units')}")
-            elif node.op in {Op.ADD, Op.CONCAT, Op.GLOBAL_POOL, Op.FLATTEN}:
-                layers.append(str(node.op))
-        size = f"{self.parameters:,} parameters, {self.flops / 1e6:.1f} M multiply-adds"
-        return f"{self.input_size} px: {' '.join(layers)}; {size}"
-
-    @property
-    def order(self) -> Sequence[int]:
-        """Present indices of the nodes in canonical order."""
-        return self._order
+        return one_line(self)
 
     def canonical(self) -> tuple[Architecture, dict[int, int]]:
         """Return the same graph in canonical order, and each old index's new index."""
-        order = self._order
+        order = self.order
         if self._is_canonical(order):
             return self, {index: index for index in order}
         place = [0] * len(order)
@@ -150,7 +132,7 @@ class Architecture:
             node = self.nodes[old]
             sources = [place[source] for source in node.inputs]
             nodes.append(node.reading(tuple(sorted(sources) if node.op is Op.ADD else sources)))
-        child = self._renumbered(tuple(nodes), tuple([self._facts[old] for old in order]))
+        child = self._renumbered(tuple(nodes), tuple([self.facts[old] for old in order]))
         return child, dict(enumerate(place))
 
     def genotype(self) -> str:
@@ -178,13 +160,13 @@ class Architecture:
             raise damaged(text, error) from error
 
     @cached_property
-    def _facts(self) -> tuple[Facts, ...]:
-        """What follows for each node; the graph is checked along the way."""
+    def facts(self) -> tuple[Facts, ...]:
+        """What each node makes of its inputs, and what it costs."""
         return _checked(self.nodes, (self.input_channels, self.input_size, self.input_size))
 
     @cached_property
     def _shapes(self) -> tuple[Shape, ...]:
-        return tuple([facts.shape for facts in self._facts])
+        return tuple([facts.shape for facts in self.facts])
 
     @cached_property
     def _consumers(self) -> tuple[tuple[int, ...], ...]:
@@ -195,7 +177,8 @@ class Architecture:
         return tuple([tuple(found) for found in readers])
 
     @cached_property
-    def _order(self) -> list[int]:
+    def order(self) -> Sequence[int]:
+        """Present indices of the nodes in canonical order."""
         return canonical_order(
             [node.layer.label for node in self.nodes],
             [node.inputs for node in self.nodes],
@@ -216,7 +199,7 @@ class Architecture:
         """Return a renumbering of this graph, known to be canonical and free of faults."""
         child: Architecture = object.__new__(Architecture)
         known = {"input_size": self.input_size, "input_channels": self.input_channels}
-        child.__dict__.update(known, nodes=nodes, _facts=facts, _order=list(range(len(nodes))))
+        child.__dict__.update(known, nodes=nodes, facts=facts, order=list(range(len(nodes))))
         return child
 
 

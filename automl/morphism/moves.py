@@ -162,9 +162,9 @@ def random_move(
 def legal_moves(
     architecture: Architecture,
     limits: Limits,
-    kinds: Collection[MoveKind] = (MoveKind.DEEPEN, MoveKind.WIDEN),
+    kinds: Collection[MoveKind] = tuple(MoveKind),
 ) -> list[Move]:
-    """Return every legal move of some kinds, with seed 0 and no noise, in a fixed order.
+    """Return every legal move, or those of some kinds, with seed 0 and no noise, in a fixed order.
 
     Builds every child; to draw one move, `random_move` is far cheaper.
     """

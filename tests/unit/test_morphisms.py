@@ -24,6 +24,7 @@ from tests.morphs import TOLERANCE, Array, evaluate, gap, random_images, random_
 
 SMALL = Limits(parameters=400_000, depth=10, flops=10_000_000)
 FREE = Limits()
+BASIC = (MoveKind.DEEPEN, MoveKind.WIDEN)
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
@@ -79,7 +80,7 @@ def test_every_layer_of_a_concatenation_can_be_widened(is_added: bool) -> None: 
     before = evaluate(parent, weights, images)
     convs = [index for index, node in enumerate(parent.nodes) if node.op is Op.CONV]
 
-    assert {m.site for m in legal_moves(parent, FREE) if m.kind is MoveKind.WIDEN} == {*convs}
+    assert {m.site for m in legal_moves(parent, FREE, (MoveKind.WIDEN,))} == {*convs}
     for site in convs:
         for seed in range(5):
             child, weight_map = apply_move(parent, Move(MoveKind.WIDEN, site, seed, width=9))
@@ -95,7 +96,7 @@ def test_a_relu_where_values_are_negative_is_not_offered() -> None:
     )
     architecture = Architecture(8, 3, nodes)
 
-    assert {move.kind for move in legal_moves(architecture, FREE)} == {MoveKind.WIDEN}
+    assert {move.kind for move in legal_moves(architecture, FREE, BASIC)} == {MoveKind.WIDEN}
     with pytest.raises(SearchError, match="would change the function"):
         apply_move(architecture, Move(MoveKind.DEEPEN, site=2))
 
@@ -108,7 +109,7 @@ def between_convolutions(middle: Node) -> Architecture:
 def test_widening_around_grouped_convolutions_is_refused() -> None:
     architecture = between_convolutions(conv(1, 4, groups=2))
 
-    assert {move.site for move in legal_moves(architecture, FREE)} == {3}
+    assert {move.site for move in legal_moves(architecture, FREE, BASIC)} == {3}
     with pytest.raises(SearchError, match="the layers around it cannot follow"):
         apply_move(architecture, Move(MoveKind.WIDEN, site=1, width=8))
 
