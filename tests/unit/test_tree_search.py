@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from automl.search.tree_search import Effort, Scores, TreeSearch
 from tests.spaces import Words, candidate
 
 LONG = Words(letters="ab", longest=12)
+WIDE = Effort(rounds=6, parents=8, children=8)
 NOTHING: set[str] = set()
 
 
@@ -93,7 +94,7 @@ def test_a_search_ends_after_its_rounds(rounds: int) -> None:
 def test_every_candidate_is_rated_once_and_roots_never() -> None:
     score = Score()
 
-    best(TreeSearch(Words("ab", 3), Effort()), score, roots=["a", "b"], samples=["ab", "ab", "a"])
+    best(TreeSearch(Words("ab", 3), WIDE), score, roots=["a", "b"], samples=["ab", "ab", "a"])
 
     rated = [one.identity for call in score.calls for one in call]
     assert len(rated) == len(set(rated))
@@ -101,7 +102,7 @@ def test_every_candidate_is_rated_once_and_roots_never() -> None:
 
 
 def test_inner_nodes_are_expanded() -> None:
-    found = best(TreeSearch(LONG, Effort(rounds=8, temperature=0.1)), Score())
+    found = best(TreeSearch(LONG, replace(WIDE, rounds=8, temperature=0.1)), Score())
 
     assert found is not None
     assert found.genotype.count("b") >= 6  # eight moves away at most, from a root with none
@@ -109,7 +110,7 @@ def test_inner_nodes_are_expanded() -> None:
 
 def test_children_of_a_root_inherit_from_it() -> None:
     root = candidate("a").model_copy(update={"parent": 7})
-    search = TreeSearch(LONG, Effort(rounds=3))
+    search = TreeSearch(LONG, replace(WIDE, rounds=3))
 
     found = search.best([(root, 0.0)], [], set(), Score(), np.random.default_rng(0))
 
@@ -119,7 +120,7 @@ def test_children_of_a_root_inherit_from_it() -> None:
 
 
 def test_what_is_excluded_is_never_returned_but_expanded() -> None:
-    search, excluded = TreeSearch(LONG, Effort(rounds=8, temperature=0.1)), set[str]()
+    search, excluded = TreeSearch(LONG, replace(WIDE, rounds=8, temperature=0.1)), set[str]()
     for seed in range(30):
         found = best(search, Score(), seed, excluded=excluded)
         assert found is not None
@@ -136,7 +137,7 @@ def test_what_is_excluded_is_never_returned_but_expanded() -> None:
 def test_the_best_of_all_that_was_rated_is_returned() -> None:
     score, excluded = Score(), {candidate("bb").identity}
 
-    found = best(TreeSearch(Words("ab", 2), Effort()), score, excluded=excluded)
+    found = best(TreeSearch(Words("ab", 2), WIDE), score, excluded=excluded)
 
     rated = {one.genotype for call in score.calls for one in call}
     assert rated == {"b", "aa", "ab", "ba", "bb"}
@@ -145,32 +146,43 @@ def test_the_best_of_all_that_was_rated_is_returned() -> None:
 
 
 def test_nothing_is_returned_where_everything_is_excluded() -> None:
-    search = TreeSearch(Words("a", 2), Effort())
+    search = TreeSearch(Words("a", 2), WIDE)
 
     assert best(search, Score(), excluded={candidate("aa").identity}) is None
     assert search.best([], [], set(), Score(), np.random.default_rng(0)) is None
 
 
 def test_equal_generators_find_equal_candidates_whatever_was_searched_before() -> None:
-    warm = TreeSearch(LONG, Effort(rounds=3))
+    warm = TreeSearch(LONG, replace(WIDE, rounds=3))
     for seed in range(20):
         roots = ["a", "ba", "aabb"][: 1 + seed % 3]
         scores = Score(), Score()
 
         warmly = best(warm, scores[0], seed, roots)
-        freshly = best(TreeSearch(LONG, Effort(rounds=3)), scores[1], seed, roots)
+        freshly = best(TreeSearch(LONG, replace(WIDE, rounds=3)), scores[1], seed, roots)
 
         assert warmly == freshly
         assert scores[0].calls == scores[1].calls
 
 
+def test_children_have_the_moves_of_their_own_path() -> None:
+    root = candidate("a").model_copy(update={"parent": 7})
+    warm = TreeSearch(Words("ab", 4), WIDE)
+    for seed in range(20):
+        warmly, freshly = (
+            search.best([(root, 0.0)], [], set(), Score(), np.random.default_rng(seed))
+            for search in (warm, TreeSearch(Words("ab", 4), WIDE))
+        )
+        assert warmly == freshly  # moves included
+
+
 def test_a_later_search_meets_children_that_an_earlier_one_has_drawn() -> None:
     space = Counting(LONG)
     search = TreeSearch(space, Effort(rounds=1, parents=1, children=8))
-    for seed in range(50):
+    for seed in range(100):
         best(search, Score(), seed)
 
-    assert space.mutations <= 4 * 8  # so many blocks of children are drawn of a node
+    assert space.mutations <= TreeSearch._BLOCKS * 8  # of any node, there are only so many
 
 
 def test_the_colder_it_gets_the_more_the_promising_are_expanded() -> None:
