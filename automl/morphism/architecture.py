@@ -111,7 +111,7 @@ class Architecture:
         """Convolutions and dense layers on the longest path."""
         depths: list[int] = []
         for node in self.nodes:
-            before = max([depths[source] for source in node.inputs]) if node.inputs else 0
+            before = max([depths[source] for source in node.inputs], default=0)
             depths.append(before + (node.op is Op.CONV or node.op is Op.DENSE))
         return depths[-1]
 
@@ -130,8 +130,10 @@ class Architecture:
         nodes = []
         for old in order:
             node = self.nodes[old]
-            sources = [place[source] for source in node.inputs]
-            nodes.append(node.reading(tuple(sorted(sources) if node.op is Op.ADD else sources)))
+            inputs = tuple([place[source] for source in node.inputs])
+            if node.op is Op.ADD:
+                inputs = tuple(sorted(inputs))
+            nodes.append(node if inputs == node.inputs else node.reading(inputs))
         child = self._renumbered(tuple(nodes), tuple([self.facts[old] for old in order]))
         return child, dict(enumerate(place))
 

@@ -16,12 +16,7 @@ _KERNELS = (3, 5)
 
 def block_sites(architecture: Architecture) -> list[int]:
     """Return the image tensors that a residual block may follow."""
-    shapes = architecture.shapes()
-    return [
-        index
-        for index, node in enumerate(architecture.nodes)
-        if node.op in _SITES and len(shapes[index]) == 3
-    ]
+    return [i for i in range(len(architecture.nodes)) if _may_follow(architecture, i)]
 
 
 def residual_options(architecture: Architecture, site: int) -> list[Move]:
@@ -50,7 +45,7 @@ def insert_block(parent: Architecture, move: Move) -> Edit:
         SearchError: the move is not legal for this parent.
     """
     site, kernel = move.site, move.kernel
-    if site not in block_sites(parent):
+    if not _may_follow(parent, site):
         raise illegal(move, f"a {parent.nodes[site].op} is no image that a block may follow")
     if kernel % 2 == 0:
         raise illegal(move, "the kernel is even")
@@ -64,7 +59,7 @@ def insert_block(parent: Architecture, move: Move) -> Edit:
         Node(Op.BATCH_NORM, (site + 4,)),
         Node(Op.ADD, (site, site + 5)),
     ]
-    if never_negative(parent)[site]:
+    if never_negative(parent, site):
         layers.append(Node(Op.RELU, (site + 6,)))
     nodes, origins = insert(parent, site, layers)
 
@@ -80,3 +75,7 @@ def insert_block(parent: Architecture, move: Move) -> Edit:
         }
 
     return Edit(nodes, origins, changed)
+
+
+def _may_follow(architecture: Architecture, index: int) -> bool:
+    return architecture.nodes[index].op in _SITES and len(architecture.shapes()[index]) == 3

@@ -29,14 +29,25 @@ def canonical_order(
     """
     depths: list[int] = []
     for sources in inputs:
-        depths.append(1 + max([depths[source] for source in sources]) if sources else 0)
+        if len(sources) == 1:  # almost all nodes
+            depths.append(1 + depths[sources[0]])
+        else:
+            depths.append(1 + max([depths[source] for source in sources], default=-1))
     keys = list(zip(depths, labels, strict=True))
     order = sorted(range(len(keys)), key=keys.__getitem__)
     if all(keys[left] != keys[right] for left, right in pairwise(order)):
         return order
-    colouring = _split([0] * len(order), [list(range(len(order)))], keys.__getitem__)
+    colours = [0] * len(order)
+    tied, place = [], 0
+    for _, group in groupby(order, key=keys.__getitem__):
+        alike = list(group)
+        for index in alike:
+            colours[index] = place
+        place += len(alike)
+        if len(alike) > 1:
+            tied.append(alike)
     graph = _Graph(inputs, commutative)
-    return graph.search(graph.refined(colouring))
+    return graph.search(graph.refined(_Colouring(colours, tied)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,10 @@ class _Colouring:
 
     colours: list[int]
     tied: list[list[int]]
+
+    def order(self) -> list[int]:
+        """Return the nodes by colour; the order is arbitrary where colours tie."""
+        return sorted(range(len(self.colours)), key=self.colours.__getitem__)
 
     def singled_out(self, chosen: int) -> _Colouring:
         """Return the colouring in which a node of the first tied colour precedes the others."""
@@ -104,7 +119,7 @@ class _Graph:
 
     def search(self, colouring: _Colouring) -> list[int]:
         """Return the order of the least form among the discrete refinements."""
-        return self._least(colouring)[1]
+        return self._least(colouring)[1] if colouring.tied else colouring.order()
 
     def _least(self, colouring: _Colouring) -> tuple[Form, list[int]]:
         if not colouring.tied:
@@ -126,7 +141,7 @@ class _Graph:
         return self._leaf(colouring)[0]
 
     def _leaf(self, colouring: _Colouring) -> tuple[Form, list[int]]:
-        order = sorted(range(len(colouring.colours)), key=colouring.colours.__getitem__)
+        order = colouring.order()
         return tuple(self._read(index, colouring.colours) for index in order), order
 
     def _signature(self, index: int, colours: Sequence[int]) -> Hashable:

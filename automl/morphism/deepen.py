@@ -13,6 +13,7 @@ from automl.morphism.weights import Array, Edit, Weights
 
 KERNELS = (1, 3, 5)
 MAX_KERNEL = 7
+_VECTOR_SOURCES = frozenset({Op.GLOBAL_POOL, Op.FLATTEN})
 
 
 def deepen_sites(architecture: Architecture) -> list[int]:
@@ -21,16 +22,7 @@ def deepen_sites(architecture: Architecture) -> list[int]:
     A ReLU behind an identity keeps the function only where no value is negative: behind a ReLU,
     and for dense layers also behind the pooling or flattening of such a tensor.
     """
-    sites = []
-    shapes = architecture.shapes()
-    for index, positive in enumerate(never_negative(architecture)):
-        op = architecture.nodes[index].op
-        if op is Op.RELU or (positive and len(shapes[index]) == 1 and op in _VECTOR_SOURCES):
-            sites.append(index)
-    return sites
-
-
-_VECTOR_SOURCES = frozenset({Op.GLOBAL_POOL, Op.FLATTEN})
+    return [i for i in range(len(architecture.nodes)) if _may_follow(architecture, i)]
 
 
 def deepen_options(architecture: Architecture, site: int) -> list[Move]:
@@ -49,7 +41,7 @@ def deepen(parent: Architecture, move: Move) -> Edit:
     """
     site, kernel = move.site, move.kernel
     is_image = len(parent.shapes()[site]) == 3
-    if site not in deepen_sites(parent) or bool(kernel) != is_image:
+    if not _may_follow(parent, site) or bool(kernel) != is_image:
         raise illegal(move, f"a layer after {parent.nodes[site].op} would change the function")
     if kernel and kernel % 2 == 0:
         raise illegal(move, "the kernel is even")
@@ -71,6 +63,11 @@ def deepen(parent: Architecture, move: Move) -> Edit:
         return keyed(site + 1, {"weight": filters}) | keyed(site + 2, norm)
 
     return Edit(nodes, origins, changed)
+
+
+def _may_follow(architecture: Architecture, index: int) -> bool:
+    op = architecture.nodes[index].op
+    return op is Op.RELU or (op in _VECTOR_SOURCES and never_negative(architecture, index))
 
 
 def kernel_sites(architecture: Architecture) -> list[int]:

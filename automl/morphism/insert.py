@@ -29,15 +29,18 @@ def insert(parent: Architecture, site: int, layers: Sequence[Node]) -> tuple[lis
     return nodes, origins
 
 
-def never_negative(architecture: Architecture) -> list[bool]:
-    """Return for each node whether its output has no negative values: a ReLU would change none."""
-    known: list[bool] = []
-    for node in architecture.nodes:
+def never_negative(architecture: Architecture, index: int) -> bool:
+    """Return whether a node's output has no negative values, so that a ReLU would change none."""
+    known, pending = {index}, [index]
+    while pending:
+        node = architecture.nodes[pending.pop()]
         if node.op is Op.RELU:
-            known.append(True)
-        else:
-            known.append(node.op in _KEEPS_SIGN and all(known[i] for i in node.inputs))
-    return known
+            continue
+        if node.op not in _KEEPS_SIGN:
+            return False
+        pending += [source for source in node.inputs if source not in known]
+        known.update(node.inputs)
+    return True
 
 
 def centred(filters: Array, kernel: int) -> Array:

@@ -14,17 +14,13 @@ from automl.morphism.nodes import JOINS, Node, Op
 from automl.morphism.resize import RefusedError, resized_arrays, resized_nodes, spread_forwards
 from automl.morphism.weights import Array, Edit, Weights
 
+_LAYERS = frozenset({Op.CONV, Op.DENSE})
 _GOES_ALONG = (Op.BATCH_NORM, Op.RELU)  # what belongs to the layer before it
 
 
 def remove_sites(architecture: Architecture) -> list[int]:
     """Return the convolutions and dense layers whose output has the shape of their input."""
-    shapes = architecture.shapes()
-    return [
-        index
-        for index, node in enumerate(architecture.nodes[:-1])
-        if node.op in {Op.CONV, Op.DENSE} and shapes[index] == shapes[node.inputs[0]]
-    ]
+    return [i for i in range(len(architecture.nodes) - 1) if _is_spare(architecture, i)]
 
 
 def remove_options(architecture: Architecture, site: int) -> list[Move]:
@@ -42,15 +38,20 @@ def remove(parent: Architecture, move: Move) -> Edit:
         SearchError: the move is not legal for this parent.
     """
     site = move.site
-    if site not in remove_sites(parent):
+    if not _is_spare(parent, site):
         raise illegal(move, "its output has not the shape of its input")
     source, last = parent.nodes[site].inputs[0], site
     for op in _GOES_ALONG:
         readers = parent.consumers()[last]
         follows = len(readers) == 1 and parent.nodes[readers[0]].op is op
-        if follows and (op is Op.BATCH_NORM or never_negative(parent)[source]):
+        if follows and (op is Op.BATCH_NORM or never_negative(parent, source)):
             last = readers[0]
     return _swept(parent.nodes, {last: source}, lambda _: {}, move)
+
+
+def _is_spare(architecture: Architecture, index: int) -> bool:
+    node, shapes = architecture.nodes[index], architecture.shapes()
+    return node.op in _LAYERS and shapes[index] == shapes[node.inputs[0]]
 
 
 def drop_sites(architecture: Architecture) -> list[int]:

@@ -16,12 +16,7 @@ _SOURCES = frozenset({Op.INPUT, Op.RELU, Op.ADD, Op.CONCAT, Op.MAX_POOL, Op.AVG_
 
 def skip_sites(architecture: Architecture) -> list[int]:
     """Return the image tensors that a skip may end in."""
-    shapes = architecture.shapes()
-    return [
-        index
-        for index, node in enumerate(architecture.nodes)
-        if node.op in _TARGETS and len(shapes[index]) == 3
-    ]
+    return [i for i in range(len(architecture.nodes)) if _is_target(architecture, i)]
 
 
 def add_skip_options(architecture: Architecture, site: int) -> list[Move]:
@@ -93,16 +88,21 @@ def first_channels(width: int, joined: int) -> Array:
 
 
 def _sources(architecture: Architecture, site: int) -> list[int]:
-    shapes, read = architecture.shapes(), architecture.nodes[site].inputs
-    side = shapes[site][1]
-    return [
-        index
-        for index, node in enumerate(architecture.nodes[:site])
-        if node.op in _SOURCES
-        and len(shapes[index]) == 3
-        and index not in read
-        and (shapes[index][1] == side or _pool(shapes[index][1], side) is not None)
-    ]
+    return [index for index in range(site) if _is_source(architecture, index, site)]
+
+
+def _is_target(architecture: Architecture, index: int) -> bool:
+    return architecture.nodes[index].op in _TARGETS and len(architecture.shapes()[index]) == 3
+
+
+def _is_source(architecture: Architecture, index: int, site: int) -> bool:
+    """Return whether an earlier image can be brought to a target that does not read it."""
+    shapes = architecture.shapes()
+    if architecture.nodes[index].op not in _SOURCES or len(shapes[index]) == 1 or index >= site:
+        return False
+    before, after = shapes[index][1], shapes[site][1]
+    fits = before == after or _pool(before, after) is not None
+    return fits and index not in architecture.nodes[site].inputs
 
 
 def _way(parent: Architecture, move: Move, *, strided: bool) -> tuple[list[Node], int]:
@@ -113,7 +113,7 @@ def _way(parent: Architecture, move: Move, *, strided: bool) -> tuple[list[Node]
         move: says from where to where.
         strided: whether a 1x1 convolution follows, whose stride may stand in for the pooling.
     """
-    if move.site not in skip_sites(parent) or move.source not in _sources(parent, move.site):
+    if not _is_target(parent, move.site) or not _is_source(parent, move.source, move.site):
         raise illegal(move, f"the output of node {move.source} cannot be brought there")
     shapes = parent.shapes()
     before, after = shapes[move.source][1], shapes[move.site][1]

@@ -192,7 +192,7 @@ CHANNEL_MAP = resize.channel_map
 BACKWARDS = resize._Spread._backwards
 BROKEN = [
     ("deepen", deepen, "undoing_norm", norm_of_gain_one),
-    ("deepen", deepen, "never_negative", lambda graph: [True] * len(graph.nodes)),
+    ("deepen", deepen, "never_negative", lambda graph, index: True),
     ("widen", widen, "resized_arrays", without(Op.BATCH_NORM)),
     ("widen", widen, "resized_arrays", without(Op.DENSE)),
     ("widen", resize, "channel_map", all_known),
@@ -205,7 +205,7 @@ BROKEN = [
     ("concat_skip", skips, "first_channels", lambda w, n: np.eye(w, n)[:, ::-1, None, None]),
     ("residual", blocks, "fresh_norm", lambda width, gain: fresh_norm(width, 1.0)),
     ("separable", blocks, "fresh_norm", lambda width, gain: fresh_norm(width, 1.0)),
-    ("separable", blocks, "never_negative", lambda graph: [True] * len(graph.nodes)),
+    ("separable", blocks, "never_negative", lambda graph, index: True),
     ("narrow", narrow, "resized_arrays", without(Op.BATCH_NORM)),
     ("narrow", narrow, "resized_arrays", without(Op.DENSE)),
     ("narrow", narrow, "channel_importance", lambda *_: np.arange(9)),
