@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from automl.domain.events import Event, event_from_json, event_to_json
+from automl.morphism.architecture import Architecture
+from automl.morphism.moves import Move, MoveKind
 
 PAGES = Path(__file__).parents[2] / "docs" / "formats"
 
@@ -33,3 +35,13 @@ def test_the_table_of_events_lists_their_keys() -> None:
         name = kind.model_fields["type"].default
         (row,) = re.findall(rf"^\| `{name}` \| (.*?) \|", text, re.MULTILINE)
         assert row.split(", ") == keys, name
+
+
+def test_the_page_of_the_genotype_shows_one_and_lists_every_move() -> None:
+    document, move = examples("genotype.md")
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    listed = re.findall(r"^\| `(\w+)` \|.*\|.*\|$", (PAGES / "genotype.md").read_text(), re.M)
+
+    assert Architecture.from_genotype(text).genotype() == text
+    assert Move.from_json(move).to_json() == move
+    assert {str(kind) for kind in MoveKind} <= set(listed)

@@ -195,6 +195,18 @@ def test_a_drawn_move_is_legal_and_within_the_limits() -> None:
     assert all(20 <= kinds.count(kind) <= 65 for kind in MoveKind)  # 40 of each, give or take
 
 
+def test_drawing_a_move_builds_one_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    seed = seed_architectures(8, 10)[2]
+    built = []
+    check = Architecture.__post_init__
+    monkeypatch.setattr(Architecture, "__post_init__", lambda new: (built.append(new), check(new)))
+
+    assert random_move(seed, FREE, np.random.default_rng(0)) is not None
+
+    assert len(built) == 1
+    assert len(legal_moves(seed, FREE)) > 100
+
+
 def test_equal_generators_draw_equal_moves() -> None:
     seed = seed_architectures(8, 10)[0]
     first, second = (random_move(seed, FREE, np.random.default_rng(7)) for _ in range(2))
