@@ -75,12 +75,12 @@ def test_an_outline_is_the_longest_path_and_all_that_is_beside_it(graph: Labelle
 
 
 def test_branches_are_held_by_their_places_on_the_chain() -> None:
-    # a - b - c - d - e, a skip from b to e, and f between b and e
-    graph = LabelledGraph(tuple("abcdfe"), ((), (0,), (1,), (2,), (1,), (4, 3, 1)))
+    # a - b - c - d - e - g, a skip from b to e, and f between b and e
+    graph = LabelledGraph(tuple("abcdfeg"), ((), (0,), (1,), (2,), (1,), (4, 3, 1), (5,)))
 
     found = outline(graph)
 
-    assert found.labels == ("a", "b", "c", "d", "e")
+    assert found.labels == ("a", "b", "c", "d", "e", "g")
     assert found.branches == (
         Branch(1, 4, ""),  # the skip
         Branch(1, 4, ""),  # into f

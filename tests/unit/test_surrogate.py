@@ -342,6 +342,14 @@ def test_hyperparameters_are_refitted_ever_more_seldom() -> None:
         assert count / 1.2 - 1 <= refit_point(count) <= count
 
 
+def test_hyperparameters_stay_until_a_tenth_more_is_known() -> None:
+    trials = measured(draws(24))
+
+    kernels = [fit(trials[:length]).kernel for length in (21, 22, 23, 24)]
+
+    assert kernels[0] == kernels[1] == kernels[2] != kernels[3]
+
+
 def test_many_observations_are_all_taken_in_though_few_are_fitted() -> None:
     count = MAX_FITTED + 60
     sizes = []
