@@ -144,7 +144,7 @@ def train_steps(module: Network, images: Array, steps: int, rng: np.random.Gener
         labels = torch.from_numpy(rng.integers(0, classes, len(images)))
         optimizer.zero_grad()
         loss = F.cross_entropy(module(torch.from_numpy(images)), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         assert torch.isfinite(loss)
 

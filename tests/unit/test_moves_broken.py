@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,7 @@ def check_narrowing() -> None:
 
 
 CHECKS: Mapping[str, Callable[[], None]] = {
-    **{str(kind): lambda kind=kind: check_growth(kind) for kind in GROWING},  # type: ignore[misc]
+    **{str(kind): partial(check_growth, kind) for kind in GROWING},
     "remove": lambda: check_undone(MoveKind.DEEPEN, MoveKind.REMOVE),
     "drop skip": lambda: check_undone(MoveKind.ADD_SKIP, MoveKind.DROP),
     "drop input": check_dropped_inputs,
@@ -190,6 +191,7 @@ def one_pixel(spread: Any, index: int, segments: resize.Segments) -> resize.Segm
 
 CHANNEL_MAP = resize.channel_map
 BACKWARDS = resize._Spread._backwards
+SWEPT = removal._swept
 BROKEN = [
     ("deepen", deepen, "undoing_norm", norm_of_gain_one),
     ("deepen", deepen, "never_negative", lambda graph, index: True),
@@ -213,6 +215,7 @@ BROKEN = [
     ("narrow", resize._Spread, "_join", lambda spread, reader: None),
     ("remove", removal, "_GOES_ALONG", (Op.RELU,)),
     ("remove", removal, "_GOES_ALONG", (Op.BATCH_NORM,)),
+    ("drop skip", removal, "_swept", lambda nodes, _, arrays, move: SWEPT(nodes, {}, arrays, move)),
     ("drop input", removal, "resized_arrays", without(Op.CONV)),
     ("drop input", removal, "spread_forwards", lambda graph, site, first: {}),
 ]
