@@ -208,7 +208,7 @@ def test_going_back_to_an_earlier_history_is_possible() -> None:
 def test_a_history_that_ends_otherwise_is_learned_anew() -> None:
     trials, asked = measured(draws(25)), draws(15, 99)
     warm = Surrogate(SPACE)
-    for known in (trials[:23], trials[:22], [*trials[:21], trials[24]], trials[:23]):
+    for known in (trials[:21], trials[:23], trials[:22], [*trials[:21], trials[24]], trials[:23]):
         assert refit_point(len(known)) == 21  # the hyperparameters stay
         assert equal(warm.fit(history_of(known)).predict(asked), fit(known).predict(asked))
 
