@@ -32,7 +32,7 @@ INITIAL_TRIALS = 10  # random ones, before a surrogate is used
 
 
 class LocalSearch:
-    """Climbs to a local optimum, then starts again at a random cell (White et al., UAI 2021).
+    """Climbs to a local optimum, then starts again at a random cell (arXiv:2005.02960).
 
     The first climb begins at the best of some random cells. It moves as soon as a neighbour is
     better; neighbours are tried in random order. The strategies of the trials tell where the
