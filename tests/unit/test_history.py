@@ -46,11 +46,16 @@ def claimed(n: int, attempt: int = 1) -> TrialClaimed:
     return TrialClaimed(at=AT, n=n, attempt=attempt, run="a", worker="w")
 
 
-def finished(n: int, outcome: Outcome = Outcome.COMPLETED, attempt: int = 1) -> TrialFinished:
+def finished(
+    n: int,
+    outcome: Outcome = Outcome.COMPLETED,
+    attempt: int = 1,
+    weights: str | None = "weights",
+) -> TrialFinished:
     loss = None if outcome is Outcome.FAILED else float(n)
     return TrialFinished(
         at=AT, n=n, attempt=attempt, run="a", outcome=outcome,
-        measurement=Measurement(loss=loss, weights=None if loss is None else f"weights-{n}"),
+        measurement=Measurement(loss=loss, weights=weights),
     )  # fmt: skip
 
 
@@ -82,7 +87,9 @@ def logs(draw: st.DrawFn) -> list[Event]:
                 )
             else:
                 ended.add(n)
-                events.append(finished(n, draw(st.sampled_from(list(Outcome))), attempts[n]))
+                outcome = draw(st.sampled_from(list(Outcome)))
+                weights = draw(st.sampled_from(["weights", None]))
+                events.append(finished(n, outcome, attempts[n], weights))
     return events
 
 
@@ -189,6 +196,16 @@ def test_only_what_completed_or_can_win_lends_weights(outcome: Outcome, is_paren
 
     assert len(history.finished) == 1
     assert len(history.parents) == is_parent
+
+
+@pytest.mark.parametrize(("outcome", "parents"), [(Outcome.COMPLETED, 1), (Outcome.TIMED_OUT, 0)])
+def test_a_completed_trial_without_weights_may_have_children(
+    outcome: Outcome, parents: int
+) -> None:
+    end = finished(0, outcome, weights=None)
+    events: list[Event] = [run_opened("a"), opened(0), proposed(0), claimed(0), end]
+
+    assert len(HistoryReader().read(replay(enumerate(events)), 0, "digits-1").parents) == parents
 
 
 def test_what_changed_between_two_states_is_read_off_the_unfinished_trials() -> None:

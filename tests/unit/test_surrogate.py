@@ -123,6 +123,8 @@ def test_every_observation_moves_the_predictions_near_it() -> None:
 
 
 def test_no_global_generator_is_touched() -> None:
+    random.seed(8128)  # in no state that a fit may have set before
+    np.random.seed(8128)  # noqa: NPY002
     python, numpy = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index] # noqa: NPY002
 
     fit(measured(draws(15))).predict(draws(5, 1))
