@@ -15,7 +15,6 @@ from automl.domain.specification import (
     Quantization,
     Resize,
     Split,
-    Strategy,
     StudySpec,
     Task,
 )
@@ -34,10 +33,8 @@ _AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("data.resize", lambda value: value is Resize.STRETCH, "use stretch"),
     ("data.split", lambda value: value in {Split.STRATIFIED, Split.RANDOM}, "use stratified"),
     ("data.gate.on_change", lambda value: value == "warn", "leave it out"),
-    ("search.strategy", lambda value: value is Strategy.RANDOM, "use random"),
     ("search.objective", lambda value: value is Objective.ACCURACY, "use accuracy"),
     ("search.prefer", lambda value: value is Preference.ACCURACY, "use accuracy"),
-    ("search.limits.parameters", lambda value: value is None, "leave it out"),
     ("search.limits.latency_ms", lambda value: value is None, "leave it out"),
     ("search.limits.device_memory", lambda value: value is None, "leave it out"),
     ("search.spend.gpu_hours", lambda value: value is None, "leave it out"),

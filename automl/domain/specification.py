@@ -159,7 +159,7 @@ class ResourcesSection(Section):
 class SearchSection(Section):
     """`search`: how candidates are found and for how long."""
 
-    strategy: Strategy = Field(Strategy.RANDOM, strict=False)
+    strategy: Strategy = Field(Strategy.BAYESIAN, strict=False)
     time_limit: Duration = Field(default_factory=lambda: parse_duration("2h"))
     max_trials: Annotated[int, Field(ge=1)] | None = None
     workers: Annotated[int, Field(ge=1, le=64)] = 2

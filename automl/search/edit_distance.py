@@ -7,6 +7,7 @@ skip connections only.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -174,9 +175,17 @@ def _branch_distances(rows: Sequence[Outline], columns: Sequence[Outline]) -> Ma
     ids: dict[str, int] = {}
     first, rows_in = _distinct(rows, ids)
     second, columns_in = _distinct(columns, ids)
-    found = np.array([[_assignment_cost(one, other) for other in second] for one in first])
-    chosen: Matrix = found[np.ix_(rows_in, columns_in)]
-    return chosen
+    bounds = np.cumsum([0, *(len(branches) for branches in second)]).tolist()
+    all_second = np.concatenate([np.empty((0, 3), np.int64), *second])
+    found = np.zeros((len(first), len(second)))
+    for i, branches in enumerate(first):
+        cost = _moving_costs(branches, all_second)
+        for j, (begin, end) in enumerate(itertools.pairwise(bounds)):
+            found[i, j] = abs(len(branches) - (end - begin))  # what is left over costs 1 each
+            if len(branches) and end > begin:
+                chosen = cost[:, begin:end]
+                found[i, j] += chosen[linear_sum_assignment(chosen)].sum()  # Kuhn, 1955
+    return np.asarray(found[np.ix_(rows_in, columns_in)], dtype=np.float64)
 
 
 def _distinct(
@@ -195,17 +204,13 @@ def _distinct(
     return arrays, which
 
 
-def _assignment_cost(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> float:
-    """Return the cost of the best assignment (Kuhn, 1955); what is left over costs 1 each.
+def _moving_costs(here: npt.NDArray[np.int64], there: npt.NDArray[np.int64]) -> Matrix:
+    """Return the cost of making one branch another, (here, there).
 
-    To move a branch costs at most 1 (arXiv:1806.10282, eq. 5), to rename it costs 1.
+    To move costs at most 1 (arXiv:1806.10282, eq. 5), to rename costs 1.
     """
-    unmatched = abs(len(first) - len(second))
-    if not len(first) or not len(second):
-        return float(unmatched)
-    here, there = first[:, None, :], second[None, :, :]
-    moved = np.abs(here - there)[:, :, :2].sum(axis=2)
-    reach = np.maximum(np.maximum(here, there)[:, :, :2].sum(axis=2), 1)
-    cost = np.where(here[:, :, 2] == there[:, :, 2], moved / reach, 1.0)
-    rows, columns = linear_sum_assignment(cost)
-    return float(cost[rows, columns].sum() + unmatched)
+    start, end, label = here.T[:, :, None]
+    other_start, other_end, other_label = there.T[:, None, :]
+    moved = np.abs(start - other_start) + np.abs(end - other_end)
+    reach = np.maximum(np.maximum(start, other_start) + np.maximum(end, other_end), 1)
+    return np.where(label == other_label, moved / reach, 1.0)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Trial
-from automl.errors import DamagedDataError
+from automl.errors import ConfigError, DamagedDataError
 from automl.morphism.architecture import Architecture
-from automl.morphism.moves import Limits, Move, MoveKind, apply_move, legal_moves
+from automl.morphism.moves import Limits, Move, random_move
 from automl.morphism.seeds import seed_architectures
 from automl.search.layer_graph import layer_graph
 from automl.search.space import Description, origin
@@ -71,6 +71,9 @@ class NetworkMorphismSpace:
         classes: number of classes.
         limits: what no candidate may exceed.
         noise: breaks the symmetry of copied filters; it does not change a child's function.
+
+    Raises:
+        ConfigError: every seed is beyond the limits.
     """
 
     def __init__(
@@ -82,11 +85,8 @@ class NetworkMorphismSpace:
     ) -> None:
         self._limits = limits or Limits()
         self._noise = noise
-        genes = {name: gene.default for name, gene in GENES.items()}
-        self._seeds = tuple(
-            Candidate(genotype=seed.genotype(), hyperparameters=genes)
-            for seed in seed_architectures(image_size, classes)
-        )
+        self._seeds = _seeds(image_size, classes, self._limits)
+        self._architectures: dict[str, Architecture] = {}  # by genotype, once parsed
 
     def seeds(self) -> Sequence[Candidate]:
         """Return the seed architectures with default genes, cheapest first."""
@@ -108,17 +108,19 @@ class NetworkMorphismSpace:
         Raises:
             DamagedDataError: the candidate is not one of this space.
         """
-        architecture = Architecture.from_genotype(candidate.genotype)
+        architecture = self._architecture(candidate.genotype)
         moves: list[Move] = []
         for _ in range(int(rng.integers(1, MAX_MOVES + 1))):
-            move = self._draw(architecture, rng)
-            if move is None:
+            drawn = random_move(architecture, self._limits, rng, noise=self._noise)
+            if drawn is None:
                 break
-            architecture, _ = apply_move(architecture, move)
+            move, architecture = drawn
             moves.append(move)
+        genotype = architecture.genotype()
+        self._architectures[genotype] = architecture
         inherited = () if candidate.parent is None else (move.to_json() for move in moves)
         return Candidate(
-            genotype=architecture.genotype(),
+            genotype=genotype,
             hyperparameters=_perturbed(candidate.hyperparameters, rng),
             parent=candidate.parent,
             moves=(*candidate.moves, *inherited),
@@ -126,8 +128,8 @@ class NetworkMorphismSpace:
 
     def contains(self, candidate: Candidate) -> bool:
         """Return whether image size and number of classes are those of this space."""
-        architecture = Architecture.from_genotype(candidate.genotype)
-        seed = Architecture.from_genotype(self._seeds[0].genotype)
+        architecture = self._architecture(candidate.genotype)
+        seed = self._architecture(self._seeds[0].genotype)
         return (architecture.input_size, architecture.input_channels, architecture.classes) == (
             seed.input_size, seed.input_channels, seed.classes,
         )  # fmt: skip
@@ -138,7 +140,7 @@ class NetworkMorphismSpace:
         Raises:
             DamagedDataError: the candidate is not one of this space.
         """
-        architecture = Architecture.from_genotype(candidate.genotype)
+        architecture = self._architecture(candidate.genotype)
         genes = _known_genes(candidate.hyperparameters)
         return Description(
             graph=layer_graph(architecture),
@@ -146,17 +148,25 @@ class NetworkMorphismSpace:
             costs={"parameters": architecture.parameters, "flops": architecture.flops},
         )
 
-    def _draw(self, architecture: Architecture, rng: np.random.Generator) -> Move | None:
-        """Return a random legal move, each kind being as likely; None if there is none."""
-        moves = legal_moves(architecture, self._limits)
-        if not moves:
-            return None
-        kinds = sorted({move.kind for move in moves})
-        kind = kinds[int(rng.integers(len(kinds)))]
-        choices = [move for move in moves if move.kind is kind]
-        move = choices[int(rng.integers(len(choices)))]
-        noise = self._noise if kind is MoveKind.WIDEN else 0.0
-        return replace(move, seed=int(rng.integers(2**32)), noise=noise)
+    def _architecture(self, genotype: str) -> Architecture:
+        known = self._architectures.get(genotype)
+        if known is None:
+            known = self._architectures[genotype] = Architecture.from_genotype(genotype)
+        return known
+
+
+def _seeds(image_size: int, classes: int, limits: Limits) -> tuple[Candidate, ...]:
+    architectures = seed_architectures(image_size, classes)
+    able = [seed for seed in architectures if limits.allow(seed)]
+    if not able:
+        least = min(seed.parameters for seed in architectures)
+        raise ConfigError(
+            f"The limits of the search allow no network: the smallest for {image_size} px has "
+            f"{least:,} parameters, the limit is {limits.parameters:,}.",
+            "raise search.limits.parameters",
+        )
+    genes = {name: gene.default for name, gene in GENES.items()}
+    return tuple(Candidate(genotype=seed.genotype(), hyperparameters=genes) for seed in able)
 
 
 def _perturbed(genes: Mapping[str, float], rng: np.random.Generator) -> dict[str, float]:

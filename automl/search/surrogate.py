@@ -22,7 +22,7 @@ from automl.search.targets import NormalScores
 
 Vector = npt.NDArray[np.float64]
 
-MAX_LANDMARKS = 32
+MAX_LANDMARKS = 16
 MAX_FITTED = 192  # observations that hyperparameters are fitted to
 REFIT_GROWTH = 1.1
 _SNAPSHOT_VARIANCE = 0.25  # of the offset that another snapshot's targets share

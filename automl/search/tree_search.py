@@ -30,14 +30,16 @@ class Effort:
         samples: candidates that the search space samples, to begin with.
         temperature: of the first round, in units of the surrogate's targets.
         cooling: factor of the temperature from round to round.
+        patience: for how many proposals a node shows the same children first.
     """
 
-    rounds: int = 6
-    parents: int = 8
-    children: int = 8
-    samples: int = 64
+    rounds: int = 4
+    parents: int = 4
+    children: int = 4
+    samples: int = 4
     temperature: float = 1.0
     cooling: float = 0.5
+    patience: int = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class _Pool:
     candidates: list[Candidate] = field(default_factory=list)
     promise: list[float] = field(default_factory=list)
     identities: set[str] = field(default_factory=set)
-    blocks: dict[int, int] = field(default_factory=dict)  # next block of children, by place
+    turn: int = 0
+    visits: dict[int, int] = field(default_factory=dict)  # how often expanded, by place
 
     def add(self, candidates: Sequence[Candidate], promise: Sequence[float]) -> None:
         self.candidates += candidates
@@ -71,19 +74,20 @@ class _Pool:
 class TreeSearch:
     """Looks for the candidate with the highest value.
 
-    A node's children are a fixed sequence, drawn with a generator that is seeded by the node. So a
-    later proposal finds those it has seen before, with their features computed.
+    A node's children are a fixed sequence, drawn with a generator that is seeded by the node, of
+    which some are looked at each time. So a later proposal meets many that have been seen before,
+    with their features computed.
 
     Args:
         space: gives the neighbours.
         effort: how far to look.
     """
 
-    _BLOCKS = 4  # a node's children are drawn from this many blocks before they repeat
+    _BLOCKS = 16  # a node's children are drawn from this many blocks before they repeat
 
     def __init__(self, space: SearchSpace, effort: Effort) -> None:
         self._space, self._effort = space, effort
-        self._children: dict[tuple[str, int | None, int], list[Candidate]] = {}
+        self._children: dict[tuple[str, int | None, str, int], list[Candidate]] = {}
 
     def best(
         self,
@@ -102,7 +106,7 @@ class TreeSearch:
             score: rates candidates.
             rng: the only source of randomness.
         """
-        pool = _Pool()
+        pool = _Pool(turn=len(excluded))
         pool.add([root for root, _ in roots], [promise for _, promise in roots])
         best: tuple[float, Candidate] | None = None
         news, temperature = list(samples), self._effort.temperature
@@ -119,7 +123,9 @@ class TreeSearch:
                 temperature *= self._effort.cooling
         return None if best is None else best[1]
 
-    def _expand(self, pool: _Pool, temperature: float, rng: np.random.Generator) -> list[Candidate]:
+    def _expand(
+        self, pool: _Pool, temperature: float, rng: np.random.Generator
+    ) -> list[Candidate]:
         """Return the children of nodes drawn without replacement, in proportion to exp(promise/T).
 
         Adding Gumbel noise and taking the largest is such a draw (arXiv:1903.06059).
@@ -130,14 +136,15 @@ class TreeSearch:
         chosen = np.argsort(-keys, kind="stable")[: self._effort.parents]
         children: list[Candidate] = []
         for place in chosen.tolist():
-            block = pool.blocks.get(place)
-            block = int(rng.integers(self._BLOCKS)) if block is None else block
-            pool.blocks[place] = (block + 1) % self._BLOCKS
-            children += self._block(pool.candidates[place], block)
+            first = (pool.turn + place) // self._effort.patience
+            children += self._block(pool.candidates[place], first + pool.visits.get(place, 0))
+            pool.visits[place] = pool.visits.get(place, 0) + 1
         return children
 
-    def _block(self, node: Candidate, block: int) -> list[Candidate]:
-        key = node.identity, node.parent, block
+    def _block(self, node: Candidate, number: int) -> list[Candidate]:
+        block = number % self._BLOCKS
+        # different moves may lead to one identity, and children repeat their parent's moves
+        key = node.identity, node.parent, str(node.moves), block
         if key not in self._children:
             seed = hashlib.sha256(f"{node.identity} {block}".encode()).digest()
             rng = np.random.default_rng(np.frombuffer(seed, np.uint32))

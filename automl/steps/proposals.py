@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +14,18 @@ from automl.domain.specification import SearchSection, Strategy
 from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import ConfigError, DamagedDataError
+from automl.morphism.moves import Limits
+from automl.search.bayesian import BayesianSearcher
+from automl.search.evolution import RegularizedEvolution
 from automl.search.history import HistoryReader, changed_trials
 from automl.search.network_morphism import NetworkMorphismSpace
 from automl.search.random import RandomSearcher
 from automl.search.searcher import Searcher, Suggestion
 from automl.search.space import SearchSpace
+
+SPACE_VERSION = 2  # rises whenever the same log and seed would lead to other proposals
+
+SpaceOf = Callable[[Run], SearchSpace]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +45,26 @@ class Proposal:
     repeats: int | None = None
 
 
+_SEARCHERS: Mapping[Strategy, Callable[[SearchSpace], Searcher]] = {
+    Strategy.BAYESIAN: BayesianSearcher,
+    Strategy.RANDOM: RandomSearcher,
+    Strategy.EVOLUTION: RegularizedEvolution,
+}
+
+
 class Proposer:
     """Makes the proposals of one study, as its log or another telling of it has the study.
 
     What it keeps from one proposal to the next makes the next one quicker, never different.
 
     Args:
-        space: the search space of the runs that open the trials.
+        space_of: gives the search space of a run.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
-        self._space = space
+    def __init__(self, space_of: SpaceOf) -> None:
+        self._space_of = space_of
         self._reader = HistoryReader()
-        self._searches: dict[str, SearchSection] = {}
-        self._searchers: dict[Strategy, Searcher] = {}
+        self._searches: dict[str, tuple[int, Searcher]] = {}  # seed and searcher of each run
         self._draft: tuple[int, Suggestion] | None = None  # of the number proposed last
 
     def propose(self, ticket: Study, head: Study, number: int) -> Proposal:
@@ -80,22 +93,18 @@ class Proposer:
     def _derive(self, prefix: Study, number: int) -> Suggestion:
         """Return what to evaluate, computed from a prefix of the log alone."""
         trial = prefix.trials[number]
-        search = self._search(prefix, trial.run)
+        seed, searcher = self._search(prefix, trial.run)
         history = self._reader.read(prefix, trial.generation, trial.snapshot)
-        rng = np.random.default_rng([search.seed, number])
-        return self._searcher(search.strategy).propose(history, rng)
+        return searcher.propose(history, np.random.default_rng([seed, number]))
 
-    def _search(self, study: Study, name: str) -> SearchSection:
+    def _search(self, study: Study, name: str) -> tuple[int, Searcher]:
         if name not in self._searches:
             run = study.run(name)
             assert run is not None
-            self._searches[name] = recorded_search(run)
+            search = recorded_search(run)
+            searcher = _SEARCHERS[search.strategy](self._space_of(run))
+            self._searches[name] = search.seed, searcher
         return self._searches[name]
-
-    def _searcher(self, strategy: Strategy) -> Searcher:
-        if strategy not in self._searchers:
-            self._searchers[strategy] = _searcher(strategy, self._space)
-        return self._searchers[strategy]
 
 
 def recorded_search(run: Run) -> SearchSection:
@@ -117,30 +126,35 @@ def recorded_search(run: Run) -> SearchSection:
 
 def space_facts(manifest: SnapshotManifest) -> dict[str, int]:
     """Return what the search space depends on besides the specification, for `run_opened`."""
-    return {"image_size": manifest.image_size, "classes": len(manifest.classes)}
+    return {
+        "image_size": manifest.image_size,
+        "classes": len(manifest.classes),
+        "version": SPACE_VERSION,
+    }
 
 
-def search_space(facts: Mapping[str, int]) -> NetworkMorphismSpace:
-    """Return the search space that `space_facts` describe.
+def search_space(run: Run, facts: Mapping[str, int] | None = None) -> NetworkMorphismSpace:
+    """Return the search space of a run.
+
+    Args:
+        run: the run, which records its specification and what else the space depends on.
+        facts: what `space_facts` say of its snapshot; needed for runs that did not record it.
 
     Raises:
+        ConfigError: no seed is within the limits, or this version refuses the specification.
         DamagedDataError: a fact is missing.
     """
+    known = run.space or facts or {}
     try:
-        return NetworkMorphismSpace(facts["image_size"], facts["classes"])
+        image_size, classes = known["image_size"], known["classes"]
     except KeyError as error:
         raise DamagedDataError(
-            f"The log's description of the search space, {dict(facts)}, has no {error}.",
+            f"The log's description of the search space, {dict(known)}, has no {error}.",
             "restore it from a backup of the home; see docs/runbook.md",
         ) from error
-
-
-def _searcher(strategy: Strategy, space: SearchSpace) -> Searcher:
-    if strategy is not Strategy.RANDOM:
-        raise ConfigError(
-            f"This version has no searcher for strategy {strategy.value!r}.", "use random"
-        )
-    return RandomSearcher(space)
+    most = recorded_search(run).limits.parameters
+    limits = Limits() if most is None else Limits(parameters=most)
+    return NetworkMorphismSpace(image_size, classes, limits)
 
 
 def _is_taken(candidate: Candidate, trial: Trial, ticket: Study, head: Study) -> bool:

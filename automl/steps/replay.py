@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,14 @@ from automl.domain.events import Event, TrialOpened, TrialProposed
 from automl.domain.study import Run, Study, replay
 from automl.errors import AutoMLError, ConfigError, DamagedDataError, SearchSpaceExhaustedError
 from automl.search.space import SearchSpace
-from automl.steps.proposals import Proposal, Proposer, search_space, space_facts
+from automl.steps.proposals import (
+    SPACE_VERSION,
+    Proposal,
+    Proposer,
+    SpaceOf,
+    search_space,
+    space_facts,
+)
 from automl.storage.home import Home
 
 
@@ -57,10 +64,12 @@ def replay_document(home: Home, name: str) -> dict[str, Any]:
         )
 
     def space_of(run: Run) -> SearchSpace:
+        _check_version(run)
         if run.space is not None:
-            return search_space(run.space)
+            return search_space(run)
         # older logs do not hold the facts; the snapshot does
-        return search_space(space_facts(Snapshot.open(home.store, name, run.snapshot).manifest))
+        manifest = Snapshot.open(home.store, name, run.snapshot).manifest
+        return search_space(run, space_facts(manifest))
 
     count, different = 0, []
     for proposal in rederive(events, space_of):
@@ -72,9 +81,17 @@ def replay_document(home: Home, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def rederive(
-    events: Iterable[tuple[int, Event]], space_of: Callable[[Run], SearchSpace]
-) -> Iterator[Rederivation]:
+def _check_version(run: Run) -> None:
+    version = (run.space or {}).get("version", 1)
+    if version != SPACE_VERSION:
+        raise ConfigError(
+            f"Run {run.name} was searched by version {version} of the search; this release makes "
+            f"the proposals of version {SPACE_VERSION}.",
+            "replay it with the release that ran it",
+        )
+
+
+def rederive(events: Iterable[tuple[int, Event]], space_of: SpaceOf) -> Iterator[Rederivation]:
     """Yield every proposal of a log, made again from the events before it, in one pass.
 
     Nothing is computed from a recorded candidate: what has been derived stands in its place, so
@@ -130,10 +147,13 @@ class _Telling:
         tickets: the study after the version that opened each trial without a candidate.
     """
 
-    space_of: Callable[[Run], SearchSpace]
+    space_of: SpaceOf
     study: Study = field(default_factory=Study)
     tickets: dict[int, Study] = field(default_factory=dict)
-    _proposers: dict[str, Proposer] = field(default_factory=dict)
+    proposer: Proposer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.proposer = Proposer(self.space_of)
 
     def advance(self, version: int, events: list[Event]) -> None:
         self.study = replay(((version, event) for event in events), self.study)
@@ -159,7 +179,7 @@ class _Telling:
 
     def propose(self, number: int) -> Proposal | None:
         try:
-            return self._proposer(number).propose(self.tickets[number], self.study, number)
+            return self.proposer.propose(self.tickets[number], self.study, number)
         except SearchSpaceExhaustedError:
             return None
 
@@ -169,11 +189,3 @@ class _Telling:
             return self.propose(number)
         except AutoMLError:
             return None
-
-    def _proposer(self, number: int) -> Proposer:
-        """Return the proposer of the run that opened the trial."""
-        run = self.study.run(self.study.trials[number].run)
-        assert run is not None
-        if run.name not in self._proposers:
-            self._proposers[run.name] = Proposer(self.space_of(run))
-        return self._proposers[run.name]

@@ -21,10 +21,9 @@ from automl.domain.events import (
 from automl.domain.study import Run, Study
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.errors import SearchSpaceExhaustedError
-from automl.search.space import SearchSpace
 from automl.steps.checkpoints import newest_checkpoint
 from automl.steps.context import StepContext
-from automl.steps.proposals import Proposer
+from automl.steps.proposals import Proposer, SpaceOf
 from automl.storage.leases import Lease
 
 _LOOK_EVERY_S = 15.0  # how long a dead worker's trial may wait while others can be started
@@ -47,12 +46,12 @@ class TrialSource:
     Args:
         context: the step's context.
         worker: the worker's name, unique among those alive.
-        space: the search space of the snapshot.
+        space_of: gives the search space of a run.
     """
 
-    def __init__(self, context: StepContext, worker: str, space: SearchSpace) -> None:
+    def __init__(self, context: StepContext, worker: str, space_of: SpaceOf) -> None:
         self._context, self._worker = context, worker
-        self._proposer = Proposer(space)
+        self._proposer = Proposer(space_of)
         self._looked_s = -math.inf  # when the trials of others were last looked at
 
     def take(self) -> Claim | None:

@@ -83,7 +83,8 @@ def run_worker(
         return report
     name = f"{context.run}/{worker}"
     trainer = TrialTrainer.load(context, run)
-    source = TrialSource(context, name, search_space(space_facts(trainer.manifest)))
+    facts = space_facts(trainer.manifest)
+    source = TrialSource(context, name, lambda opener: search_space(opener, facts))
 
     def work(claim: Claim) -> None:
         report.begin(claim.trial.number)

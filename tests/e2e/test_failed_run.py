@@ -8,6 +8,7 @@ from automl_airflow.local import LocalAirflow
 from automl_airflow.operator import run_name
 
 from automl.domain.events import RunState
+from automl.steps.proposals import SPACE_VERSION
 from automl.steps.queries import load_study
 from automl.steps.run_lease import is_run_alive
 from automl.storage.open import open_home
@@ -43,5 +44,5 @@ def test_a_run_that_fails_for_good_is_closed_and_the_next_need_not_wait(
         run.cause.startswith(f"choose: No trial of study {STUDY} has completed.")
         for run in study.runs
     )
-    assert study.runs[0].space == {"image_size": 8, "classes": 10}
+    assert study.runs[0].space == {"image_size": 8, "classes": 10, "version": SPACE_VERSION}
     assert study.runs[1].snapshot == study.runs[0].snapshot

@@ -28,7 +28,7 @@ from automl.steps.replay import rederive
 from automl.storage.open import open_home
 
 events = open_home(sys.argv[1]).study_log("digits").read()
-found = rederive(events, lambda run: search_space(run.space))
+found = rederive(events, search_space)
 print(json.dumps({p.recorded.n: p.derived.candidate.model_dump(mode="json") for p in found}))
 """
 

@@ -126,7 +126,7 @@ def is_end(event: object) -> bool:
 
 
 def taken(context: StepContext, worker: str) -> Claim:
-    claim = TrialSource(context, worker, NetworkMorphismSpace(8, 10)).take()
+    claim = TrialSource(context, worker, lambda run: NetworkMorphismSpace(8, 10)).take()
     assert claim is not None
     return claim
 

@@ -7,7 +7,7 @@ import pytest
 
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
-from automl.errors import SearchError, SearchSpaceExhaustedError
+from automl.errors import ConfigError, SearchError, SearchSpaceExhaustedError
 from automl.morphism.architecture import Architecture
 from automl.morphism.moves import Limits, Move, apply_move
 from automl.search.history import History
@@ -128,15 +128,23 @@ def test_a_parent_without_weights_gives_a_child_with_fresh_ones() -> None:
     assert proposal.genotype not in {seed.genotype for seed in SPACE.seeds()}
 
 
-def test_at_the_limits_only_training_genes_change() -> None:
-    space = NetworkMorphismSpace(8, 10, Limits(parameters=1))
-    history = seed_history()
+def test_no_candidate_is_beyond_the_limits() -> None:
+    sizes = [Architecture.from_genotype(seed.genotype).parameters for seed in SPACE.seeds()]
+    limits = Limits(parameters=min(sizes))
+    space = NetworkMorphismSpace(8, 10, limits)
+    history = [trial(0, space.seeds()[0])]
 
-    proposal = propose(history, np.random.default_rng(0), RandomSearcher(space))
+    for number in range(1, 12):
+        child = propose(history, np.random.default_rng([1, number]), RandomSearcher(space))
+        assert limits.allow(Architecture.from_genotype(child.genotype))
+        history.append(trial(number, child))
+    assert len(space.seeds()) == 1
 
-    assert proposal.moves == ()
-    assert proposal.parent is not None
-    assert proposal.genotype in {seed.genotype for seed in SPACE.seeds()}
+
+def test_limits_that_allow_no_seed_are_refused() -> None:
+    with pytest.raises(ConfigError, match="smallest for 8 px has") as caught:
+        NetworkMorphismSpace(8, 10, Limits(parameters=1))
+    assert "search.limits.parameters" in caught.value.hint
 
 
 def test_a_trial_without_a_candidate_has_no_neighbours() -> None:

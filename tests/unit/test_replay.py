@@ -11,13 +11,14 @@ import pytest
 from automl.domain.candidate import Candidate
 from automl.domain.events import Event, RunOpened, TrialFinished, TrialOpened, TrialProposed
 from automl.domain.parsing import parse_spec
+from automl.domain.specification import StudySpec
 from automl.domain.study import Run
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.errors import ConfigError, DamagedDataError
 from automl.search.space import Description, LabelledGraph, SearchSpace
 from automl.steps import prepare
 from automl.steps.context import StepContext
-from automl.steps.proposals import search_space
+from automl.steps.proposals import SPACE_VERSION, search_space
 from automl.steps.replay import rederive, replay_document
 from automl.steps.settings import Settings
 from automl.steps.trials import Claim, TrialSource
@@ -25,24 +26,25 @@ from automl.storage.home import ObjectHome
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.study_log import ObjectStudyLog
 
-FACTS = {"image_size": 8, "classes": 10}
-SPEC = parse_spec(
-    {
-        "name": "digits",
-        "task": "image_classification",
-        "data": {"source": "/rows.npz"},
-        "search": {"seed": 7, "workers": 3},
-    }
-)
+FACTS = {"image_size": 8, "classes": 10, "version": SPACE_VERSION}
+DOCUMENT: dict[str, Any] = {
+    "name": "digits",
+    "task": "image_classification",
+    "data": {"source": "/rows.npz"},
+    "search": {"seed": 7, "workers": 3},
+}
+SPEC = parse_spec(DOCUMENT)
+# draws its parents from all trials
+RANDOM = parse_spec(DOCUMENT | {"search": {"seed": 7, "workers": 3, "strategy": "random"}})
 Log = list[tuple[int, Event]]
 
 
 class Searching:
     """A study whose trials are proposed by the workers' own code and finish at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec: StudySpec = SPEC) -> None:
         self.home = ObjectHome(MemoryObjectStore())
-        self.context = StepContext.open(Settings("/"), SPEC, "one", "test", self.home)
+        self.context = StepContext.open(Settings("/"), spec, "one", "test", self.home)
         self._scores = np.random.default_rng(0)
 
     def open(self, space: dict[str, int] | None = FACTS) -> Searching:
@@ -61,9 +63,7 @@ class Searching:
 
     def trials(self, count: int) -> Searching:
         """Let three workers go through trials, each starting before the one before it ends."""
-        workers = [
-            TrialSource(self.context, f"one/{index}", search_space(FACTS)) for index in range(3)
-        ]
+        workers = [TrialSource(self.context, f"one/{index}", search_space) for index in range(3)]
         held: list[Claim] = []
         for index in range(count):
             claim = workers[index % 3].take()
@@ -110,7 +110,7 @@ def searched() -> Searching:
 
 def space_of(run: Run) -> SearchSpace:
     assert run.space is not None
-    return search_space(run.space)
+    return search_space(run)
 
 
 def altered(log: Log, number: int, **fields: Any) -> Log:
@@ -202,12 +202,12 @@ def test_a_genotype_that_another_trial_has_is_named(searched: Searching) -> None
 
 
 def test_what_follows_from_a_recorded_candidate_is_right_though_that_one_is_not() -> None:
-    searching = Searching().open().trials(8)
+    searching = Searching(RANDOM).open().trials(8)
     log = searching.log
     # the store now holds a study whose trial 6 an earlier searcher proposed
     genes = {"learning_rate": 0.123, "weight_decay": 1e-3, "augmentation": 0.5}
     rewrite(searching, altered(log, 6, hyperparameters=genes))
-    searching.context = StepContext.open(Settings("/"), SPEC, "one", "test", searching.home)
+    searching.context = StepContext.open(Settings("/"), RANDOM, "one", "test", searching.home)
     searching.trials(16)
 
     assert any(t.candidate and t.candidate.parent == 6 for t in searching.found)
@@ -226,7 +226,7 @@ def rewrite(searching: Searching, log: Log) -> None:
     searching.home = ObjectHome(store)
 
 
-@pytest.mark.parametrize("strategy", ["quantum", "bayesian"])
+@pytest.mark.parametrize("strategy", ["quantum", "grid"])
 def test_a_strategy_that_this_version_lacks_is_an_error(searched: Searching, strategy: str) -> None:
     log: Log = []
     for version, event in searched.log:

@@ -68,7 +68,7 @@ class TestDefaults:
     def test_name_task_and_source_are_enough(self) -> None:
         spec = parse_spec(MINIMAL)
 
-        assert spec.search.strategy is Strategy.RANDOM
+        assert spec.search.strategy is Strategy.BAYESIAN
         assert spec.search.time_limit == timedelta(hours=2)
         assert spec.search.workers == 2
         assert spec.schedule == "0 1 * * *"
@@ -251,11 +251,8 @@ class TestAvailability:
             ("data.source", "table.parquet"),
             ("data.resize", "letterbox"),
             ("data.gate.on_change", "stop"),
-            ("search.strategy", "bayesian"),
-            ("search.strategy", "evolution"),
             ("search.objective", "log_loss"),
             ("search.prefer", "small"),
-            ("search.limits.parameters", 1000),
             ("search.limits.latency_ms", 1.0),
             ("search.limits.device_memory", "1GB"),
             ("search.spend.gpu_hours", 1.0),

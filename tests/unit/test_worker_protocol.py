@@ -167,7 +167,7 @@ class WorkerProtocol(RuleBasedStateMachine):
 
     def work(self, worker: Worker) -> None:
         context = worker.context
-        source = TrialSource(context, worker.name, FewCandidates())
+        source = TrialSource(context, worker.name, lambda run: FewCandidates())
         while True:
             claim = source.take()
             if claim is None:
