@@ -46,6 +46,14 @@ def test_targets_are_normal_quantiles_of_the_ranks() -> None:
     np.testing.assert_allclose(NormalScores.of(losses)(losses), expected, atol=1e-12)
 
 
+def test_equal_losses_share_the_mean_of_their_ranks() -> None:
+    losses = np.array([2.0, 1.0, 1.0, 3.0])
+
+    expected = norm.ppf([5 / 8, 2 / 8, 2 / 8, 7 / 8])
+
+    np.testing.assert_allclose(NormalScores.of(losses)(losses), expected, atol=1e-12)
+
+
 def test_a_thousand_failures_to_learn_stay_within_four_deviations() -> None:
     losses = np.concatenate([np.linspace(-0.99, -0.98, 10), np.full(1000, 1e6)])
 
