@@ -1,4 +1,4 @@
-"""Drawing a move and reading a genotype stay cheap on deep networks: a search does hundreds of each.
+"""Drawing a move and reading a genotype stay cheap on deep networks: a search does both often.
 
 The bounds are several times what an idle core of 2026 takes (about 1 ms), so that only a change of
 the amount of work fails them. Processor time is measured, not the clock.
