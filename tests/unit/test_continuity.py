@@ -21,13 +21,15 @@ NIGHT = [other(0, "a", 0.5), other(1, "b", 0.1), other(2, "C", 0.4), other(3, "a
 
 def test_the_best_of_another_snapshot_are_measured_again_best_first() -> None:
     trials, repeats = list(NIGHT), []
-    while (suggestion := next_repeat(history_of(trials), SPACE)) is not None:
+    for number in range(10, 10 + REPEATS):
+        suggestion = next_repeat(history_of(trials), SPACE)
+        assert suggestion is not None
         assert suggestion.strategy == NAME
         repeats.append(suggestion.repeats)
-        trials.append(trial(10 + len(trials), suggestion.candidate, outcome=None))
+        trials.append(trial(number, suggestion.candidate, outcome=None))
 
     assert repeats == [1, 3, 2]
-    assert len(repeats) == REPEATS
+    assert next_repeat(history_of(trials), SPACE) is None
 
 
 def test_a_repeat_starts_from_its_own_weights() -> None:
