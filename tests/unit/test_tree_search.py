@@ -145,6 +145,12 @@ def test_the_best_of_all_that_was_rated_is_returned() -> None:
     assert found.genotype in {"b", "ab", "ba"}
 
 
+def test_what_was_found_early_is_kept() -> None:
+    found = best(TreeSearch(Words("ab", 6), WIDE), Score(), roots=["a"], samples=["bbbbbb", "a"])
+
+    assert found == candidate("bbbbbb")
+
+
 def test_nothing_is_returned_where_everything_is_excluded() -> None:
     search = TreeSearch(Words("a", 2), WIDE)
 
