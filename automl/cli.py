@@ -154,12 +154,19 @@ def leaderboard(study: str, home: Home = None, as_json: AsJson = False) -> None:
 
     columns = [
         "rank", "trial", "outcome", "score", "error", "parameters", "latency_ms", "seconds",
-        "parent", "cause",
+        "strategy", "parent", "cause",
     ]  # fmt: skip
+
+    def pretty(document: dict[str, Any]) -> None:
+        _table(document["trials"], columns)
+        if document["strategies"]:
+            typer.echo("By strategy, each judged by as many trials as the one with the fewest has:")
+            _table(document["strategies"], list(document["strategies"][0]))
+
     _emit(
         as_json,
         lambda: leaderboard_document(_open(home), study),
-        lambda d: _table(d["trials"], columns),
+        pretty,
     )
 
 

@@ -34,6 +34,7 @@ class ReportContent:
         labels: classes in the order of the confusion matrix.
         confusion: counts `[true class, predicted class]`.
         leaderboard: one mapping of column to value per trial, best first, same columns.
+        strategies: one mapping of column to value per strategy, same columns.
         architecture: the architecture's summary.
         curve: one mapping per epoch with `train_loss` and, where measured, `selection_loss`.
         notes: sentences for the reader, such as the reason of a decision.
@@ -45,6 +46,7 @@ class ReportContent:
     labels: Sequence[str]
     confusion: Array
     leaderboard: Sequence[Mapping[str, object]]
+    strategies: Sequence[Mapping[str, object]]
     architecture: str
     curve: Sequence[Mapping[str, Any]]
     notes: Sequence[str] = field(default=())
@@ -70,7 +72,11 @@ def build_report(content: ReportContent) -> bytes:
         "<h2>Architecture</h2>",
         f"<p><code>{escape(content.architecture)}</code></p>",
         "<h2>Leaderboard</h2>",
-        _leaderboard(content.leaderboard),
+        _rows(content.leaderboard, "No trials."),
+        "<h2>Strategies</h2>",
+        "<p>What random search gives is there too: a share of the trials is proposed at random. "
+        "Each strategy is judged by as many trials as the one with the fewest has.</p>",
+        _rows(content.strategies, "All trials are seeds."),
         "</body></html>\n",
     ]
     return "\n".join(parts).encode()
@@ -84,11 +90,11 @@ def _metrics(metrics: Mapping[str, Interval]) -> str:
     return _table(["metric", "value", "95 % interval", "rows"], rows)
 
 
-def _leaderboard(trials: Sequence[Mapping[str, object]]) -> str:
-    if not trials:
-        return "<p>No trials.</p>"
-    columns = list(trials[0])
-    return _table(columns, [[trial.get(column) for column in columns] for trial in trials])
+def _rows(rows: Sequence[Mapping[str, object]], without: str) -> str:
+    if not rows:
+        return f"<p>{without}</p>"
+    columns = list(rows[0])
+    return _table(columns, [[row.get(column) for column in columns] for row in rows])
 
 
 def _confusion(labels: Sequence[str], matrix: Array) -> str:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from automl.domain.candidate import Candidate
 from automl.search.acquisition import Acquisition, confidence_bound, log_expected_improvement
 from automl.search.continuity import next_repeat
 from automl.search.gaussian_process import Vector
 from automl.search.history import History
-from automl.search.random import RandomSearcher
+from automl.search.random import RandomSearcher, exhausted
 from automl.search.searcher import Suggestion
 from automl.search.space import SearchSpace, origin
 from automl.search.surrogate import FittedSurrogate, Prediction, Surrogate
 from automl.search.tree_search import Effort, Scores, TreeSearch
 
 SEED = "seed"
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +80,25 @@ class BayesianSearcher:
                 return Suggestion(seed, SEED)
         is_random = rng.random() < self._options.random_share
         few = len(history.identities) < self._options.initial
-        if is_random or few or not history.parents:
-            return self._random.sample(history, rng)
-        candidate = self._promising(history, rng)
-        if candidate is None:
-            return self._random.sample(history, rng)
-        return Suggestion(candidate, self.name)
+        suggestion = None
+        if not is_random and not few:
+            suggestion = self._promising(history, rng)
+        # near the end of a space, one way may still find what the other does not
+        suggestion = suggestion or self._random.sample(history, rng)
+        suggestion = suggestion or self._promising(history, rng)
+        if suggestion is None:
+            raise exhausted(history)
+        return suggestion
 
-    def _promising(self, history: History, rng: np.random.Generator) -> Candidate | None:
+    def _promising(self, history: History, rng: np.random.Generator) -> Suggestion | None:
+        if all(trial.loss is None for trial in history.parents):
+            return None
+        # threads only wait for each other on matrices this small, and they reorder sums
+        with _blas().limit(limits=1, user_api="blas"):
+            candidate = self._search(history, rng)
+        return None if candidate is None else Suggestion(candidate, self.name)
+
+    def _search(self, history: History, rng: np.random.Generator) -> Candidate | None:
         fitted = self._surrogate.fit(history)
         which = self._options.acquisitions[int(rng.integers(len(self._options.acquisitions)))]
         samples = [

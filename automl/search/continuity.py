@@ -12,7 +12,7 @@ NAME = "repeat"
 
 
 def next_repeat(history: History, space: SearchSpace) -> Suggestion | None:
-    """Return the best candidate of another snapshot that this one has not seen, or None.
+    """Return the best candidate of the snapshot before that this one has not seen, or None.
 
     At most `REPEATS` of those that the space still holds are measured again. They start from their
     own weights.
@@ -21,8 +21,16 @@ def next_repeat(history: History, space: SearchSpace) -> Suggestion | None:
         history: the comparable trials.
         space: a dataset with other classes or another image size has another space.
     """
+    if not history.elsewhere:
+        return None
+    latest = history.elsewhere[-1].snapshot  # losses of different snapshots do not compare
     able = [
-        t for t in history.elsewhere if t.can_win and t.candidate and space.contains(t.candidate)
+        trial
+        for trial in history.elsewhere
+        if trial.snapshot == latest
+        and trial.can_win
+        and trial.candidate
+        and space.contains(trial.candidate)
     ]
     best: dict[str, Trial] = {}
     for trial in sorted(able, key=_rank):

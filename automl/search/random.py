@@ -33,20 +33,27 @@ class RandomSearcher:
         for seed in self._space.seeds():
             if seed.identity not in history.identities:
                 return Suggestion(seed, self.name)
-        return self.sample(history, rng)
+        suggestion = self.sample(history, rng)
+        if suggestion is None:
+            raise exhausted(history)
+        return suggestion
 
-    def sample(self, history: History, rng: np.random.Generator) -> Suggestion:
+    def sample(self, history: History, rng: np.random.Generator) -> Suggestion | None:
         """Return a random candidate, whether or not the seeds have been evaluated.
 
-        Raises:
-            SearchSpaceExhaustedError: a hundred draws brought nothing new.
+        None means that a hundred draws brought nothing new.
         """
         for _ in range(MAX_DRAWS):
             candidate = self._space.sample(history.parents, rng)
             if candidate.identity not in history.identities:
                 return Suggestion(candidate, self.name)
-        raise SearchSpaceExhaustedError(
-            f"{MAX_DRAWS} draws brought no candidate that is not among the "
-            f"{len(history.identities)} known.",
-            "end the search here, or raise the limits of the search space",
-        )
+        return None
+
+
+def exhausted(history: History) -> SearchSpaceExhaustedError:
+    """Return the error of a searcher that finds nothing new."""
+    return SearchSpaceExhaustedError(
+        f"{MAX_DRAWS} draws brought no candidate that is not among the "
+        f"{len(history.identities)} known.",
+        "end the search here, or raise the limits of the search space",
+    )

@@ -168,6 +168,8 @@ class Surrogate:
 
     def _fitted(self, first: Sequence[Trial], snapshot: str) -> tuple[View, Kernel]:
         """Return landmarks and hyperparameters, which follow from the first observations alone."""
+        exact = [trial for trial in first if trial.outcome is not Outcome.PRUNED]
+        first = exact or first  # a bound is no observation as long as there are others
         key = (snapshot, tuple((trial.number, trial.loss) for trial in first))
         if self._model is None or self._model[0] != key:
             view = self._view(first)

@@ -34,9 +34,9 @@ class Effort:
     """
 
     rounds: int = 4
-    parents: int = 4
+    parents: int = 6
     children: int = 4
-    samples: int = 4
+    samples: int = 8
     temperature: float = 1.0
     cooling: float = 0.5
     patience: int = 8
@@ -123,9 +123,7 @@ class TreeSearch:
                 temperature *= self._effort.cooling
         return None if best is None else best[1]
 
-    def _expand(
-        self, pool: _Pool, temperature: float, rng: np.random.Generator
-    ) -> list[Candidate]:
+    def _expand(self, pool: _Pool, temperature: float, rng: np.random.Generator) -> list[Candidate]:
         """Return the children of nodes drawn without replacement, in proportion to exp(promise/T).
 
         Adding Gumbel noise and taking the largest is such a draw (arXiv:1903.06059).

@@ -7,6 +7,7 @@ import logging
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from automl.export.registry import MODEL_FILE, REPORT_FILE, Registry
 from automl.export.report import ReportContent, build_report
 from automl.export.runtime import OnnxClassifier
 from automl.morphism.architecture import Architecture
+from automl.steps.comparison import compare_strategies
 from automl.steps.context import StepContext
 from automl.steps.prepare import close_run
 from automl.steps.publish import export_record
@@ -163,6 +165,7 @@ def _publish(context: StepContext, run: Run, registry: Registry, version: int) -
                 probabilities.argmax(axis=1), labels, len(classifier.labels)
             ),
             leaderboard=leaderboard_rows(study, run)[:20],
+            strategies=[asdict(row) for row in compare_strategies(study.comparable(run))],
             architecture=architecture.summary(),
             curve=epochs,
             notes=[n for n in (final_fit.note, _quarantine_note(snapshot), curve_note) if n],

@@ -15,13 +15,14 @@ from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import ConfigError, DamagedDataError
 from automl.morphism.moves import Limits
-from automl.search.bayesian import BayesianSearcher
+from automl.search.bayesian import BayesianOptions, BayesianSearcher
 from automl.search.evolution import RegularizedEvolution
 from automl.search.history import HistoryReader, changed_trials
 from automl.search.network_morphism import NetworkMorphismSpace
 from automl.search.random import RandomSearcher
 from automl.search.searcher import Searcher, Suggestion
 from automl.search.space import SearchSpace
+from automl.search.tree_search import Effort
 
 SPACE_VERSION = 2  # rises whenever the same log and seed would lead to other proposals
 
@@ -45,8 +46,11 @@ class Proposal:
     repeats: int | None = None
 
 
+# a morph takes milliseconds to draw and to describe, so that fewer are looked at
+_OPTIONS = BayesianOptions(effort=Effort(rounds=3, parents=3, children=4, samples=4))
+
 _SEARCHERS: Mapping[Strategy, Callable[[SearchSpace], Searcher]] = {
-    Strategy.BAYESIAN: BayesianSearcher,
+    Strategy.BAYESIAN: lambda space: BayesianSearcher(space, _OPTIONS),
     Strategy.RANDOM: RandomSearcher,
     Strategy.EVOLUTION: RegularizedEvolution,
 }

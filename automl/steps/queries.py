@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import ConfigError, NotFoundError
 from automl.export.registry import Registry
+from automl.steps.comparison import compare_strategies
 from automl.storage.home import Home
 from automl.storage.study_log import StudyRecord
 from automl.training.results import curve_from_bytes
@@ -73,7 +75,13 @@ def leaderboard_document(home: Home, name: str) -> dict[str, Any]:
     """Return the trials of the newest run's generation and snapshot, best first."""
     study = load_study(home, name)
     run = study.runs[-1]
-    return {"schema": 1, "study": name, "run": run.name, "trials": leaderboard_rows(study, run)}
+    return {
+        "schema": 1,
+        "study": name,
+        "run": run.name,
+        "trials": leaderboard_rows(study, run),
+        "strategies": [asdict(row) for row in compare_strategies(study.comparable(run))],
+    }
 
 
 def leaderboard_rows(study: Study, run: Run) -> list[dict[str, Any]]:

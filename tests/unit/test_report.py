@@ -14,6 +14,7 @@ def test_the_report_escapes_what_it_shows_and_refers_to_nothing_outside() -> Non
             labels=[evil, "b"],
             confusion=np.array([[3, 1], [0, 4]]),
             leaderboard=[{"trial": 3, "score": 0.9, evil: evil}, {"trial": 1, "score": None}],
+            strategies=[{"strategy": "random", "trials": 3}],
             architecture=evil,
             curve=[
                 {"epoch": 0, "train_loss": 1.5, "selection_loss": 1.6},
@@ -42,6 +43,7 @@ def test_a_report_of_very_many_classes_lists_the_most_frequent_confusions() -> N
             labels=[f"class {number}" for number in range(60)],
             confusion=confusion,
             leaderboard=[],
+            strategies=[],
             architecture="a",
             curve=[],
         )
