@@ -239,6 +239,10 @@ def _engine(url: URL, patience_s: float) -> Engine:
         url,
         isolation_level="AUTOCOMMIT",
         pool_pre_ping=True,
+        # a worker keeps one session and needs a second one for moments, to renew a lease: 64 of
+        # them fit into a server's usual 100
+        pool_size=1,
+        max_overflow=9,
         hide_parameters=True,
         # no prepared statements: a pooler may give every transaction another session
         connect_args={**options, "prepare_threshold": None},
