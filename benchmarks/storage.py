@@ -40,7 +40,7 @@ from automl.domain.events import (
 )
 from automl.domain.parsing import parse_spec
 from automl.domain.specification import StudySpec
-from automl.domain.study import Study, replay
+from automl.domain.study import Run, Study, replay
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.search.space import Description, LabelledGraph
 from automl.steps.context import StepContext
@@ -124,8 +124,17 @@ class Traffic:
 def spec() -> StudySpec:
     """Return the study; its source is never read."""
     return parse_spec(
-        {"name": STUDY, "task": "image_classification", "data": {"source": "/nowhere.csv"}}
+        {
+            "name": STUDY,
+            "task": "image_classification",
+            "data": {"source": "/nowhere.csv"},
+            "search": {"strategy": "random"},
+        }
     )
+
+
+def _space_of(run: Run) -> TextSpace:
+    return TextSpace()
 
 
 def grow(settings: Settings, trials: int) -> None:
@@ -186,7 +195,7 @@ def measure_replay(settings: Settings) -> dict[str, Any]:
 
 def _proposals_s(study: Study) -> list[float]:
     """Return how long a worker takes to propose, again and again, for a new trial each time."""
-    proposer, run = Proposer(TextSpace()), study.runs[-1]
+    proposer, run = Proposer(_space_of), study.runs[-1]
     taken_s, now = [], datetime.now(UTC)
     for _ in range(_WARM + 1):
         number, version = len(study.trials), study.version + 1
@@ -230,7 +239,7 @@ def _claim_many(job: tuple[Settings, Any, int, int, int]) -> dict[str, Any]:
 
     def work(thread: int) -> tuple[list[float], list[float]]:
         context = StepContext.open(settings, spec(), RUN, "benchmark", observed_home(settings))
-        source = TrialSource(context, f"{process}-{thread}-{time.monotonic_ns()}", TextSpace())
+        source = TrialSource(context, f"{process}-{thread}-{time.monotonic_ns()}", _space_of)
         context.record.refresh()
         context.clock.now()
         barrier.wait()

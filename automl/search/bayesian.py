@@ -78,10 +78,10 @@ class BayesianSearcher:
         for seed in self._space.seeds():
             if seed.identity not in history.identities:
                 return Suggestion(seed, SEED)
-        is_random = rng.random() < self._options.random_share
         few = len(history.identities) < self._options.initial
         suggestion = None
-        if not is_random and not few:
+        # the first candidates are those of random search with the same generator
+        if not few and rng.random() >= self._options.random_share:
             suggestion = self._promising(history, rng)
         # near the end of a space, one way may still find what the other does not
         suggestion = suggestion or self._random.sample(history, rng)
