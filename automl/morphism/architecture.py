@@ -148,7 +148,12 @@ class Architecture:
 
     @classmethod
     def from_genotype(cls, text: str) -> Architecture:
-        """Return the canonical architecture of a genotype.
+        """Return the canonical architecture of a genotype; see `parse`."""
+        return cls.parse(text).canonical()[0]
+
+    @classmethod
+    def parse(cls, text: str) -> Architecture:
+        """Return the architecture of a genotype with its nodes in the order that they stand there.
 
         Raises:
             NewerSchemaError: a newer version wrote it.
@@ -157,7 +162,7 @@ class Architecture:
         document = read_document(text)
         try:
             channels, size, nodes = read_nodes(document)
-            return cls(size, channels, nodes).canonical()[0]
+            return cls(size, channels, nodes)
         except (ValueError, TypeError, KeyError, ConfigError) as error:
             raise damaged(text, error) from error
 

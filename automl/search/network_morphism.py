@@ -108,7 +108,7 @@ class NetworkMorphismSpace:
         Raises:
             DamagedDataError: the candidate is not one of this space.
         """
-        architecture = self._architecture(candidate.genotype)
+        architecture = self._architecture(candidate.genotype).canonical()[0]
         moves: list[Move] = []
         for _ in range(int(rng.integers(1, MAX_MOVES + 1))):
             drawn = random_move(architecture, self._limits, rng, noise=self._noise)
@@ -151,7 +151,7 @@ class NetworkMorphismSpace:
     def _architecture(self, genotype: str) -> Architecture:
         known = self._architectures.get(genotype)
         if known is None:
-            known = self._architectures[genotype] = Architecture.from_genotype(genotype)
+            known = self._architectures[genotype] = Architecture.parse(genotype)
         return known
 
 

@@ -47,7 +47,7 @@ class Proposal:
 
 
 # a morph takes milliseconds to draw and to describe, so that fewer are looked at
-_OPTIONS = BayesianOptions(effort=Effort(rounds=3, parents=3, children=4, samples=4))
+_OPTIONS = BayesianOptions(effort=Effort(rounds=3, parents=3, children=3, samples=3))
 
 _SEARCHERS: Mapping[Strategy, Callable[[SearchSpace], Searcher]] = {
     Strategy.BAYESIAN: lambda space: BayesianSearcher(space, _OPTIONS),

@@ -1,0 +1,223 @@
+"""What a Bayesian proposal costs on the network-morphism space, warm and in a fresh process.
+
+`make bench-proposals` prints a table and writes `benchmarks/out/proposals.json`. Networks have 20
+to 60 layers. Warm: one process, one new observation between two proposals. Cold: a fresh process
+reads a log of sealed segments from a folder and makes its first proposal. One thread; the times are
+of the processor, so that other programs on the machine count less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from automl.domain.candidate import Candidate
+from automl.domain.events import (
+    Event,
+    RunOpened,
+    TrialClaimed,
+    TrialFinished,
+    TrialOpened,
+    TrialProposed,
+)
+from automl.domain.parsing import parse_spec
+from automl.domain.study import Study, replay
+from automl.domain.trial import Measurement, Outcome
+from automl.morphism.architecture import Architecture
+from automl.search.network_morphism import NetworkMorphismSpace
+from automl.steps.proposals import SPACE_VERSION, Proposer, search_space
+from automl.storage.open import open_home
+from automl.storage.study_log import StudyLog, StudyRecord
+
+OUT = Path(__file__).parent / "out" / "proposals.json"
+STUDY, RUN = "bench", "run-1"
+IMAGE_SIZE, CLASSES = 32, 10
+FEWEST_LAYERS, MOST_LAYERS = 20, 60
+_REPETITIONS = 20
+
+
+def depth(candidate: Candidate) -> int:
+    """Return the convolutions and dense layers on the longest path."""
+    return Architecture.from_genotype(candidate.genotype).depth
+
+
+def draw_candidates(count: int, rng: np.random.Generator) -> list[Candidate]:
+    """Return the seeds and morphs of morphs of them, these of 20 to 60 layers; all different."""
+    space = NetworkMorphismSpace(IMAGE_SIZE, CLASSES)
+    found: dict[str, Candidate] = {}
+    seeds = list(space.seeds())
+    for seed in seeds:
+        candidate = seed
+        while depth(candidate) < FEWEST_LAYERS:
+            child = space.mutate(candidate, rng)
+            candidate = child if depth(child) >= depth(candidate) else candidate
+        found[candidate.identity] = candidate
+    while len(seeds) + len(found) < count:
+        child = space.mutate(list(found.values())[int(rng.integers(len(found)))], rng)
+        if FEWEST_LAYERS <= depth(child) <= MOST_LAYERS:
+            found[child.identity] = child
+    return [*seeds, *found.values()]
+
+
+@dataclass(slots=True)
+class Writer:
+    """Writes a study as its workers would, with made-up losses.
+
+    Attributes:
+        log: where it is written; None keeps it in memory only.
+        study: its state.
+    """
+
+    log: StudyLog | None
+    study: Study
+    rng: np.random.Generator
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Add a version."""
+        place = self.study.version + 1
+        if self.log is not None:
+            self.log.append(events, expected_version=place - 1)
+        self.study = replay(((place, event) for event in events), self.study)
+
+    def open_run(self) -> None:
+        """Open the run."""
+        spec = parse_spec(
+            {"name": STUDY, "task": "image_classification", "data": {"source": "/nowhere.csv"}}
+        )
+        now = datetime.now(UTC)
+        space = {"image_size": IMAGE_SIZE, "classes": CLASSES, "version": SPACE_VERSION}
+        self.append(
+            [
+                RunOpened(
+                    at=now, run=RUN, deadline=now + timedelta(days=30), snapshot="s",
+                    spec_hash=spec.spec_hash, generation_key=spec.generation_key,
+                    spec=spec.model_dump(mode="json", by_alias=True), origin="benchmark",
+                    space=space,
+                )
+            ]
+        )  # fmt: skip
+
+    def ticket(self) -> int:
+        """Open a trial and return its number."""
+        number = len(self.study.trials)
+        self.append([TrialOpened(at=datetime.now(UTC), n=number, run=RUN, worker="w")])
+        return number
+
+    def finish(self, number: int, candidate: Candidate) -> None:
+        """Record a trial that took its candidate and got a score."""
+        now, based_on = datetime.now(UTC), self.study.version
+        # deeper networks are a little better here, and luck matters as much
+        score = float(0.7 + 0.003 * depth(candidate) + 0.03 * self.rng.standard_normal())
+        measured = Measurement(
+            score=score, error=0.01, loss=-score, epochs=12, best_epoch=9, seconds=31.4,
+            weights=f"studies/{STUDY}/trials/{number}/1/weights.safetensors",
+        )  # fmt: skip
+        self.append(
+            [
+                TrialProposed(
+                    at=now, n=number, candidate=candidate, based_on=based_on, strategy="bayesian"
+                ),
+                TrialClaimed(at=now, n=number, attempt=1, run=RUN, worker="w"),
+                TrialFinished(
+                    at=now, n=number, attempt=1, run=RUN, outcome=Outcome.COMPLETED,
+                    measurement=measured,
+                ),
+            ]
+        )  # fmt: skip
+
+
+def write_study(trials: int, log: StudyLog | None) -> Writer:
+    """Return a study of that many finished trials."""
+    rng = np.random.default_rng(trials)
+    writer = Writer(log, Study(), rng)
+    writer.open_run()
+    for candidate in draw_candidates(trials, rng):
+        writer.finish(writer.ticket(), candidate)
+    return writer
+
+
+def measure_warm(trials: int) -> list[float]:
+    """Return processor seconds of proposals with one new observation before each."""
+    writer, proposer, taken_s = write_study(trials, None), Proposer(search_space), []
+    for _ in range(_REPETITIONS + 1):
+        number = writer.ticket()
+        start_s = time.process_time()
+        proposal = proposer.propose(writer.study, writer.study, number)
+        taken_s.append(time.process_time() - start_s)
+        writer.finish(number, proposal.candidate)
+    return taken_s[1:]  # the first one is cold
+
+
+def measure_cold(trials: int, repetitions: int) -> list[float]:
+    """Return processor seconds of the first proposal of fresh processes, imports aside."""
+    with tempfile.TemporaryDirectory(prefix="automl-bench-") as home:
+        write_study(trials, open_home(home).study_log(STUDY)).ticket()
+        command = [sys.executable, "-m", "benchmarks.proposals", "--propose", home]
+        return [
+            float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            for _ in range(repetitions)
+        ]
+
+
+def propose_once(home: str) -> float:
+    """Return the processor seconds of reading a log and proposing its last trial."""
+    log = open_home(home).study_log(STUDY)
+    start_s = time.process_time()
+    record = StudyRecord(log)
+    study = record.refresh()
+    Proposer(search_space).propose(study, study, len(study.trials) - 1)
+    return time.process_time() - start_s
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure, print a table and write it to `OUT`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", nargs="+", type=int, default=[100, 300, 1000])
+    parser.add_argument("--cold", type=int, default=3, help="fresh processes per measurement")
+    parser.add_argument("--propose", metavar="HOME", help="make one proposal and print its time")
+    options = parser.parse_args(arguments)
+    if options.propose:
+        print(propose_once(options.propose))
+        return
+    found: dict[str, Any] = {
+        "at": datetime.now(UTC).isoformat(),
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "versions": {name: version(name) for name in ("numpy", "scipy")},
+        "rows": [],
+    }
+    for trials in options.trials:
+        warm, cold = measure_warm(trials), measure_cold(trials, options.cold)
+        row = {
+            "trials": trials,
+            "warm_s": statistics.median(warm),
+            "warm_most_s": max(warm),
+            "cold_s": statistics.median(cold),
+        }
+        print(
+            f"{trials:6} trials: warm {row['warm_s']:.3f} s (at most {row['warm_most_s']:.3f} s, "
+            f"{len(warm)} proposals), cold {row['cold_s']:.2f} s ({len(cold)} processes)",
+            flush=True,
+        )
+        found["rows"].append(row)
+        OUT.parent.mkdir(exist_ok=True)
+        OUT.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"wrote {OUT}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
