@@ -103,10 +103,25 @@ class _Concat(nn.Module):
         return torch.cat(values, dim=1)
 
 
+class _StridedPointwise(nn.Conv2d):
+    """A 1 x 1 convolution with a stride, as one without on the pixels that it reads.
+
+    The backward pass of PyTorch 2.13's own, which oneDNN computes, writes beyond its buffers on
+    CPUs for 3 to 6 input channels in channels-last order ("corrupted double-linked list").
+    """
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        down, right = self.stride
+        read = values[:, :, ::down, ::right].contiguous(memory_format=torch.channels_last)
+        return nn.functional.conv2d(read, self.weight, self.bias, groups=self.groups)
+
+
 def _layer(node: Node, sources: Sequence[Shape]) -> nn.Module:
     if node.op is Op.CONV:
         kernel = node.whole("kernel")
-        return nn.Conv2d(
+        is_strided_pointwise = kernel == 1 and node.whole("stride") > 1
+        convolution = _StridedPointwise if is_strided_pointwise else nn.Conv2d
+        return convolution(
             sources[0][0],
             node.whole("channels"),
             kernel,

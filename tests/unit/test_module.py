@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -160,3 +164,34 @@ def test_measuring_the_latency_keeps_the_thread_count() -> None:
 
     assert 0 < latency_ms < 1000
     assert torch.get_num_threads() == before
+
+
+def test_a_strided_pointwise_convolution_of_few_channels_trains_without_damage() -> None:
+    # in a process of its own: what it once did was to damage the heap
+    code = """
+import torch
+from automl.morphism.architecture import Architecture, Node, Op
+from automl.training.module import Normalization, build_module
+
+conv = {"channels": 48, "kernel": 1, "stride": 2, "groups": 1, "bias": 0}
+nodes = (
+    Node(Op.INPUT), Node(Op.CONV, (0,), conv), Node(Op.GLOBAL_POOL, (1,)),
+    Node(Op.DENSE, (2,), {"units": 10}),
+)
+module = build_module(Architecture(8, 3, nodes), Normalization((100.0,) * 3, (50.0,) * 3))
+module.to(memory_format=torch.channels_last)
+images = torch.randint(0, 256, (64, 3, 8, 8), dtype=torch.uint8)
+for _ in range(120):
+    module(images.contiguous(memory_format=torch.channels_last)).sum().backward()
+expected = torch.nn.functional.conv2d(
+    module.nodes["0"](images), module.nodes["1"].weight, stride=2
+)
+torch.testing.assert_close(module.nodes["1"](module.nodes["0"](images)), expected)
+"""
+    environment = {**os.environ, "MALLOC_CHECK_": "3", "OMP_NUM_THREADS": "1"}
+
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert found.returncode == 0, found.stderr
