@@ -22,7 +22,7 @@ from automl.errors import DamagedDataError
 from automl.steps import evaluate, prepare
 from automl.steps.context import StepContext
 from automl.steps.local_run import run_study
-from automl.steps.proposals import search_space
+from automl.steps.proposals import search_space, space_facts
 from automl.steps.settings import Settings
 from automl.steps.training import TrialTrainer, TrialTraining, load_tensors_of, load_weights
 from automl.steps.trials import Claim, TrialSource, record_result
@@ -247,7 +247,8 @@ def interrupted(tmp_path: Path) -> tuple[TrialTrainer, TrialSource]:
     context = StepContext.open(Settings(str(tmp_path / "home")), spec, "one", "test")
     prepare.open_run(context, prepare.prepare(context, Quiet().items).id)
     trainer = TrialTrainer.load(context, context.opened_run())
-    source = TrialSource(context, "one/0", search_space)
+    facts = space_facts(trainer.manifest)
+    source = TrialSource(context, "one/0", lambda run: search_space(run, facts))
     steps_per_epoch = -(-len(trainer.train_rows.labels) // 64)
     train(trainer, taken(source), steps_per_epoch * 3 + 1)
     return trainer, source
