@@ -39,6 +39,7 @@ from automl.domain.parsing import parse_spec
 from automl.domain.study import Study, replay
 from automl.domain.trial import Measurement, Outcome
 from automl.morphism.architecture import Architecture
+from automl.morphism.moves import Limits, random_move
 from automl.search.network_morphism import NetworkMorphismSpace
 from automl.steps.proposals import SPACE_VERSION, Proposer, search_space
 from automl.storage.open import open_home
@@ -49,6 +50,7 @@ STUDY, RUN = "bench", "run-1"
 IMAGE_SIZE, CLASSES = 32, 10
 FEWEST_LAYERS, MOST_LAYERS = 20, 60
 _REPETITIONS = 20
+_PARTS = 100  # networks that single moves are measured on
 
 
 def depth(candidate: Candidate) -> int:
@@ -72,6 +74,25 @@ def draw_candidates(count: int, rng: np.random.Generator) -> list[Candidate]:
         if FEWEST_LAYERS <= depth(child) <= MOST_LAYERS:
             found[child.identity] = child
     return [*seeds, *found.values()]
+
+
+def measure_parts(candidates: Sequence[Candidate]) -> dict[str, float]:
+    """Return median processor milliseconds of drawing a move and of reading a genotype."""
+    rng, limits = np.random.default_rng(0), Limits()
+    draws_s, reads_s = [], []
+    for candidate in candidates:
+        start_s = time.process_time()
+        architecture = Architecture.from_genotype(candidate.genotype)
+        read_s = time.process_time()
+        drawn = random_move(architecture, limits, rng)
+        if drawn is not None:
+            drawn[1].genotype()
+            draws_s.append(time.process_time() - read_s)
+        reads_s.append(read_s - start_s)
+    return {
+        "draw_ms": 1000 * statistics.median(draws_s),
+        "read_ms": 1000 * statistics.median(reads_s),
+    }
 
 
 @dataclass(slots=True)
@@ -200,6 +221,12 @@ def main(arguments: Sequence[str]) -> None:
         "versions": {name: version(name) for name in ("numpy", "scipy")},
         "rows": [],
     }
+    found |= measure_parts(draw_candidates(_PARTS, np.random.default_rng(0)))
+    print(
+        f"a move with its child's genotype {found['draw_ms']:.2f} ms, reading a genotype "
+        f"{found['read_ms']:.2f} ms ({_PARTS} networks)",
+        flush=True,
+    )
     for trials in options.trials:
         warm, cold = measure_warm(trials), measure_cold(trials, options.cold)
         row = {
