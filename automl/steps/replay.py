@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from automl.data.snapshot import Snapshot
 from automl.domain.events import Event, TrialOpened, TrialProposed
 from automl.domain.study import Run, Study, replay
 from automl.errors import AutoMLError, ConfigError, DamagedDataError, SearchSpaceExhaustedError
@@ -18,7 +17,6 @@ from automl.steps.proposals import (
     Proposer,
     SpaceOf,
     search_space,
-    space_facts,
 )
 from automl.storage.home import Home
 
@@ -53,7 +51,7 @@ def replay_document(home: Home, name: str) -> dict[str, Any]:
     """Return the document of `automl replay`: how many proposals there are, and which differ.
 
     Raises:
-        ConfigError: there is no such study, or this version cannot search as a run was told to.
+        ConfigError: there is no such study, or this version does not search as a run was searched.
         StorageError: the log cannot be read.
     """
     events = home.study_log(name).read()
@@ -65,11 +63,7 @@ def replay_document(home: Home, name: str) -> dict[str, Any]:
 
     def space_of(run: Run) -> SearchSpace:
         _check_version(run)
-        if run.space is not None:
-            return search_space(run)
-        # older logs do not hold the facts; the snapshot does
-        manifest = Snapshot.open(home.store, name, run.snapshot).manifest
-        return search_space(run, space_facts(manifest))
+        return search_space(run)
 
     count, different = 0, []
     for proposal in rederive(events, space_of):
