@@ -37,17 +37,8 @@ def canonical_order(
     order = sorted(range(len(keys)), key=keys.__getitem__)
     if all(keys[left] != keys[right] for left, right in pairwise(order)):
         return order
-    colours = [0] * len(order)
-    tied, place = [], 0
-    for _, group in groupby(order, key=keys.__getitem__):
-        alike = list(group)
-        for index in alike:
-            colours[index] = place
-        place += len(alike)
-        if len(alike) > 1:
-            tied.append(alike)
     graph = _Graph(inputs, commutative)
-    return graph.search(graph.refined(_Colouring(colours, tied)))
+    return graph.search(graph.refined(_split([0] * len(order), [order], keys.__getitem__)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,13 +54,48 @@ class Kernel:
 
     def __call__(self, distances: Distances) -> Matrix:
         """Return the kernel matrix for matrices of squared distances."""
-        total = np.zeros_like(next(iter(distances.values())))
-        for kind, weight in self.weights.items():
-            total += weight * np.exp(-distances[kind] / self.lengths[kind])
+        return self.factors(distances).product()
+
+    def factors(self, distances: Distances) -> Factors:
+        """Return what the kernel matrix is made of; fitting and prediction both begin here."""
+        terms = {
+            kind: weight * np.exp(-distances[kind] / self.lengths[kind])
+            for kind, weight in self.weights.items()
+        }
+        shape = next(iter(distances.values())).shape
+        total = np.zeros(shape) if terms else np.ones(shape)  # ones: nothing tells them apart
+        for term in terms.values():
+            total += term
+        near = None
         if self.genes_share > 0:
             near = np.exp(-distances[GENES] / self.lengths[GENES])
-            total *= 1 - self.genes_share + self.genes_share * near
-        return total
+        return Factors(terms, total, near, self.genes_share)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factors:
+    """A kernel matrix in parts, each of its shape.
+
+    Attributes:
+        terms: of each kind of architecture feature.
+        total: their sum.
+        near: closeness of the training genes, 0 to 1; None if they do not matter.
+        genes_share: share of the variance that differs between training genes.
+    """
+
+    terms: Mapping[str, Matrix]
+    total: Matrix
+    near: Matrix | None
+    genes_share: float
+
+    @property
+    def blend(self) -> Matrix | float:
+        """What the genes leave of the covariance."""
+        return 1.0 if self.near is None else 1 - self.genes_share + self.genes_share * self.near
+
+    def product(self) -> Matrix:
+        """Return the kernel matrix."""
+        return self.total * self.blend
 
 
 def fit_kernel(distances: Distances, z: Vector, noise: Vector) -> Kernel:
@@ -76,7 +111,7 @@ def fit_kernel(distances: Distances, z: Vector, noise: Vector) -> Kernel:
     """
     scales = {kind: _scale(apart) for kind, apart in distances.items()}
     objective = _Objective(
-        {kind: distances[kind] / scale for kind, scale in scales.items() if scale > 0}, z, noise
+        {kind: distances[kind] / (scale or 1.0) for kind, scale in scales.items()}, z, noise
     )
     found = minimize(
         objective, objective.centre, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS}
@@ -103,8 +138,9 @@ class _Objective:
     """
 
     def __init__(self, distances: Distances, z: Vector, noise: Vector) -> None:
-        self._kinds = [kind for kind in distances if kind != GENES]
-        self._has_genes = GENES in distances
+        telling = [kind for kind, apart in distances.items() if apart.any()]
+        self._kinds = [kind for kind in telling if kind != GENES]
+        self._has_genes = GENES in telling
         self._distances, self._z, self._noise = distances, z, noise
         count = len(self._kinds)
         self.centre = np.concatenate(
@@ -139,22 +175,17 @@ class _Objective:
     def __call__(self, parameters: Vector) -> tuple[float, Vector]:
         """Return the value and its gradient."""
         kernel = self.kernel(parameters)
-        share, terms = kernel.genes_share, []
-        near = np.exp(-self._distances[GENES] / kernel.lengths[GENES]) if self._has_genes else None
-        blend = 1.0 if near is None else 1 - share + share * near
-        for kind in self._kinds:
-            apart = self._distances[kind]
-            terms.append(kernel.weights[kind] * np.exp(-apart / kernel.lengths[kind]))
-        total = np.sum(terms, axis=0) if terms else np.ones((len(self._z), len(self._z)))
-        posterior = condition(total * blend, self._noise + kernel.noise, self._z)
+        share, factors = kernel.genes_share, kernel.factors(self._distances)
+        terms, total, near = factors.terms, factors.total, factors.near
+        posterior = condition(factors.product(), self._noise + kernel.noise, self._z)
         identity = np.eye(len(self._z))
         inverse = cho_solve((posterior.factor, True), identity, check_finite=False)
         slope = 0.5 * (inverse - np.outer(posterior.weights, posterior.weights))
-        blended = slope * blend
-        gradient = [float(np.sum(blended * term)) for term in terms]
+        blended = slope * factors.blend
+        gradient = [float(np.sum(blended * term)) for term in terms.values()]
         gradient += [
             float(np.sum(blended * term * self._distances[kind])) / kernel.lengths[kind]
-            for kind, term in zip(self._kinds, terms, strict=True)
+            for kind, term in terms.items()
         ]
         if near is not None:
             in_genes = slope * total * near * share
