@@ -19,8 +19,9 @@ from scipy.special import ndtr
 
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Trial
+from automl.search.drawing import MAX_DRAWS
 from automl.search.history import History
-from automl.search.random import MAX_DRAWS, RandomSearcher
+from automl.search.random import RandomSearcher
 from automl.search.searcher import Suggestion
 from benchmarks.nasbench201 import EDGE_NAMES, OPERATIONS, NasBench201Space, to_operations
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 import numpy as np
 from scipy.special import erfcx, log_ndtr
 
-from automl.search.gaussian_process import Vector
+from automl.search.arrays import Vector
 from automl.search.surrogate import Prediction
 
 _LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)

@@ -11,8 +11,9 @@ from threadpoolctl import ThreadpoolController
 
 from automl.domain.candidate import Candidate
 from automl.search.acquisition import Acquisition, confidence_bound, log_expected_improvement
+from automl.search.arrays import Vector
 from automl.search.continuity import next_repeat
-from automl.search.gaussian_process import Vector
+from automl.search.drawing import next_seed
 from automl.search.history import History
 from automl.search.random import RandomSearcher, exhausted
 from automl.search.searcher import Suggestion
@@ -75,9 +76,9 @@ class BayesianSearcher:
         repeat = next_repeat(history, self._space)
         if repeat is not None:
             return repeat
-        for seed in self._space.seeds():
-            if seed.identity not in history.identities:
-                return Suggestion(seed, SEED)
+        seed = next_seed(self._space, history)
+        if seed is not None:
+            return Suggestion(seed, SEED)
         few = len(history.identities) < self._options.initial
         suggestion = None
         # the first candidates are those of random search with the same generator

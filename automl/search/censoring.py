@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import erfcx
 
-from automl.search.gaussian_process import Matrix, Vector, condition
+from automl.search.arrays import Matrix, Vector
+from automl.search.gaussian_process import condition
 
 _ROUNDS = 3
 

@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
+from automl.search.arrays import Matrix
 from automl.search.space import LabelledGraph
-
-Matrix = npt.NDArray[np.float64]
 
 _PADDING = -1  # label of the places behind a chain's end
 _PAIRS_AT_ONCE = 4096

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from automl.domain.candidate import Candidate
 from automl.domain.trial import Trial
 from automl.errors import SearchSpaceExhaustedError
+from automl.search.drawing import MAX_DRAWS, draw_new
 from automl.search.history import History
-from automl.search.random import MAX_DRAWS, RandomSearcher
+from automl.search.random import RandomSearcher
 from automl.search.searcher import Suggestion
 from automl.search.space import SearchSpace, origin
 
@@ -43,10 +45,13 @@ class RegularizedEvolution:
         population = self.population(history)
         if len(population) < self._population:
             return self._random.propose(history, rng)
-        for _ in range(MAX_DRAWS):
-            candidate = self._space.mutate(origin(self._tournament(population, rng)), rng)
-            if candidate.identity not in history.identities:
-                return Suggestion(candidate, self.name)
+
+        def child() -> Candidate:
+            return self._space.mutate(origin(self._tournament(population, rng)), rng)
+
+        candidate = draw_new(child, history)
+        if candidate is not None:
+            return Suggestion(candidate, self.name)
         raise SearchSpaceExhaustedError(
             f"{MAX_DRAWS} mutations of the {len(population)} youngest trials brought no candidate "
             f"that is not among the {len(history.identities)} known.",

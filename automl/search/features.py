@@ -11,15 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from automl.domain.candidate import Candidate
+from automl.search.arrays import Matrix
 from automl.search.edit_distance import Outline, edit_distances, outline
 from automl.search.space import SearchSpace
 from automl.search.weisfeiler_lehman import ROUNDS, WeisfeilerLehman
 
-Matrix = npt.NDArray[np.float64]
 Distances = Mapping[str, Matrix]
 
 SLOTS, EDIT, COSTS, GENES = "slots", "edit", "costs", "genes"

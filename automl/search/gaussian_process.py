@@ -9,13 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from automl.errors import SearchError
-
-Vector = npt.NDArray[np.float64]
-Matrix = npt.NDArray[np.float64]
+from automl.search.arrays import Matrix, Vector
 
 EIGENVALUE_TOLERANCE = 1e-8  # of the largest diagonal entry: rounding, not a defect of the kernel
 

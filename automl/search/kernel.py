@@ -13,14 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import cho_solve
 from scipy.optimize import minimize
 
-from automl.search.features import GENES, Distances, Matrix
+from automl.search.arrays import Matrix, Vector
+from automl.search.features import GENES, Distances
 from automl.search.gaussian_process import condition
-
-Vector = npt.NDArray[np.float64]
 
 NOISE_FLOOR = 1e-3  # variance, of targets whose variance is 1
 _TYPICAL_NOISE = 1e-2

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from automl.errors import SearchSpaceExhaustedError
+from automl.search.drawing import MAX_DRAWS, draw_new, next_seed
 from automl.search.history import History
 from automl.search.searcher import Suggestion
 from automl.search.space import SearchSpace
-
-MAX_DRAWS = 100
 
 
 class RandomSearcher:
@@ -30,9 +29,9 @@ class RandomSearcher:
         Raises:
             SearchSpaceExhaustedError: a hundred draws brought nothing new.
         """
-        for seed in self._space.seeds():
-            if seed.identity not in history.identities:
-                return Suggestion(seed, self.name)
+        seed = next_seed(self._space, history)
+        if seed is not None:
+            return Suggestion(seed, self.name)
         suggestion = self.sample(history, rng)
         if suggestion is None:
             raise exhausted(history)
@@ -43,11 +42,8 @@ class RandomSearcher:
 
         None means that a hundred draws brought nothing new.
         """
-        for _ in range(MAX_DRAWS):
-            candidate = self._space.sample(history.parents, rng)
-            if candidate.identity not in history.identities:
-                return Suggestion(candidate, self.name)
-        return None
+        candidate = draw_new(lambda: self._space.sample(history.parents, rng), history)
+        return None if candidate is None else Suggestion(candidate, self.name)
 
 
 def exhausted(history: History) -> SearchSpaceExhaustedError:

@@ -7,20 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Outcome, Trial
+from automl.search.arrays import Matrix, Vector
 from automl.search.censoring import impute
 from automl.search.edit_distance import edit_distances
-from automl.search.features import NEIGHBOURHOODS, Encoder, Matrix, Table, View, distances
+from automl.search.features import NEIGHBOURHOODS, Encoder, Table, View, distances
 from automl.search.gaussian_process import Posterior, condition
 from automl.search.history import History
 from automl.search.kernel import Kernel, fit_kernel
 from automl.search.space import SearchSpace
 from automl.search.targets import NormalScores
-
-Vector = npt.NDArray[np.float64]
 
 MAX_LANDMARKS = 16
 MAX_FITTED = 192  # observations that hyperparameters are fitted to

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import norm, rankdata
 
-Vector = npt.NDArray[np.float64]
+from automl.search.arrays import Vector
 
 
 @dataclass(frozen=True, slots=True, eq=False)

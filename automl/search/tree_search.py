@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from automl.domain.candidate import Candidate
-from automl.search.gaussian_process import Vector
+from automl.search.arrays import Vector
 from automl.search.space import SearchSpace
 
 

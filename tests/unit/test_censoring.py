@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import truncnorm
 
+from automl.search.arrays import Matrix, Vector
 from automl.search.censoring import impute
-from automl.search.gaussian_process import Matrix, Vector, condition
+from automl.search.gaussian_process import condition
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
 from automl.errors import SearchError
-from automl.search.gaussian_process import Matrix, Vector, condition
+from automl.search.arrays import Matrix, Vector
+from automl.search.gaussian_process import condition
 
 seeds = st.integers(0, 2**32 - 1)
 
