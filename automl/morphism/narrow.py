@@ -11,12 +11,12 @@ from automl.morphism.architecture import Architecture
 from automl.morphism.move import Move, MoveKind, illegal
 from automl.morphism.nodes import BATCH_NORM_EPS, Op
 from automl.morphism.resize import (
-    RefusedError,
     Segments,
     is_depthwise,
+    own_width,
     resized,
     resized_arrays,
-    spread,
+    spread_of_width,
     width_of,
 )
 from automl.morphism.weights import Array, Edit, Weights
@@ -45,16 +45,10 @@ def narrow(parent: Architecture, move: Move) -> Edit:
     Raises:
         SearchError: the move is not legal for this parent.
     """
-    node = parent.nodes[move.site]
-    if node.op not in {Op.CONV, Op.DENSE}:
-        raise illegal(move, f"a {node.op} has no width of its own")
-    width = width_of(node)
+    width = own_width(parent, move)
     if not 1 <= move.width < width:
         raise illegal(move, "the layer is not wider than that")
-    try:
-        maps = spread(parent, move.site, ((width, move.width),))
-    except RefusedError as error:
-        raise illegal(move, "the layers around it cannot follow") from error
+    maps = spread_of_width(parent, move, width)
 
     def changed(weights: Weights) -> dict[str, Array]:
         score = channel_importance(parent, maps, (width, move.width), weights)

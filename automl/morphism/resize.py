@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from automl.morphism.architecture import Architecture
+from automl.morphism.move import Move, illegal
 from automl.morphism.nodes import Node, Op
 from automl.morphism.weights import Array, Edit, Weights
 
@@ -53,6 +54,30 @@ def spread(architecture: Architecture, site: int, first: Segments) -> dict[int, 
     reached = _Spread(architecture)
     reached.require(site, first)
     return reached.finished()
+
+
+def own_width(parent: Architecture, move: Move) -> int:
+    """Return the width of the layer whose width a move changes.
+
+    Raises:
+        SearchError: the node has none.
+    """
+    node = parent.nodes[move.site]
+    if node.op not in _WRITERS:
+        raise illegal(move, f"a {node.op} has no width of its own")
+    return width_of(node)
+
+
+def spread_of_width(parent: Architecture, move: Move, width: int) -> dict[int, Segments]:
+    """Return the same as `spread` for a layer that gets the move's width instead of `width`.
+
+    Raises:
+        SearchError: a tensor would have to change that cannot.
+    """
+    try:
+        return spread(parent, move.site, ((width, move.width),))
+    except RefusedError as error:
+        raise illegal(move, "the layers around it cannot follow") from error
 
 
 def spread_forwards(architecture: Architecture, site: int, first: Segments) -> dict[int, Segments]:

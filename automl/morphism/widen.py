@@ -9,11 +9,11 @@ from automl.morphism.architecture import Architecture
 from automl.morphism.move import MAX_WIDTH, Move, MoveKind, illegal
 from automl.morphism.nodes import Op
 from automl.morphism.resize import (
-    RefusedError,
     channel_map,
+    own_width,
     resized,
     resized_arrays,
-    spread,
+    spread_of_width,
     width_of,
 )
 from automl.morphism.weights import Array, Edit, Weights
@@ -52,18 +52,12 @@ def widen(parent: Architecture, move: Move) -> Edit:
     Raises:
         SearchError: the move is not legal for this parent.
     """
-    node = parent.nodes[move.site]
-    if node.op not in {Op.CONV, Op.DENSE}:
-        raise illegal(move, f"a {node.op} has no width of its own")
-    width = width_of(node)
+    width = own_width(parent, move)
     if move.width <= width:
         raise illegal(move, "the layer is not narrower than that")
     if move.width > MAX_WIDTH:
         raise illegal(move, f"width {move.width} is above {MAX_WIDTH}")
-    try:
-        maps = spread(parent, move.site, ((width, move.width),))
-    except RefusedError as error:
-        raise illegal(move, "the layers around it cannot follow") from error
+    maps = spread_of_width(parent, move, width)
 
     def changed(weights: Weights) -> dict[str, Array]:
         extra = move.width - width
