@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,24 +29,21 @@ import numpy as np
 from automl.domain.candidate import Candidate
 from automl.domain.events import (
     Event,
-    RunOpened,
-    TrialClaimed,
-    TrialFinished,
     TrialOpened,
-    TrialProposed,
 )
 from automl.domain.parsing import parse_spec
 from automl.domain.study import Study, replay
-from automl.domain.trial import Measurement, Outcome
+from automl.domain.trial import Measurement
 from automl.morphism.architecture import Architecture
 from automl.morphism.moves import Limits, random_move
 from automl.search.network_morphism import NetworkMorphismSpace
 from automl.steps.proposals import SPACE_VERSION, Proposer, search_space
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyLog, StudyRecord
+from benchmarks.studies import RUN, WORKER, run_opened, trial_completed, trial_taken
 
 OUT = Path(__file__).parent / "out" / "proposals.json"
-STUDY, RUN = "bench", "run-1"
+STUDY = "bench"
 IMAGE_SIZE, CLASSES = 32, 10
 FEWEST_LAYERS, MOST_LAYERS = 20, 60
 _REPETITIONS = 20
@@ -120,46 +117,26 @@ class Writer:
         spec = parse_spec(
             {"name": STUDY, "task": "image_classification", "data": {"source": "/nowhere.csv"}}
         )
-        now = datetime.now(UTC)
         space = {"image_size": IMAGE_SIZE, "classes": CLASSES, "version": SPACE_VERSION}
-        self.append(
-            [
-                RunOpened(
-                    at=now, run=RUN, deadline=now + timedelta(days=30), snapshot="s",
-                    spec_hash=spec.spec_hash, generation_key=spec.generation_key,
-                    spec=spec.model_dump(mode="json", by_alias=True), origin="benchmark",
-                    space=space,
-                )
-            ]
-        )  # fmt: skip
+        self.append([run_opened(spec, space)])
 
     def ticket(self) -> int:
         """Open a trial and return its number."""
         number = len(self.study.trials)
-        self.append([TrialOpened(at=datetime.now(UTC), n=number, run=RUN, worker="w")])
+        self.append([TrialOpened(at=datetime.now(UTC), n=number, run=RUN, worker=WORKER)])
         return number
 
     def finish(self, number: int, candidate: Candidate) -> None:
         """Record a trial that took its candidate and got a score."""
-        now, based_on = datetime.now(UTC), self.study.version
+        based_on = self.study.version
         # deeper networks are a little better here, and luck matters as much
         score = float(0.7 + 0.003 * depth(candidate) + 0.03 * self.rng.standard_normal())
         measured = Measurement(
             score=score, error=0.01, loss=-score, epochs=12, best_epoch=9, seconds=31.4,
             weights=f"studies/{STUDY}/trials/{number}/1/weights.safetensors",
         )  # fmt: skip
-        self.append(
-            [
-                TrialProposed(
-                    at=now, n=number, candidate=candidate, based_on=based_on, strategy="bayesian"
-                ),
-                TrialClaimed(at=now, n=number, attempt=1, run=RUN, worker="w"),
-                TrialFinished(
-                    at=now, n=number, attempt=1, run=RUN, outcome=Outcome.COMPLETED,
-                    measurement=measured,
-                ),
-            ]
-        )  # fmt: skip
+        taken = trial_taken(number, candidate, based_on, "bayesian")
+        self.append([*taken, trial_completed(number, measured)])
 
 
 def write_study(trials: int, log: StudyLog | None) -> Writer:

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,8 +32,6 @@ import numpy as np
 from automl.domain.candidate import Candidate
 from automl.domain.events import (
     Event,
-    RunOpened,
-    TrialClaimed,
     TrialFinished,
     TrialOpened,
     TrialProposed,
@@ -49,12 +47,13 @@ from automl.steps.settings import Settings
 from automl.steps.trials import TrialResult, TrialSource, record_result
 from automl.storage.objects import StoredObject
 from automl.storage.study_log import StudyRecord
+from benchmarks.studies import RUN, WORKER, run_opened, trial_completed, trial_taken
 from tests.crash.home import observed_home
 from tests.crash.points import install
 from tests.servers import PostgresServer, SeaweedServer
 
 OUT = Path(__file__).parent / "out" / "storage.json"
-STUDY, RUN = "bench", "run-1"
+STUDY = "bench"
 T = TypeVar("T")
 _GENOTYPE_BYTES = 1500  # of a network of some thirty layers
 _PROCESSES = 4
@@ -143,27 +142,14 @@ def grow(settings: Settings, trials: int) -> None:
     study = StudyRecord(study_log).refresh()
     at, head = datetime.now(UTC), study.version
     if not study.runs:
-        document = spec()
-        opened = RunOpened(
-            at=at, run=RUN, deadline=at + timedelta(days=30), snapshot="s",
-            spec_hash=document.spec_hash, generation_key=document.generation_key,
-            spec=document.model_dump(mode="json", by_alias=True), origin="benchmark",
-            space={"image_size": 32, "classes": 10},
-        )  # fmt: skip
+        opened = run_opened(spec(), {"image_size": 32, "classes": 10})
         head = study_log.append([opened], expected_version=head)
     for n in range(len(study.trials), trials):
         candidate = space.draw(None if n == 0 else int(rng.integers(n)), rng)
         versions: list[list[Event]] = [
-            [TrialOpened(at=at, n=n, run=RUN, worker="w")],
-            [
-                TrialProposed(at=at, n=n, candidate=candidate, based_on=head, strategy="random"),
-                TrialClaimed(at=at, n=n, attempt=1, run=RUN, worker="w"),
-            ],
-            [
-                TrialFinished(
-                    at=at, n=n, attempt=1, run=RUN, outcome=Outcome.COMPLETED, measurement=_MEASURED
-                )
-            ],
+            [TrialOpened(at=at, n=n, run=RUN, worker=WORKER)],
+            [*trial_taken(n, candidate, head, "random")],
+            [trial_completed(n, _MEASURED)],
         ]
         for events in versions:
             head = study_log.append(events, expected_version=head)
