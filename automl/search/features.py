@@ -16,10 +16,13 @@ from scipy.sparse import csr_array
 from automl.domain.candidate import Candidate
 from automl.search.arrays import Matrix
 from automl.search.edit_distance import Outline, edit_distances, outline
+from automl.search.recent import Recent
 from automl.search.space import SearchSpace
 from automl.search.weisfeiler_lehman import ROUNDS, WeisfeilerLehman
 
 Distances = Mapping[str, Matrix]
+
+_FEATURES_KEPT = 16_384  # some 10 kB each; a history's own are asked for at every refit
 
 SLOTS, EDIT, COSTS, GENES = "slots", "edit", "costs", "genes"
 NEIGHBOURHOODS = tuple(f"neighbourhoods_{radius}" for radius in range(ROUNDS + 1))
@@ -55,14 +58,11 @@ class Encoder:
         self._space = space
         self._neighbourhoods = WeisfeilerLehman()
         self._labels: dict[str, int] = {}
-        self._known: dict[str, Features] = {}
+        self._known = Recent[str, Features](_FEATURES_KEPT)
 
     def encode(self, candidate: Candidate) -> Features:
         """Return the candidate's features."""
-        known = self._known.get(candidate.identity)
-        if known is None:
-            known = self._known[candidate.identity] = self._encode(candidate)
-        return known
+        return self._known.get(candidate.identity, lambda: self._encode(candidate))
 
     def _encode(self, candidate: Candidate) -> Features:
         described = self._space.describe(candidate)

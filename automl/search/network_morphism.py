@@ -15,11 +15,13 @@ from automl.morphism.architecture import Architecture
 from automl.morphism.moves import Limits, Move, random_move
 from automl.morphism.seeds import seed_architectures
 from automl.search.layer_graph import layer_graph
+from automl.search.recent import Recent
 from automl.search.space import Description, origin
 
 MAX_MOVES = 2
 SYMMETRY_NOISE = 1e-2  # of the range of a layer's weights; see Move.noise
 _DIGITS = 4  # significant digits of a gene
+_ARCHITECTURES_KEPT = 512  # some 0.1 MB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class NetworkMorphismSpace:
         self._limits = limits or Limits()
         self._noise = noise
         self._seeds = _seeds(image_size, classes, self._limits)
-        self._architectures: dict[str, Architecture] = {}  # by genotype, once parsed
+        self._architectures = Recent[str, Architecture](_ARCHITECTURES_KEPT)  # by genotype
 
     def seeds(self) -> Sequence[Candidate]:
         """Return the seed architectures with default genes, cheapest first."""
@@ -117,7 +119,7 @@ class NetworkMorphismSpace:
             move, architecture = drawn
             moves.append(move)
         genotype = architecture.genotype()
-        self._architectures[genotype] = architecture
+        self._architectures.put(genotype, architecture)
         inherited = () if candidate.parent is None else (move.to_json() for move in moves)
         return Candidate(
             genotype=genotype,
@@ -149,10 +151,7 @@ class NetworkMorphismSpace:
         )
 
     def _architecture(self, genotype: str) -> Architecture:
-        known = self._architectures.get(genotype)
-        if known is None:
-            known = self._architectures[genotype] = Architecture.parse(genotype)
-        return known
+        return self._architectures.get(genotype, lambda: Architecture.parse(genotype))
 
 
 def _seeds(image_size: int, classes: int, limits: Limits) -> tuple[Candidate, ...]:

@@ -16,7 +16,10 @@ import numpy as np
 
 from automl.domain.candidate import Candidate
 from automl.search.arrays import Vector
+from automl.search.recent import Recent
 from automl.search.space import SearchSpace
+
+_BLOCKS_KEPT = 2048  # some 30 kB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class TreeSearch:
 
     def __init__(self, space: SearchSpace, effort: Effort) -> None:
         self._space, self._effort = space, effort
-        self._children: dict[tuple[str, int | None, str, int], list[Candidate]] = {}
+        self._children = Recent[tuple[str, int | None, str, int], list[Candidate]](_BLOCKS_KEPT)
 
     def best(
         self,
@@ -143,13 +146,12 @@ class TreeSearch:
         block = number % self._BLOCKS
         # different moves may lead to one identity, and children repeat their parent's moves
         key = node.identity, node.parent, str(node.moves), block
-        if key not in self._children:
-            seed = hashlib.sha256(f"{node.identity} {block}".encode()).digest()
-            rng = np.random.default_rng(np.frombuffer(seed, np.uint32))
-            self._children[key] = [
-                self._space.mutate(node, rng) for _ in range(self._effort.children)
-            ]
-        return self._children[key]
+        return self._children.get(key, lambda: self._draw(node, block))
+
+    def _draw(self, node: Candidate, block: int) -> list[Candidate]:
+        seed = hashlib.sha256(f"{node.identity} {block}".encode()).digest()
+        rng = np.random.default_rng(np.frombuffer(seed, np.uint32))
+        return [self._space.mutate(node, rng) for _ in range(self._effort.children)]
 
 
 def _fresh(candidates: Sequence[Candidate], known: set[str]) -> list[Candidate]:
