@@ -6,19 +6,22 @@ from automl.steps.settings import Settings
 from automl.storage.home import Home, ObjectHome
 from automl.storage.leases import TTL_S, Leases, Records
 from automl.storage.objects import ObjectStore
+from automl.storage.open import open_store
 from automl.storage.study_log import StudyLog
 from tests.crash.points import ObservedLog, ObservedRecords, ObservedStore
 
 
 def observed_home(settings: Settings) -> Home:
     """Return the home of `settings`, all its operations going through the process's point."""
-    home = settings.open_home()
+    store = open_store(settings.home)
     if settings.study_log is None:
-        return ObjectHome(ObservedStore(home.store))
+        return ObjectHome(ObservedStore(store))
     from automl.storage.sql import Database
+    from automl.storage.sql_home import SqlHome
     from automl.storage.sql_records import SqlRecords
 
-    return _ObservedSqlHome(home, SqlRecords(Database(settings.study_log), home.store.uri))
+    database = Database(settings.study_log)  # one of each worker, as outside tests
+    return _ObservedSqlHome(SqlHome(store, database), SqlRecords(database, store.uri))
 
 
 class _ObservedSqlHome:
