@@ -115,6 +115,12 @@ class Architecture:
             depths.append(before + (node.op is Op.CONV or node.op is Op.DENSE))
         return depths[-1]
 
+    @cached_property
+    def dropout(self) -> float | None:
+        """The highest rate of its dropout nodes; None if it has none."""
+        rates = [float(node.attributes["rate"]) for node in self.nodes if node.op is Op.DROPOUT]
+        return max(rates, default=None)
+
     def summary(self) -> str:
         """Return one line for people."""
         return one_line(self)

@@ -21,6 +21,7 @@ from automl.search.space import Description, origin
 MAX_MOVES = 2
 SYMMETRY_NOISE = 1e-2  # of the range of a layer's weights; see Move.noise
 _DIGITS = 4  # significant digits of a gene
+_DROPOUT = "dropout"
 _ARCHITECTURES_KEPT = 512  # some 0.1 MB each
 
 
@@ -62,6 +63,8 @@ GENES: Mapping[str, Gene] = {
     "weight_decay": Gene(default=5e-4, low=1e-5, high=5e-3, step=0.3, relative=True),
     # Strength from none to full.
     "augmentation": Gene(default=0.5, low=0.0, high=1.0, step=0.1, relative=False),
+    # Rate of all dropout nodes, whose own is the seeds' value; in front of the logits without any.
+    _DROPOUT: Gene(default=0.0, low=0.0, high=0.6, step=0.05, relative=False),
 }
 
 
@@ -99,7 +102,7 @@ class NetworkMorphismSpace:
         if parents:
             return self.mutate(origin(parents[int(rng.integers(len(parents)))]), rng)
         seed = self._seeds[int(rng.integers(len(self._seeds)))]
-        genes = _perturbed(seed.hyperparameters, rng)
+        genes = _perturbed(self._genes(seed), rng)
         return Candidate(genotype=seed.genotype, hyperparameters=genes)
 
     def mutate(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
@@ -123,7 +126,7 @@ class NetworkMorphismSpace:
         inherited = () if candidate.parent is None else (move.to_json() for move in moves)
         return Candidate(
             genotype=genotype,
-            hyperparameters=_perturbed(candidate.hyperparameters, rng),
+            hyperparameters=_perturbed(self._genes(candidate), rng),
             parent=candidate.parent,
             moves=(*candidate.moves, *inherited),
         )
@@ -143,12 +146,22 @@ class NetworkMorphismSpace:
             DamagedDataError: the candidate is not one of this space.
         """
         architecture = self._architecture(candidate.genotype)
-        genes = _known_genes(candidate.hyperparameters)
+        genes = self._genes(candidate)
         return Description(
             graph=layer_graph(architecture),
             genes=tuple(gene.scaled(genes[name]) for name, gene in GENES.items()),
             costs={"parameters": architecture.parameters, "flops": architecture.flops},
         )
+
+    def _genes(self, candidate: Candidate) -> Mapping[str, float]:
+        """Return the genes of a candidate; older versions wrote none for dropout."""
+        own = _own_dropout(self._architecture(candidate.genotype))
+        genes = {_DROPOUT: own, **candidate.hyperparameters}
+        if missing := GENES.keys() - genes.keys():
+            raise DamagedDataError(
+                f"A candidate lacks the genes {sorted(missing)}.", "restore the study's log"
+            )
+        return genes
 
     def _architecture(self, genotype: str) -> Architecture:
         return self._architectures.get(genotype, lambda: Architecture.parse(genotype))
@@ -165,17 +178,15 @@ def _seeds(image_size: int, classes: int, limits: Limits) -> tuple[Candidate, ..
             "raise search.limits.parameters",
         )
     genes = {name: gene.default for name, gene in GENES.items()}
-    return tuple(Candidate(genotype=seed.genotype(), hyperparameters=genes) for seed in able)
+    return tuple(
+        Candidate(genotype=seed.genotype(), hyperparameters={**genes, _DROPOUT: _own_dropout(seed)})
+        for seed in able
+    )
+
+
+def _own_dropout(architecture: Architecture) -> float:
+    return GENES[_DROPOUT].default if architecture.dropout is None else architecture.dropout
 
 
 def _perturbed(genes: Mapping[str, float], rng: np.random.Generator) -> dict[str, float]:
-    known = _known_genes(genes)
-    return {name: gene.perturb(known[name], rng) for name, gene in GENES.items()}
-
-
-def _known_genes(genes: Mapping[str, float]) -> Mapping[str, float]:
-    if missing := GENES.keys() - genes.keys():
-        raise DamagedDataError(
-            f"A candidate lacks the genes {sorted(missing)}.", "restore the study's log"
-        )
-    return genes
+    return {name: gene.perturb(genes[name], rng) for name, gene in GENES.items()}

@@ -24,7 +24,7 @@ from automl.search.searcher import Searcher, Suggestion
 from automl.search.space import SearchSpace
 from automl.search.tree_search import Effort
 
-SPACE_VERSION = 2  # rises whenever the same log and seed would lead to other proposals
+SPACE_VERSION = 3  # rises whenever the same log and seed would lead to other proposals
 
 SpaceOf = Callable[[Run], SearchSpace]
 

@@ -45,9 +45,18 @@ class Normalization:
 
 
 class Network(nn.Module):
-    """An architecture with weights: uint8 (B, C, S, S) to float32 logits (B, classes)."""
+    """An architecture with weights: uint8 (B, C, S, S) to float32 logits (B, classes).
 
-    def __init__(self, architecture: Architecture, normalization: Normalization) -> None:
+    Args:
+        architecture: the layers.
+        normalization: of the images.
+        dropout: rate of all dropout nodes, or in front of the logits without any; None for the
+            nodes' own rates.
+    """
+
+    def __init__(
+        self, architecture: Architecture, normalization: Normalization, dropout: float | None = None
+    ) -> None:
         super().__init__()
         shapes = architecture.shapes()
         self.nodes = nn.ModuleDict()
@@ -55,13 +64,19 @@ class Network(nn.Module):
         for index, node in enumerate(architecture.nodes):
             sources = [shapes[source] for source in node.inputs]
             layer = _Normalise(normalization) if node.op is Op.INPUT else _layer(node, sources)
+            if isinstance(layer, nn.Dropout) and dropout is not None:
+                layer.p = dropout
             self.nodes[str(index)] = layer
+        needs_head = dropout is not None and architecture.dropout is None
+        self._head_dropout = nn.Dropout(dropout) if needs_head and dropout else nn.Identity()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits."""
         outputs = [images]
-        for inputs, layer in zip(self._inputs, self.nodes.values(), strict=True):
-            sources = [outputs[source] for source in inputs]
+        for index, layer in enumerate(self.nodes.values()):
+            sources = [outputs[source] for source in self._inputs[index]]
+            if index == len(self._inputs) - 1:
+                sources = [self._head_dropout(source) for source in sources]
             if not sources:
                 outputs[0] = layer(images)
             else:
@@ -151,8 +166,16 @@ def _layer(node: Node, sources: Sequence[Shape]) -> nn.Module:
     return plain[node.op]()
 
 
-def build_module(architecture: Architecture, normalization: Normalization) -> Network:
-    """Return the architecture as a module in training mode; its weights are still arbitrary."""
+def build_module(
+    architecture: Architecture, normalization: Normalization, dropout: float | None = None
+) -> Network:
+    """Return the architecture as a module in training mode; its weights are still arbitrary.
+
+    Args:
+        architecture: in any order.
+        normalization: of the images.
+        dropout: as for `Network`.
+    """
     channels = architecture.input_channels
     if not len(normalization.mean) == len(normalization.std) == channels:
         raise TrainingError(
@@ -160,7 +183,7 @@ def build_module(architecture: Architecture, normalization: Normalization) -> Ne
             f"{channels}.",
             "take both from the same snapshot",
         )
-    return Network(architecture, normalization)
+    return Network(architecture, normalization, dropout)
 
 
 def initial_weights(architecture: Architecture, seed: Sequence[int]) -> Weights:

@@ -76,7 +76,8 @@ class FitProblem:
     Attributes:
         architecture: in canonical order.
         hyperparameters: learning_rate (peak), weight_decay, augmentation (0 to 1), and perhaps
-            flip (0 or 1; by default images above 32 pixels are mirrored).
+            flip (0 or 1; by default images above 32 pixels are mirrored) and dropout (as for
+            `Network`).
         normalization: of the training rows.
         train: the rows to learn from, 2 or more.
         selection: the rows that decide which epoch is best; without any the last one is.

@@ -114,7 +114,9 @@ class _Training:
             labels = torch.from_numpy(np.array(problem.selection.labels))
             self._selection = images.to(device), labels.to(device)
         self._augment = _augmentation(problem)
-        self._module = build_module(problem.architecture, problem.normalization)
+        self._module = build_module(
+            problem.architecture, problem.normalization, problem.hyperparameters.get("dropout")
+        )
         if start is None:
             load_weights(self._module, initial_weights(problem.architecture, problem.seed))
         else:

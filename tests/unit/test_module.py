@@ -135,6 +135,46 @@ def test_weights_of_another_architecture_are_refused() -> None:
         load_weights(module, weights | {"16.bias": np.zeros(5, np.float32)})
 
 
+def plain() -> Architecture:
+    flat = Node(Op.FLATTEN, (0,))
+    return Architecture(11, 3, (Node(Op.INPUT), flat, Node(Op.DENSE, (1,), {"units": 4})))
+
+
+def test_dropout_is_at_its_nodes_and_without_any_in_front_of_the_logits() -> None:
+    at_nodes = build_module(every_op(), NORMALIZATION, dropout=0.125)
+    in_front = build_module(plain(), NORMALIZATION, dropout=0.125)
+
+    assert [layer.p for layer in at_nodes.modules() if isinstance(layer, torch.nn.Dropout)] == [
+        0.125
+    ]
+    assert [layer.p for layer in in_front.modules() if isinstance(layer, torch.nn.Dropout)] == [
+        0.125
+    ]
+    assert extract_weights(in_front).keys() == plain().weight_shapes().keys()
+
+
+def test_dropout_in_front_of_the_logits_acts_in_training_alone() -> None:
+    rows = torch.from_numpy(images(64)).permute(0, 3, 1, 2)
+    without = build_module(plain(), NORMALIZATION)
+    module = build_module(plain(), NORMALIZATION, dropout=0.5)
+    load_weights(without, initial_weights(plain(), (0,)))
+    load_weights(module, initial_weights(plain(), (0,)))
+    torch.manual_seed(0)
+
+    with torch.no_grad():
+        assert not torch.allclose(module(rows), without(rows))
+        torch.testing.assert_close(module.eval()(rows), without.eval()(rows))
+
+
+@pytest.mark.parametrize("dropout", [None, 0.0])
+def test_without_a_rate_nothing_is_dropped_in_front_of_the_logits(dropout: float | None) -> None:
+    rows = torch.from_numpy(images(8)).permute(0, 3, 1, 2)
+    module = build_module(plain(), NORMALIZATION, dropout)
+
+    with torch.no_grad():
+        torch.testing.assert_close(module(rows), module(rows))
+
+
 def test_a_normalisation_that_divides_by_zero_is_refused() -> None:
     with pytest.raises(DataError, match="standard deviations"):
         Normalization((0.0, 0.0, 0.0), (1.0, 0.0, 1.0))
