@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from automl.search.searcher import Searcher
+from benchmarks.json_lines import append_line, read_lines
 from benchmarks.nasbench201 import TABLE, NasBench201Space, Table, read_table
 from benchmarks.search_report import Row, report
 from benchmarks.simulation import simulate
@@ -75,30 +76,15 @@ def run_missing(jobs: Sequence[Job], table: Path, log: Path, processes: int) -> 
         log: JSON lines of finished searches; may not exist yet.
         processes: how many compute, one thread each.
     """
-    found = _read(log)
+    found = {Job(**row.pop("job")): row for row in read_lines(log)}
     missing = [job for job in jobs if job not in found]
     print(f"{len(jobs)} searches, {len(missing)} to compute", file=sys.stderr, flush=True)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as file:
-        for count, (job, result) in enumerate(_computed(missing, table, processes), start=1):
-            file.write(json.dumps({"job": asdict(job), **result}) + "\n")
-            file.flush()
-            found[job] = result
-            if count % 20 == 0 or count == len(missing):
-                print(f"{count}/{len(missing)} {job.searcher}", file=sys.stderr, flush=True)
+    for count, (job, result) in enumerate(_computed(missing, table, processes), start=1):
+        append_line(log, {"job": asdict(job), **result})
+        found[job] = result
+        if count % 20 == 0 or count == len(missing):
+            print(f"{count}/{len(missing)} {job.searcher}", file=sys.stderr, flush=True)
     return [Row(job.searcher, job.workers, job.seed, **found[job]) for job in jobs]
-
-
-def _read(log: Path) -> dict[Job, dict[str, Any]]:
-    """Read the finished searches; a last line that a killed run left incomplete is cut off."""
-    if not log.exists():
-        return {}
-    data = log.read_bytes()
-    complete = data[: data.rfind(b"\n") + 1]
-    if len(complete) < len(data):
-        os.truncate(log, len(complete))
-    rows = [json.loads(line) for line in complete.splitlines()]
-    return {Job(**row.pop("job")): row for row in rows}
 
 
 def _computed(

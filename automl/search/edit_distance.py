@@ -20,7 +20,7 @@ from automl.search.arrays import Matrix
 from automl.search.space import LabelledGraph
 
 _PADDING = -1  # label of the places behind a chain's end
-_PAIRS_AT_ONCE = 4096
+_PAIRS_AT_ONCE = 2048
 
 
 class Branch(NamedTuple):
@@ -113,13 +113,14 @@ def _anchors(
 
 
 def _chain_distances(rows: Sequence[Outline], columns: Sequence[Outline]) -> Matrix:
-    """Align all pairs of chains at once (Needleman and Wunsch, 1970)."""
+    """Align many pairs of chains at once, those of like length (Needleman and Wunsch, 1970)."""
     ids: dict[str, int] = {}
     first, second = _padded(rows, ids), _padded(columns, ids)
     i, j = (side.ravel() for side in np.indices((len(rows), len(columns))))
+    order = np.argsort(first.lengths[i], kind="stable")
     found = np.empty(i.size)
     for begin in range(0, i.size, _PAIRS_AT_ONCE):
-        part = slice(begin, begin + _PAIRS_AT_ONCE)
+        part = order[begin : begin + _PAIRS_AT_ONCE]
         found[part] = _align(first, i[part], second, j[part])
     return found.reshape(len(rows), len(columns))
 
@@ -158,7 +159,7 @@ def _align(
     columns = np.arange(labels.shape[1] + 1, dtype=np.float32)
     cost = np.broadcast_to(columns, (len(i), len(columns))).copy()
     result = np.take_along_axis(cost, lengths[:, None], axis=1)[:, 0]
-    for row in range(first.labels.shape[1]):
+    for row in range(int(first.lengths[i].max(initial=0))):
         label, size = first.labels[i, row, None], first.sizes[i, row, None]
         change = np.where(label == labels, np.minimum(np.abs(size - sizes), 1), np.float32(1))
         cost[:, 1:] = np.minimum(cost[:, 1:] + 1, cost[:, :-1] + change)

@@ -10,7 +10,7 @@ units of its median. Sums and products of positive semidefinite kernels are posi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import cho_solve
@@ -22,10 +22,12 @@ from automl.search.gaussian_process import condition
 
 NOISE_FLOOR = 1e-3  # variance, of targets whose variance is 1
 _TYPICAL_NOISE = 1e-2
+_TYPICAL_ERROR_SHARE = 0.3
 _LENGTH = 0.6  # typical length of a kind, in medians of its distances
 _STEPS = 40
 # Standard deviations of the logarithms under the prior.
 _WEIGHT_SPREAD, _LENGTH_SPREAD, _NOISE_SPREAD, _SHARE_SPREAD = 1.0, 0.7, 1.5, 1.5
+_ERROR_SPREAD = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +39,26 @@ class Kernel:
         lengths: squared distance over which the correlation falls to 1/e, by kind; with an entry
             for the training genes if they matter.
         genes_share: share of the variance that differs between training genes, 0 to 1.
-        noise: variance of an observation beyond its own standard error.
+        noise: variance that all observations have.
+        error_share: share of its squared standard error that an observation has in addition. All
+            scores are measured on the same rows, so that most of their errors are common and say
+            nothing of which is better.
     """
 
     weights: Mapping[str, float]
     lengths: Mapping[str, float]
     genes_share: float
     noise: float
+    error_share: float = 0.0
 
     @property
     def variance(self) -> float:
         """The kernel of a point with itself."""
         return sum(self.weights.values())
+
+    def noises(self, errors: Vector) -> Vector:
+        """Return the variance of each observation, given its squared standard error."""
+        return self.noise + self.error_share * errors
 
     def __call__(self, distances: Distances) -> Matrix:
         """Return the kernel matrix for matrices of squared distances."""
@@ -96,20 +106,26 @@ class Factors:
         return self.total * self.blend
 
 
-def fit_kernel(distances: Distances, z: Vector, noise: Vector) -> Kernel:
+def fit_kernel(
+    distances: Distances, z: Vector, errors: Vector, extra: Vector | None = None
+) -> Kernel:
     """Return the kernel of the largest marginal likelihood, times a weak prior.
 
-    The prior is log-normal around equal weights, lengths of 0.6 median distances, and a noise of
-    0.01; it decides where the data do not.
+    The prior is log-normal around equal weights, lengths of 0.6 median distances, a noise of 0.01
+    and three tenths of the squared standard errors; it decides where the data do not.
 
     Args:
         distances: squared distances between the observations by kind, (n, n) each.
         z: targets of about mean 0 and variance 1, (n,).
-        noise: known variance of each target, (n,).
+        errors: squared standard error of each target, (n,).
+        extra: variance that a target has in any case, (n,); by default none.
     """
     scales = {kind: _scale(apart) for kind, apart in distances.items()}
     objective = _Objective(
-        {kind: distances[kind] / (scale or 1.0) for kind, scale in scales.items()}, z, noise
+        {kind: distances[kind] / (scale or 1.0) for kind, scale in scales.items()},
+        z,
+        errors,
+        np.zeros(len(z)) if extra is None else extra,
     )
     found = minimize(
         objective, objective.centre, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS}
@@ -118,8 +134,8 @@ def fit_kernel(distances: Distances, z: Vector, noise: Vector) -> Kernel:
     lengths = {kind: length * scales[kind] for kind, length in kernel.lengths.items()}
     if not kernel.weights:  # one architecture only: any kind will do
         kind = next(kind for kind in distances if kind != GENES)
-        return Kernel({kind: 1.0}, {kind: 1.0, **lengths}, kernel.genes_share, kernel.noise)
-    return Kernel(kernel.weights, lengths, kernel.genes_share, kernel.noise)
+        return replace(kernel, weights={kind: 1.0}, lengths={kind: 1.0, **lengths})
+    return replace(kernel, lengths=lengths)
 
 
 def _scale(apart: Matrix) -> float:
@@ -132,20 +148,22 @@ class _Objective:
     """Negative log marginal likelihood minus log prior, with its gradient.
 
     The parameters are logarithms: weights, lengths, then length and odds of the genes if there are
-    any, then noise (Rasmussen and Williams, 2006, eq. 5.9).
+    any, the share of errors likewise, then noise (Rasmussen and Williams, 2006, eq. 5.9).
     """
 
-    def __init__(self, distances: Distances, z: Vector, noise: Vector) -> None:
+    def __init__(self, distances: Distances, z: Vector, errors: Vector, extra: Vector) -> None:
         telling = [kind for kind, apart in distances.items() if apart.any()]
         self._kinds = [kind for kind in telling if kind != GENES]
         self._has_genes = GENES in telling
-        self._distances, self._z, self._noise = distances, z, noise
+        self._has_errors = bool(errors.any())
+        self._distances, self._z, self._errors, self._extra = distances, z, errors, extra
         count = len(self._kinds)
         self.centre = np.concatenate(
             [
                 np.full(count, -np.log(max(count, 1))),
                 np.full(count, np.log(_LENGTH)),
                 [np.log(_LENGTH), 0.0] if self._has_genes else [],
+                [np.log(_TYPICAL_ERROR_SHARE)] if self._has_errors else [],
                 [np.log(_TYPICAL_NOISE)],
             ]
         )
@@ -154,6 +172,7 @@ class _Objective:
                 np.full(count, _WEIGHT_SPREAD),
                 np.full(count, _LENGTH_SPREAD),
                 [_LENGTH_SPREAD, _SHARE_SPREAD] if self._has_genes else [],
+                [_ERROR_SPREAD] if self._has_errors else [],
                 [_NOISE_SPREAD],
             ]
         )
@@ -168,14 +187,21 @@ class _Objective:
         if self._has_genes:
             by_kind[GENES] = float(np.exp(parameters[2 * count]))
             share = float(1 / (1 + np.exp(-parameters[2 * count + 1])))
-        return Kernel(weights, by_kind, share, float(np.exp(parameters[-1])) + NOISE_FLOOR)
+        return Kernel(
+            weights,
+            by_kind,
+            share,
+            noise=float(np.exp(parameters[-1])) + NOISE_FLOOR,
+            error_share=float(np.exp(parameters[-2])) if self._has_errors else 0.0,
+        )
 
     def __call__(self, parameters: Vector) -> tuple[float, Vector]:
         """Return the value and its gradient."""
         kernel = self.kernel(parameters)
         share, factors = kernel.genes_share, kernel.factors(self._distances)
         terms, total, near = factors.terms, factors.total, factors.near
-        posterior = condition(factors.product(), self._noise + kernel.noise, self._z)
+        noise = self._extra + kernel.noises(self._errors)
+        posterior = condition(factors.product(), noise, self._z)
         identity = np.eye(len(self._z))
         inverse = cho_solve((posterior.factor, True), identity, check_finite=False)
         slope = 0.5 * (inverse - np.outer(posterior.weights, posterior.weights))
@@ -191,6 +217,8 @@ class _Objective:
                 float(np.sum(in_genes * self._distances[GENES])) / kernel.lengths[GENES]
             )
             gradient.append(share * (1 - share) * float(np.sum(slope * total * (near - 1))))
+        if self._has_errors:
+            gradient.append(kernel.error_share * float(np.diag(slope) @ self._errors))
         gradient.append(float(np.trace(slope)) * (kernel.noise - NOISE_FLOOR))
         away = (parameters - self.centre) / self._spread
         value = -posterior.log_likelihood + 0.5 * float(away @ away)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
-from automl.morphism.architecture import Architecture, Node, Op
+from automl.morphism.architecture import Architecture, Op
+from automl.morphism.nodes import Layer
 from automl.search.space import LabelledGraph
 
 _FOLLOWERS = frozenset({Op.BATCH_NORM, Op.RELU, Op.DROPOUT})
@@ -27,18 +29,19 @@ def layer_graph(architecture: Architecture) -> LabelledGraph:
             owner.append(place)
             continue
         owner.append(len(labels))
-        labels.append(_label(node))
+        labels.append(_label(node.layer))
         inputs.append(tuple(owner[source] for source in node.inputs))
         sizes.append(math.log2(shapes[index][0]))
     return LabelledGraph(tuple(labels), tuple(inputs), tuple(sizes))
 
 
-def _label(node: Node) -> str:
+@lru_cache(maxsize=2**14)  # layers are few: equal ones are the same object
+def _label(layer: Layer) -> str:
     """Return what a layer is, its width aside."""
-    if node.op is Op.CONV:
-        kernel, stride, groups = (node.whole(name) for name in ("kernel", "stride", "groups"))
-        grouped = "depthwise" if groups == node.whole("channels") > 1 else f"groups={groups}"
+    if layer.op is Op.CONV:
+        kernel, stride, groups = (layer.whole(name) for name in ("kernel", "stride", "groups"))
+        grouped = "depthwise" if groups == layer.whole("channels") > 1 else f"groups={groups}"
         return f"conv {kernel}x{kernel} /{stride} {grouped}"
-    if node.op in {Op.MAX_POOL, Op.AVG_POOL}:
-        return f"{node.op} {node.whole('kernel')} /{node.whole('stride')}"
-    return str(node.op)
+    if layer.op in {Op.MAX_POOL, Op.AVG_POOL}:
+        return f"{layer.op} {layer.whole('kernel')} /{layer.whole('stride')}"
+    return str(layer.op)

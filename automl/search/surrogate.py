@@ -59,6 +59,8 @@ class FittedSurrogate:
         failures: None if no trial has failed; else the finished trials and the posterior of
             whether they failed.
         failure_rate: share of the finished trials that failed.
+        scores: what the targets are of losses.
+        noise: variance that a new target will have beyond that of its prediction.
     """
 
     encoder: Encoder
@@ -70,6 +72,8 @@ class FittedSurrogate:
     incumbent: float
     failures: tuple[Table, Posterior] | None
     failure_rate: float
+    scores: NormalScores
+    noise: float
 
     def predict(self, candidates: Sequence[Candidate]) -> Prediction:
         """Return what is expected of candidates, at least one."""
@@ -133,8 +137,8 @@ class Surrogate:
         view, kernel = self._fitted(scored[: refit_point(len(scored))], history.snapshot)
         observed = self._observe(scored, view)
         K = kernel(observed.apart) + _offsets(scored, history.snapshot)  # noqa: N806
-        z, noise = _targets(scored, history.snapshot)
-        noise = noise + kernel.noise
+        scores, errors, extra = _targets(scored, history.snapshot)
+        z, noise = scores(_losses(scored)), extra + kernel.noises(errors)
         z, noise = impute(K, noise, z, np.array([t.outcome is Outcome.PRUNED for t in scored]))
         posterior = condition(K, noise, z)
         means = K @ posterior.weights
@@ -162,6 +166,8 @@ class Surrogate:
             incumbent=min(here.values(), default=float(means.min())),
             failures=self._failures(history, view, kernel),
             failure_rate=_failure_rate(history),
+            scores=scores,
+            noise=float(np.median(noise[: len(scored)])),
         )
 
     def _fitted(self, first: Sequence[Trial], snapshot: str) -> tuple[View, Kernel]:
@@ -173,8 +179,9 @@ class Surrogate:
             view = self._view(first)
             chosen = _most_telling(first)
             table = self._table(chosen, view)
-            z, noise = _targets(chosen, snapshot)
-            self._model = key, view, fit_kernel(distances(table, table), z, noise)
+            scores, errors, extra = _targets(chosen, snapshot)
+            z = scores(_losses(chosen))
+            self._model = key, view, fit_kernel(distances(table, table), z, errors, extra)
         return self._model[1], self._model[2]
 
     def _view(self, trials: Sequence[Trial]) -> View:
@@ -248,13 +255,13 @@ def _most_telling(trials: Sequence[Trial]) -> Sequence[Trial]:
     return [trials[place] for place in np.sort(np.concatenate([best, spread]))]
 
 
-def _targets(scored: Sequence[Trial], snapshot: str) -> tuple[Vector, Vector]:
-    """Return targets and the known variance of each."""
+def _targets(scored: Sequence[Trial], snapshot: str) -> tuple[NormalScores, Vector, Vector]:
+    """Return the map of losses to targets, their squared standard errors, and extra variances."""
     losses = _losses(scored)
     errors = np.array([trial.measurement.error or 0.0 for trial in scored])
     elsewhere = np.array([trial.snapshot != snapshot for trial in scored])
     scores = NormalScores.of(losses)
-    return scores(losses), scores.variances(losses, errors) + _ELSEWHERE_NOISE * elsewhere
+    return scores, scores.variances(losses, errors), _ELSEWHERE_NOISE * elsewhere
 
 
 def _offsets(scored: Sequence[Trial], snapshot: str) -> Matrix:

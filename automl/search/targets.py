@@ -21,25 +21,32 @@ class NormalScores:
     Attributes:
         losses: the distinct losses, rising, (m,).
         scores: their targets, (m,).
+        count: number of losses, equal ones counted each.
     """
 
     losses: Vector
     scores: Vector
+    count: int
 
     @classmethod
     def of(cls, losses: Vector) -> NormalScores:
         """Return the map under which these losses, (n,) with n above 0, are normal scores."""
         ranks = (rankdata(losses) - 0.5) / len(losses)
         distinct, first = np.unique(losses, return_index=True)
-        return cls(distinct, np.asarray(norm.ppf(ranks)[first], dtype=np.float64))
+        return cls(distinct, np.asarray(norm.ppf(ranks)[first], dtype=np.float64), len(losses))
 
     def __call__(self, losses: Vector) -> Vector:
-        """Return the targets of losses; beyond the known ones the map goes on as a line."""
+        """Return the targets of losses; beyond the known ones the map goes on as a line.
+
+        What is worse than all known is worse by one rank at most, however much worse it is.
+        """
         targets = np.interp(losses, self.losses, self.scores)
         slope = self._mean_slope()
         below = np.minimum(losses - self.losses[0], 0)
         above = np.maximum(losses - self.losses[-1], 0)
-        return np.asarray(targets + slope * (below + above), dtype=np.float64)
+        next_rank = max(float(norm.ppf(1 - 0.5 / (self.count + 1)) - self.scores[-1]), 0.0)
+        beyond = slope * below + np.minimum(slope * above, next_rank)
+        return np.asarray(targets + beyond, dtype=np.float64)
 
     def variances(self, losses: Vector, errors: Vector) -> Vector:
         """Return the variance of the targets of losses with these standard errors."""

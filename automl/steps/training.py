@@ -66,9 +66,11 @@ class TrialTrainer:
         context: the step's context.
         run: the run.
         manifest: the snapshot's manifest.
-        train: the training rows.
+        train_rows: the training rows.
         selection: the rows that score trials.
+        calibration: the rows that only final fits are compared on.
         threads: CPU threads of one trial.
+        rung: what a trial may spend.
     """
 
     context: StepContext
@@ -78,6 +80,7 @@ class TrialTrainer:
     selection: Examples
     calibration: Examples
     threads: int
+    rung: Rung = RUNG
 
     @classmethod
     def load(cls, context: StepContext, run: Run) -> TrialTrainer:
@@ -130,7 +133,7 @@ class TrialTrainer:
                 normalization=self.normalization,
                 train=self.train_rows,
                 selection=self.selection,
-                rung=RUNG,
+                rung=self.rung,
                 seed=(self.context.spec.search.seed, trial.number),
                 device=choose_device(),
                 threads=useful_threads(architecture, self.threads),

@@ -78,12 +78,18 @@ def test_it_sees_pairs_alike_when_it_is_fitted_and_when_it_predicts() -> None:
         assert np.array_equal(kernel(part), whole[rows, columns])
 
 
-@given(seed=st.integers(0, 2**32 - 1), has_genes=st.booleans())
+@given(seed=st.integers(0, 2**32 - 1), has_genes=st.booleans(), has_errors=st.booleans())
 @settings(max_examples=25)
-def test_the_gradient_is_the_slope_of_the_objective(seed: int, has_genes: bool) -> None:  # noqa: FBT001 - drawn
+def test_the_gradient_is_the_slope_of_the_objective(
+    seed: int,
+    has_genes: bool,  # noqa: FBT001 - drawn
+    has_errors: bool,  # noqa: FBT001 - drawn
+) -> None:
     rng = np.random.default_rng(seed)
     apart = {k: d / np.median(d[d > 0]) for k, d in words(9, 1).items() if has_genes or k != GENES}
-    objective = _Objective(apart, rng.standard_normal(9), 10 ** rng.uniform(-3, 0, 9))
+    errors, extra = 10 ** rng.uniform(-3, 0, (2, 9))
+    errors *= has_errors
+    objective = _Objective(apart, rng.standard_normal(9), errors, extra)
     at = objective.centre + rng.normal(0, 1, len(objective.centre))
 
     _, gradient = objective(at)
@@ -97,17 +103,21 @@ def test_the_gradient_is_the_slope_of_the_objective(seed: int, has_genes: bool) 
 
 def test_the_objective_is_the_likelihood_times_the_prior() -> None:
     apart = {kind: d / np.median(d[d > 0]) for kind, d in words(9, 1).items()}
-    z, noise = np.random.default_rng(0).standard_normal(9), np.full(9, 0.02)
-    objective = _Objective(apart, z, noise)
+    z, errors = np.random.default_rng(0).standard_normal(9), np.full(9, 0.02)
+    objective = _Objective(apart, z, errors, np.full(9, 0.01))
     kernel = objective.kernel(objective.centre)
+
+    def noise(kernel: Kernel) -> np.ndarray:
+        return 0.01 + kernel.noises(errors)
 
     value, _ = objective(objective.centre)
 
-    assert value == pytest.approx(-condition(kernel(apart), noise + kernel.noise, z).log_likelihood)
+    assert value == pytest.approx(-condition(kernel(apart), noise(kernel), z).log_likelihood)
+    assert kernel.noises(errors) == pytest.approx(kernel.noise + 0.3 * errors)
     assert kernel.variance == pytest.approx(1)
     away = objective.centre + np.eye(len(objective.centre))[0]
     kernel = objective.kernel(away)
-    density = condition(kernel(apart), noise + kernel.noise, z).log_likelihood
+    density = condition(kernel(apart), noise(kernel), z).log_likelihood
     assert objective(away)[0] == pytest.approx(-density + 0.5)  # one standard deviation away
 
 
@@ -147,6 +157,34 @@ def test_noise_is_what_measurements_of_the_same_differ_by() -> None:
 
     assert NOISE_FLOOR <= equal.noise < 0.01
     assert different.noise > 0.1
+
+
+def test_standard_errors_count_as_far_as_measurements_differ_by_them() -> None:
+    twice = np.tile(np.arange(40), 2)
+    apart = {kind: matrix[np.ix_(twice, twice)] for kind, matrix in words(40, 2).items()}
+    truth = np.tile(standardised(words(40, 2)[COSTS][0]), 2)
+    rng = np.random.default_rng(5)
+    errors = 10 ** rng.uniform(-3, 0, 80)
+    own = truth + np.sqrt(errors) * rng.standard_normal(80)
+
+    common = fit_kernel(apart, truth, errors)
+    different = fit_kernel(apart, own, errors)
+
+    assert common.error_share < 0.1
+    assert 0.5 < different.error_share < 2
+    assert fit_kernel(apart, truth, np.zeros(80)).error_share == 0
+
+
+def test_extra_variance_is_not_taken_for_noise_of_the_others() -> None:
+    twice = np.tile(np.arange(40), 2)
+    apart = {kind: matrix[np.ix_(twice, twice)] for kind, matrix in words(40, 2).items()}
+    truth = np.tile(standardised(words(40, 2)[COSTS][0]), 2)
+    extra = np.tile([0.0, 1.0], 40)
+    z = truth + np.sqrt(extra) * np.random.default_rng(6).standard_normal(80)
+
+    told, untold = fit_kernel(apart, z, np.zeros(80), extra), fit_kernel(apart, z, np.zeros(80))
+
+    assert told.noise < 0.1 < untold.noise
 
 
 def test_the_unit_of_a_distance_does_not_matter() -> None:

@@ -357,9 +357,9 @@ def test_many_observations_are_all_taken_in_though_few_are_fitted() -> None:
     sizes = []
     original = kernel_module.fit_kernel
 
-    def recorded(distances: object, z: np.ndarray, noise: np.ndarray) -> object:
+    def recorded(distances: object, z: np.ndarray, *noise: np.ndarray) -> object:
         sizes.append(len(z))
-        return original(distances, z, noise)  # type: ignore[arg-type]
+        return original(distances, z, *noise)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("automl.search.surrogate.fit_kernel", recorded)
