@@ -24,7 +24,7 @@ Distances = Mapping[str, Matrix]
 
 _FEATURES_KEPT = 16_384  # some 10 kB each; a history's own are asked for at every refit
 
-SLOTS, EDIT, COSTS, GENES = "slots", "edit", "costs", "genes"
+SLOTS, EDIT, COSTS, GENES, HERITAGE = "slots", "edit", "costs", "genes", "heritage"
 NEIGHBOURHOODS = tuple(f"neighbourhoods_{radius}" for radius in range(ROUNDS + 1))
 
 
@@ -114,8 +114,16 @@ class Table:
     arrays: Mapping[str, Matrix]
 
     @classmethod
-    def of(cls, rows: Sequence[Features], view: View) -> Table:
-        """Return the vectors of `rows`, at least one."""
+    def of(
+        cls, rows: Sequence[Features], view: View, heritage: Sequence[float] | None = None
+    ) -> Table:
+        """Return the vectors of `rows`, at least one.
+
+        Args:
+            rows: what candidates are.
+            view: where architectures are seen from.
+            heritage: how far each candidate's inherited weights are trained; None leaves it out.
+        """
         counts = {
             kind: _sparse([row.neighbourhoods[radius] for row in rows])
             for radius, kind in enumerate(NEIGHBOURHOODS)
@@ -125,6 +133,8 @@ class Table:
             GENES: np.array([row.genes for row in rows], dtype=np.float64),
             COSTS: np.array([row.costs for row in rows], dtype=np.float64),
         }
+        if heritage is not None:
+            arrays[HERITAGE] = np.array(heritage, dtype=np.float64)[:, None]
         if view.landmarks:
             arrays[EDIT] = view.closeness(rows)
         return cls(counts, arrays)

@@ -2,9 +2,9 @@
 
 k(x, x') = (sum over g of w_g exp(-d_g(x, x') / l_g)) (1 - r + r exp(-d_genes(x, x') / l_genes))
 
-where g runs over the kinds of architecture features and d_g is a squared Euclidean distance in
-units of its median. Sums and products of positive semidefinite kernels are positive semidefinite
-(Rasmussen and Williams, 2006, sec. 4.2.4).
+where g runs over the kinds of architecture features and the training that is behind inherited
+weights, and d_g is a squared Euclidean distance in units of its median. Sums and products of
+positive semidefinite kernels are positive semidefinite (Rasmussen and Williams, 2006, sec. 4.2.4).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Kernel:
     """A kernel with its hyperparameters.
 
     Attributes:
-        weights: variance of each kind of architecture feature.
+        weights: variance of each kind of feature but the training genes.
         lengths: squared distance over which the correlation falls to 1/e, by kind; with an entry
             for the training genes if they matter.
         genes_share: share of the variance that differs between training genes, 0 to 1.

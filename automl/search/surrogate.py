@@ -15,6 +15,7 @@ from automl.search.censoring import impute
 from automl.search.edit_distance import edit_distances
 from automl.search.features import NEIGHBOURHOODS, Encoder, Table, View, distances
 from automl.search.gaussian_process import Posterior, condition
+from automl.search.heritage import Heritage
 from automl.search.history import History
 from automl.search.kernel import Kernel, fit_kernel
 from automl.search.space import SearchSpace
@@ -51,6 +52,7 @@ class FittedSurrogate:
     Attributes:
         encoder: gives candidates their features.
         view: where architectures are seen from.
+        heritage: the training that is behind inherited weights.
         kernel: with its hyperparameters.
         table: the observations, then the unfinished candidates.
         posterior: over them.
@@ -65,6 +67,7 @@ class FittedSurrogate:
 
     encoder: Encoder
     view: View
+    heritage: Heritage
     kernel: Kernel
     table: Table
     posterior: Posterior
@@ -78,7 +81,8 @@ class FittedSurrogate:
     def predict(self, candidates: Sequence[Candidate]) -> Prediction:
         """Return what is expected of candidates, at least one."""
         rows = [self.encoder.encode(candidate) for candidate in candidates]
-        table = Table.of(rows, self.view)
+        heritage = [self.heritage.feature(candidate) for candidate in candidates]
+        table = Table.of(rows, self.view, heritage)
         cross = self.kernel(distances(self.table, table))
         prior = np.full(len(candidates), self.kernel.variance)
         mean, variance = self.posterior.predict(cross, prior)
@@ -125,6 +129,7 @@ class Surrogate:
         self._encoder = Encoder(space)
         self._model: tuple[object, View, Kernel] | None = None
         self._observed: _Observed | None = None
+        self._heritage = Heritage(History(""))  # of the present history
 
     def fit(self, history: History) -> FittedSurrogate:
         """Return what follows from a history that holds at least one loss.
@@ -133,6 +138,7 @@ class Surrogate:
         bounds of their losses, unfinished ones at their posterior mean, which lowers the variance
         around them and changes no mean.
         """
+        self._heritage = Heritage(history)
         scored = [trial for trial in (*history.elsewhere, *history.finished) if _has_loss(trial)]
         view, kernel = self._fitted(scored[: refit_point(len(scored))], history.snapshot)
         observed = self._observe(scored, view)
@@ -159,6 +165,7 @@ class Surrogate:
         return FittedSurrogate(
             encoder=self._encoder,
             view=view,
+            heritage=self._heritage,
             kernel=kernel,
             table=table,
             posterior=posterior,
@@ -225,7 +232,9 @@ class Surrogate:
         return table, condition(near, noise, failed - _failure_rate(history))
 
     def _table(self, trials: Sequence[Trial], view: View) -> Table:
-        return Table.of([self._encoder.encode(_candidate(trial)) for trial in trials], view)
+        candidates = [_candidate(trial) for trial in trials]
+        rows = [self._encoder.encode(candidate) for candidate in candidates]
+        return Table.of(rows, view, [self._heritage.feature(one) for one in candidates])
 
 
 def refit_point(count: int) -> int:

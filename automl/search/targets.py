@@ -36,17 +36,18 @@ class NormalScores:
         return cls(distinct, np.asarray(norm.ppf(ranks)[first], dtype=np.float64), len(losses))
 
     def __call__(self, losses: Vector) -> Vector:
-        """Return the targets of losses; beyond the known ones the map goes on as a line.
+        """Return the targets of losses.
 
-        What is worse than all known is worse by one rank at most, however much worse it is.
+        Beyond the known ones the map goes on as a line, to where the next rank would be: however
+        much better or worse a loss is, it is by one rank at most.
         """
         targets = np.interp(losses, self.losses, self.scores)
         slope = self._mean_slope()
         below = np.minimum(losses - self.losses[0], 0)
         above = np.maximum(losses - self.losses[-1], 0)
-        next_rank = max(float(norm.ppf(1 - 0.5 / (self.count + 1)) - self.scores[-1]), 0.0)
-        beyond = slope * below + np.minimum(slope * above, next_rank)
-        return np.asarray(targets + beyond, dtype=np.float64)
+        last = float(norm.ppf(1 - 0.5 / (self.count + 1)))
+        least, most = min(-last, self.scores[0]), max(last, self.scores[-1])
+        return np.asarray(np.clip(targets + slope * (below + above), least, most), dtype=np.float64)
 
     def variances(self, losses: Vector, errors: Vector) -> Vector:
         """Return the variance of the targets of losses with these standard errors."""
