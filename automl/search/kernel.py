@@ -28,6 +28,7 @@ _STEPS = 40
 # Standard deviations of the logarithms under the prior.
 _WEIGHT_SPREAD, _LENGTH_SPREAD, _NOISE_SPREAD, _SHARE_SPREAD = 1.0, 0.7, 1.5, 1.5
 _ERROR_SPREAD = 1.0
+_REACH = 8.0  # standard deviations of the prior; a line search may try steps far beyond
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,7 @@ class _Objective:
 
     def kernel(self, parameters: Vector) -> Kernel:
         """Return the kernel with these parameters, lengths in median distances."""
+        parameters = self._within_reach(parameters)
         count = len(self._kinds)
         weights = dict(zip(self._kinds, np.exp(parameters[:count]).tolist(), strict=True))
         lengths = np.exp(parameters[count : 2 * count]).tolist()
@@ -195,8 +197,12 @@ class _Objective:
             error_share=float(np.exp(parameters[-2])) if self._has_errors else 0.0,
         )
 
+    def _within_reach(self, parameters: Vector) -> Vector:
+        reach = _REACH * self._spread
+        return np.clip(parameters, self.centre - reach, self.centre + reach)
+
     def __call__(self, parameters: Vector) -> tuple[float, Vector]:
-        """Return the value and its gradient."""
+        """Return the value and its gradient; beyond reach, only the prior changes."""
         kernel = self.kernel(parameters)
         share, factors = kernel.genes_share, kernel.factors(self._distances)
         terms, total, near = factors.terms, factors.total, factors.near
@@ -222,4 +228,5 @@ class _Objective:
         gradient.append(float(np.trace(slope)) * (kernel.noise - NOISE_FLOOR))
         away = (parameters - self.centre) / self._spread
         value = -posterior.log_likelihood + 0.5 * float(away @ away)
-        return value, np.array(gradient) + away / self._spread
+        is_within = parameters == self._within_reach(parameters)
+        return value, np.array(gradient) * is_within + away / self._spread

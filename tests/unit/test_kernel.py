@@ -101,6 +101,21 @@ def test_the_gradient_is_the_slope_of_the_objective(
     np.testing.assert_allclose(gradient, slope, rtol=1e-3, atol=1e-4)
 
 
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=25)
+def test_a_step_of_any_length_has_a_value_and_a_slope(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    apart = {kind: d / np.median(d[d > 0]) for kind, d in words(9, 1).items()}
+    objective = _Objective(apart, rng.standard_normal(9), rng.random(9), rng.random(9))
+    at = objective.centre + rng.choice([-1e4, -20.0, 0.0, 20.0, 1e4], len(objective.centre))
+
+    value, gradient = objective(at)
+
+    assert np.isfinite(value)
+    slope = approx_fprime(at, lambda parameters: objective(parameters)[0], 1e-3)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-2, atol=1e-1)
+
+
 def test_the_objective_is_the_likelihood_times_the_prior() -> None:
     apart = {kind: d / np.median(d[d > 0]) for kind, d in words(9, 1).items()}
     z, errors = np.random.default_rng(0).standard_normal(9), np.full(9, 0.02)
