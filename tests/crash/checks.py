@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -26,13 +25,27 @@ def faults_of(home: Home, night: Night) -> list[str]:
     if run is None:
         return ["the run was never opened"]
     finished = Counter(event.n for _, event in events if isinstance(event, TrialFinished))
+    outcomes = [trial.outcome for trial in study.trials]
     return [
         *violations(events),
         *_faults_of_run(run),
         *_faults_of_registry(home, run),
+        *([] if outcomes == [Outcome.COMPLETED] * TRIALS else [f"the outcomes are {outcomes}"]),
         *_faults_of_trials(study, finished),
         *_faults_of_training(study, night),
         *_faults_of_final_fit(run, night),
+    ]
+
+
+def faults_of_search(home: Home, night: Night) -> list[str]:
+    """Return what is wrong with the trials of a night whose search is over."""
+    events = home.study_log(STUDY).read()
+    study = replay(events)
+    finished = Counter(event.n for _, event in events if isinstance(event, TrialFinished))
+    return [
+        *violations(events),
+        *_faults_of_trials(study, finished),
+        *_faults_of_training(study, night),
     ]
 
 
@@ -59,21 +72,18 @@ def _faults_of_registry(home: Home, run: Run) -> Iterator[str]:
 
 
 def _faults_of_trials(study: Study, finished: Counter[int]) -> Iterator[str]:
-    if finished != dict.fromkeys(range(TRIALS), 1):
+    trials = len(study.trials)
+    if finished != dict.fromkeys(range(trials), 1):
         yield f"observations by trial: {dict(finished)}"
-    outcomes = [trial.outcome for trial in study.trials]
-    if outcomes != [Outcome.COMPLETED] * TRIALS:
-        yield f"the outcomes are {outcomes}"
     identities = {trial.candidate.identity for trial in study.trials if trial.candidate}
-    if len(identities) != TRIALS:
+    if len(identities) != trials:
         yield "two trials have the same architecture and genes"
 
 
 def _faults_of_training(study: Study, night: Night) -> Iterator[str]:
     """Yield the work that was lost although a checkpoint had been stored."""
     ends = [end for step, end in night.ends if step == SEARCH]
-    usual = max(len(run) for end in ends for trial in study.trials for run in _unsaved(end, trial))
-    for trial in study.trials:
+    for trial in [trial for trial in study.trials if trial.outcome is not Outcome.LOST]:
         broken = [end for end in ends if not end.is_well]
         saved = max((_saved_epoch(end, trial) for end in broken), default=0)
         if trial.attempt > 1 and trial.measurement.resumed_at < saved:
@@ -81,9 +91,7 @@ def _faults_of_training(study: Study, night: Night) -> Iterator[str]:
                 f"trial {trial.number} resumed at epoch {trial.measurement.resumed_at} although "
                 f"epoch {saved} was stored"
             )
-        lost = sum(len(_unsaved(end, trial)[-1]) for end in broken)
-        if lost > usual:
-            yield f"trial {trial.number} lost {lost} epochs, checkpoints are {usual} apart"
+        lost = sum(_unsaved_epochs(end, trial) for end in broken)
         trained = sum(len(_epochs(end, trial)) for end in ends)
         if trained > trial.measurement.epochs + lost:
             yield f"{trained} epochs of trial {trial.number} were trained for {trial.measurement}"
@@ -99,8 +107,12 @@ def _faults_of_final_fit(run: Run, night: Night) -> Iterator[str]:
 
 
 def _saved_epoch(end: StepEnd, trial: Trial) -> int:
-    """Return the epoch of the last checkpoint of the trial that the process stored."""
-    saved = [_epoch(operation) for operation in _puts(end, f"trials/{trial.number}/", "checkpoint")]
+    """Return the epoch of the last checkpoint that the process stored for the trial's last attempt.
+
+    The last attempt's own are none of them: a process may die after its trial has ended.
+    """
+    folders = [f"trials/{trial.number}/{attempt}/" for attempt in range(1, trial.attempt)]
+    saved = [_epoch(save) for folder in folders for save in _puts(end, folder, "checkpoint")]
     return max(saved, default=0)
 
 
@@ -109,14 +121,10 @@ def _epochs(end: StepEnd, trial: Trial) -> list[Operation]:
     return _puts(end, f"trials/{trial.number}/", "curve.jsonl")
 
 
-def _unsaved(end: StepEnd, trial: Trial) -> list[list[Operation]]:
-    """Return the epochs that the process trained, cut at its checkpoints of the trial."""
+def _unsaved_epochs(end: StepEnd, trial: Trial) -> int:
+    """Return how many epochs the process trained after its last checkpoint of the trial."""
     saves = [save.number for save in _puts(end, f"trials/{trial.number}/", "checkpoint")]
-    bounds = [-1, *saves, len(end.operations)]
-    return [
-        [epoch for epoch in _epochs(end, trial) if after < epoch.number < before]
-        for after, before in itertools.pairwise(bounds)
-    ]
+    return sum(epoch.number > max(saves, default=-1) for epoch in _epochs(end, trial))
 
 
 def _puts(end: StepEnd, folder: str, name: str) -> list[Operation]:

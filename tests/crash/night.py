@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
+import random
 import signal
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from sklearn.datasets import load_digits
 
 from automl.errors import AutoMLError
 from automl.steps.settings import Settings
+from automl.storage.study_log import StudyRecord
 from tests.crash.points import Crash, Operation, read_trace
 
 STUDY, RUN = "small", "night-1"
@@ -30,6 +32,9 @@ STEPS = (
 _ROWS, _CLASSES = 40, 2
 _STEP_S = 120.0
 _RETRIES = 2
+_VERSIONS = 3  # of the log, at least, for each trial
+_LATEST_S = 0.6  # how long after a version a process may be killed
+_OUTAGES = 0.1  # share of the kills that hit all workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class StepEnd:
         return self.signal is None and self.error is None
 
 
-def small_study(source: Path) -> dict[str, Any]:
+def small_study(source: Path, *, workers: int = WORKERS, trials: int = TRIALS) -> dict[str, Any]:
     """Write a few digits to `source` and return a study of them, as a document."""
     sample = load_digits(n_class=_CLASSES)
     x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
@@ -76,7 +81,7 @@ def small_study(source: Path) -> dict[str, Any]:
         "name": STUDY,
         "task": "image_classification",
         "data": {"source": str(source)},
-        "search": {"time_limit": "1h", "max_trials": TRIALS, "workers": WORKERS},
+        "search": {"time_limit": "1h", "max_trials": trials, "workers": workers},
     }
 
 
@@ -93,6 +98,7 @@ class Night:
         self, place: Place, study: dict[str, Any], ends: Sequence[tuple[str, StepEnd]] = ()
     ) -> None:
         self._place, self._study = place, study
+        self._workers = int(study["search"]["workers"])
         self.ends = list(ends)
 
     def run(self, step: str, crash: Crash | None = None) -> None:
@@ -102,12 +108,12 @@ class Night:
             AssertionError: it does not end well although it was tried again.
         """
         running: dict[int, _Child] = {}
-        tries = dict.fromkeys(range(WORKERS if step == SEARCH else 1), 0)
+        tries = dict.fromkeys(range(self._workers if step == SEARCH else 1), 0)
         try:
             for index in tries:
                 running[index] = self._start(step, index, crash if index == 0 else None)
             while running:
-                _wait_for_any(running)
+                assert _wait_for_any(running, _STEP_S), "a step hangs"
                 for index in [index for index, child in running.items() if child.has_ended]:
                     end = running.pop(index).end()
                     self.ends.append((step, end))
@@ -119,6 +125,45 @@ class Night:
             for child in running.values():
                 child.kill()
 
+    def search_with_kills(self, kills: int, rng: random.Random) -> None:
+        """Run the search; workers die and are started again until so many have died.
+
+        When they die follows the log, so that the search is not over before on a quick machine.
+
+        Args:
+            kills: how many processes are killed.
+            rng: draws when, and which; now and then the whole machine goes down.
+
+        Raises:
+            AssertionError: the search was over before, or does not end well.
+        """
+        record = StudyRecord(self._place.settings.open_home().study_log(STUDY))
+        last = _VERSIONS * (self._study["search"]["max_trials"] - self._workers)
+        due = sorted(rng.choices(range(1, last), k=kills))  # log versions
+        running = {index: self._start(SEARCH, index, None) for index in range(self._workers)}
+        try:
+            while running:
+                if not due:
+                    assert _wait_for_any(running, _STEP_S), "the search hangs"
+                elif (
+                    not _wait_for_any(running, rng.uniform(0, _LATEST_S))
+                    and record.refresh().version >= due[0]
+                ):
+                    victims = [*running] if rng.random() < _OUTAGES else [rng.choice([*running])]
+                    for index in victims[: len(due)]:
+                        if running[index].strike():
+                            del due[0]
+                for index in [index for index, child in running.items() if child.has_ended]:
+                    end = running.pop(index).end()
+                    self.ends.append((SEARCH, end))
+                    if not end.is_well:
+                        self._make_up(SEARCH, index, end, tries=1)
+                        running[index] = self._start(SEARCH, index, None)
+        finally:
+            for child in running.values():
+                child.kill()
+        assert not due, f"the search was over {len(due)} kills too early"
+
     def _make_up(self, step: str, worker: int, end: StepEnd, tries: int) -> None:
         """Do what a supervisor does before it runs a step again."""
         what = f"signal {end.signal}" if end.error is None else str(end.error)
@@ -126,7 +171,7 @@ class Night:
         assert tries <= _RETRIES, f"{step} does not end well: {what}"
         if step == SEARCH and end.signal is not None:
             child = self._start("give_back", worker, None)
-            _wait_for_any({worker: child})
+            assert _wait_for_any({worker: child}, _STEP_S), "give_back hangs"
             freed = child.end()
             assert freed.is_well, freed.error
 
@@ -180,6 +225,12 @@ class _Child:
         self.kill()
         return found
 
+    def strike(self) -> bool:
+        """End the process as a crash would, and return whether it had not ended by itself."""
+        self._process.kill()
+        self._process.join()
+        return self._process.exitcode == -signal.SIGKILL
+
     def kill(self) -> None:
         """End the process if it lives, and forget it."""
         if self._process.is_alive():
@@ -190,9 +241,10 @@ class _Child:
         self._trace.unlink(missing_ok=True)
 
 
-def _wait_for_any(children: Mapping[int, _Child]) -> None:
+def _wait_for_any(children: Mapping[int, _Child], limit_s: float) -> bool:
+    """Return whether any of them ends in time."""
     sentinels = [child.sentinel for child in children.values()]
-    assert multiprocessing.connection.wait(sentinels, _STEP_S), "a step hangs"
+    return bool(multiprocessing.connection.wait(sentinels, limit_s))
 
 
 def _context() -> ForkServerContext:

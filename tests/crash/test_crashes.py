@@ -6,25 +6,19 @@ By default a few operations of each step, drawn with a fixed seed; every one of 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 import random
-import uuid
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from automl.steps.settings import Settings
 from tests.crash.checks import faults_of
+from tests.crash.conftest import MakePlace
 from tests.crash.home import copy_home
 from tests.crash.night import SEARCH, STEPS, Night, Place, StepEnd, small_study
 from tests.crash.points import Crash, Fault, Operation
-from tests.servers import PostgresServer
 
 _DRAWN = {SEARCH: 2}  # operations by step; one of each other step
-
-MakePlace = Callable[[], Place]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,28 +36,6 @@ class Milestones:
     places: dict[str, Place]
     ends: dict[str, list[tuple[str, StepEnd]]]
     operations: dict[str, list[Operation]]
-
-
-@pytest.fixture(scope="module", params=["file", "postgres", "s3"])
-def make_place(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[MakePlace]:
-    """A function that returns an empty place."""
-    if request.param == "s3":
-        server = request.getfixturevalue("s3_server")
-        folder, names = f"s3://{server.bucket}/{uuid.uuid4().hex}", itertools.count()
-        with pytest.MonkeyPatch.context() as patch:
-            for variable, value in server.environment.items():
-                patch.setenv(variable, value)
-            yield lambda: Place(Settings(f"{folder}/{next(names)}"), server.environment)
-        return
-    log = None if request.param == "file" else _new_database(request)
-    yield lambda: Place(Settings(str(tmp_path_factory.mktemp("home")), study_log=log))
-
-
-def _new_database(request: pytest.FixtureRequest) -> str:
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    return server.url(server.create_database())
 
 
 @pytest.fixture(scope="module")
