@@ -12,6 +12,7 @@ from automl.domain.candidate import Candidate
 from automl.domain.trial import Trial
 from automl.errors import ConfigError, DamagedDataError, Problem
 from automl.morphism.architecture import Architecture
+from automl.morphism.costs import training_work
 from automl.morphism.limits import Bounded
 from automl.morphism.moves import SHRINKING, Limits, Move, random_move
 from automl.morphism.seeds import seed_architectures
@@ -150,7 +151,7 @@ class NetworkMorphismSpace:
         return fits and self._limits.allow(architecture)
 
     def describe(self, candidate: Candidate) -> Description:
-        """Return the graph of layers, the scaled genes, parameters and FLOPs.
+        """Return the graph of layers, the scaled genes, parameters and FLOPs, and the work.
 
         Raises:
             DamagedDataError: the candidate is not one of this space.
@@ -161,6 +162,7 @@ class NetworkMorphismSpace:
             graph=layer_graph(architecture),
             genes=tuple(gene.scaled(genes[name]) for name, gene in GENES.items()),
             costs={"parameters": architecture.parameters, "flops": architecture.flops},
+            spent=training_work(architecture),
         )
 
     def _varied_seed(self, rng: np.random.Generator) -> Candidate:
