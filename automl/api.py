@@ -22,7 +22,7 @@ from automl.preprocessing.decode import decode_image
 from automl.progress import progress_for
 from automl.steps import choose, final_fit, local_run, prepare, publish
 from automl.steps.context import ESTIMATOR_ORIGIN, StepContext
-from automl.steps.proposals import space_facts
+from automl.steps.opening import open_search
 from automl.steps.run_lease import RunLease
 from automl.steps.settings import Settings
 from automl.steps.signals import StopSignal
@@ -74,7 +74,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
                 prepare.check(context)
                 manifest = prepare.prepare(context, progress.items)
                 with RunLease(context) as lease:
-                    workers = prepare.open_run(context, manifest.id, space_facts(manifest))
+                    workers = open_search(context, manifest)
                     try:
                         local_run.search(context, workers, progress)
                         self.best_trial_ = choose.choose(context).trial

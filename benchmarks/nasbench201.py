@@ -27,6 +27,13 @@ OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # in the order of the cell strings
 EDGE_NAMES = tuple(f"{start}-{end}" for start, end in EDGES)
 _OUTPUT_POINT = 3
+# Multiply-adds for one image of CIFAR-10 (arXiv:2001.00326, sec. 2.1): 15 cells, five each with 16,
+# 32 and 64 channels at 32, 16 and 8 pixels, so that a kernel's weight costs the same in all.
+_CELLS = 15
+_FLOPS_PER_KERNEL_PIXEL = 16 * 16 * 32 * 32
+_FLOPS = {"nor_conv_1x1": _FLOPS_PER_KERNEL_PIXEL, "nor_conv_3x3": 9 * _FLOPS_PER_KERNEL_PIXEL}
+# the first convolution, two residual blocks (9/2, 9 and 1/2 such kernel pixels) and the logits
+_FIXED_FLOPS = 9 * 3 * 16 * 32 * 32 + 2 * 14 * _FLOPS_PER_KERNEL_PIXEL + 64 * 10
 _SLOTS = ("input", *EDGE_NAMES, "output")
 
 
@@ -43,6 +50,11 @@ def to_operations(cell: str) -> tuple[str, ...]:
     """Return the operation of each edge, in the order of `EDGES`."""
     parts = (part for point in cell.split("+") for part in point.strip("|").split("|"))
     return tuple(part.partition("~")[0] for part in parts)
+
+
+def flops(operations: Sequence[str]) -> int:
+    """Return the multiply-adds of the network for one image, 7.8 to 220 millions."""
+    return _FIXED_FLOPS + _CELLS * sum(_FLOPS.get(operation, 0) for operation in operations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +144,13 @@ class NasBench201Space:
     def describe(self, candidate: Candidate) -> Description:
         """Return the graph whose nodes are the operations, between an input and an output.
 
-        An operation reads those that end where it starts.
+        An operation reads those that end where it starts. What is spent are the multiply-adds.
         """
         cell = candidate.genotype
         if cell not in self._descriptions:
-            labels = ("input", *to_operations(cell), "output")
-            self._descriptions[cell] = Description(LabelledGraph(labels, _INPUTS, slots=_SLOTS))
+            operations = to_operations(cell)
+            graph = LabelledGraph(("input", *operations, "output"), _INPUTS, slots=_SLOTS)
+            self._descriptions[cell] = Description(graph, spent=flops(operations))
         return self._descriptions[cell]
 
 

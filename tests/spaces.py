@@ -78,7 +78,8 @@ class Words:
             inputs=((), *inputs, (len(word),)),
             sizes=(0.0, *(float(ord(letter) % 4) for letter in word.lower()), 0.0),
         )
-        return Description(graph, (candidate.hyperparameters["rate"],), {"layers": len(word)})
+        rate = candidate.hyperparameters["rate"]
+        return Description(graph, (rate,), {"layers": len(word)}, spent=float(len(word)))
 
     def word(self, rng: np.random.Generator) -> str:
         """Return a random word; every length is as likely."""

@@ -35,8 +35,6 @@ _AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("data.gate.on_change", lambda value: value == "warn", "leave it out"),
     ("search.objective", lambda value: value is Objective.ACCURACY, "use accuracy"),
     ("search.prefer", lambda value: value is Preference.ACCURACY, "use accuracy"),
-    ("search.limits.latency_ms", lambda value: value is None, "leave it out"),
-    ("search.limits.device_memory", lambda value: value is None, "leave it out"),
     ("search.spend.gpu_hours", lambda value: value is None, "leave it out"),
     ("search.spend.price_per_gpu_hour", lambda value: value is None, "leave it out"),
     ("search.spend.max_cost", lambda value: value is None, "leave it out"),

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
+from automl.domain.byte_size import ByteSize
 from automl.domain.cron import check_cron
 from automl.domain.duration import Duration, parse_duration
 
@@ -133,11 +134,11 @@ class DataSection(Section):
 
 
 class LimitsSection(Section):
-    """`search.limits`: what a candidate may cost once it is published."""
+    """`search.limits`: what a candidate may cost, trained or published."""
 
     parameters: Annotated[int, Field(ge=1)] | None = None
     latency_ms: Annotated[float, Field(gt=0)] | None = None
-    device_memory: NonEmpty | None = None
+    device_memory: ByteSize | None = None
 
 
 class SpendSection(Section):

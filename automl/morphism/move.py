@@ -1,4 +1,4 @@
-"""A move as a value, and what children may not exceed."""
+"""A move as a value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Any
 
 from automl.errors import DamagedDataError, SearchError
-from automl.morphism.architecture import Architecture
 
 MAX_WIDTH = 4096  # channels of a tensor that a move may make
 
@@ -30,35 +29,6 @@ class MoveKind(StrEnum):
 
 SHRINKING = (MoveKind.NARROW, MoveKind.REMOVE, MoveKind.DROP)
 GROWING = tuple(kind for kind in MoveKind if kind not in SHRINKING)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a child may not exceed.
-
-    Attributes:
-        parameters: learned scalars.
-        depth: convolutions and dense layers on the longest path.
-        flops: multiply-adds for one image.
-        activation_bytes: of all nodes' outputs for one image in float32; None for no limit.
-    """
-
-    parameters: int = 2**24
-    depth: int = 64
-    flops: int = 2**28
-    activation_bytes: int | None = None
-
-    def allow(self, architecture: Architecture) -> bool:
-        """Return whether the architecture is within all limits."""
-        return (
-            architecture.parameters <= self.parameters
-            and architecture.flops <= self.flops
-            and architecture.depth <= self.depth
-            and (
-                self.activation_bytes is None
-                or architecture.activation_bytes <= self.activation_bytes
-            )
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,11 @@ from automl.morphism.deepen import (
     kernel_options,
     kernel_sites,
 )
+from automl.morphism.limits import Limits
 from automl.morphism.move import (
     GROWING,
     MAX_WIDTH,
     SHRINKING,
-    Limits,
     Move,
     MoveKind,
     illegal,

@@ -18,6 +18,7 @@ class Acquisition(StrEnum):
 
     CONFIDENCE_BOUND = "confidence_bound"
     LOG_EXPECTED_IMPROVEMENT = "log_expected_improvement"
+    LOG_EXPECTED_IMPROVEMENT_PER_COST = "log_expected_improvement_per_cost"
 
 
 def confidence_bound(prediction: Prediction, beta: float) -> Vector:
@@ -32,6 +33,23 @@ def log_expected_improvement(prediction: Prediction, incumbent: float) -> Vector
     """
     std = np.maximum(prediction.std, 1e-12)
     return np.asarray(_log_h((incumbent - prediction.mean) / std) + np.log(std), dtype=np.float64)
+
+
+def log_expected_improvement_per_cost(
+    prediction: Prediction, incumbent: float, spent: Vector
+) -> Vector:
+    """Return the logarithm of the expected improvement per cost of having it.
+
+    Snoek et al., arXiv:1206.2944, sec. 3.2: expected improvement per second.
+
+    Args:
+        prediction: of m candidates.
+        incumbent: the target to improve on.
+        spent: predicted cost of evaluating each of them, (m,), positive.
+    """
+    return np.asarray(
+        log_expected_improvement(prediction, incumbent) - np.log(spent), dtype=np.float64
+    )
 
 
 def _log_h(u: Vector) -> Vector:

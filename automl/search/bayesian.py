@@ -10,7 +10,13 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from automl.domain.candidate import Candidate
-from automl.search.acquisition import Acquisition, confidence_bound, log_expected_improvement
+from automl.errors import ConfigError
+from automl.search.acquisition import (
+    Acquisition,
+    confidence_bound,
+    log_expected_improvement,
+    log_expected_improvement_per_cost,
+)
 from automl.search.arrays import Vector
 from automl.search.continuity import next_repeat
 from automl.search.drawing import next_seed
@@ -36,7 +42,8 @@ class BayesianOptions:
     Attributes:
         initial: candidates that are proposed before the surrogate is asked; seeds count.
         random_share: share of the later proposals that random search makes, for comparison.
-        acquisitions: one of them is drawn for each proposal.
+        acquisitions: one of them is drawn for each proposal. The improvement per cost needs a space
+            that describes what an evaluation costs.
         beta: standard deviations that the confidence bound adds.
         effort: how many candidates are looked at for one proposal.
     """
@@ -71,6 +78,7 @@ class BayesianSearcher:
         """Return the next candidate.
 
         Raises:
+            ConfigError: the acquisition needs costs, which the space does not describe.
             SearchSpaceExhaustedError: nothing new was found.
         """
         repeat = next_repeat(history, self._space)
@@ -114,13 +122,34 @@ class BayesianSearcher:
         def score(candidates: Sequence[Candidate]) -> Scores:
             prediction = fitted.predict(candidates)
             bound = confidence_bound(prediction, self._options.beta)
-            return Scores(bound, self._value(which, fitted, prediction))
+            return Scores(bound, self._value(which, fitted, prediction, candidates))
 
         return self._tree.best(roots, samples, history.identities, score, rng)
 
-    def _value(self, which: Acquisition, fitted: FittedSurrogate, prediction: Prediction) -> Vector:
+    def _value(
+        self,
+        which: Acquisition,
+        fitted: FittedSurrogate,
+        prediction: Prediction,
+        candidates: Sequence[Candidate],
+    ) -> Vector:
         """Return the acquisition, lowered where a trial is likely to fail."""
         log_feasible = np.log(np.maximum(prediction.feasible, 1e-6))
         if which is Acquisition.LOG_EXPECTED_IMPROVEMENT:
             return log_expected_improvement(prediction, fitted.incumbent) + log_feasible
+        if which is Acquisition.LOG_EXPECTED_IMPROVEMENT_PER_COST:
+            spent = np.array([self._spent(candidate) for candidate in candidates])
+            value = log_expected_improvement_per_cost(prediction, fitted.incumbent, spent)
+            return value + log_feasible
         return confidence_bound(prediction, self._options.beta) + log_feasible
+
+    def _spent(self, candidate: Candidate) -> float:
+        spent = self._space.describe(candidate).spent
+        if spent is None:
+            raise ConfigError(
+                f"{Acquisition.LOG_EXPECTED_IMPROVEMENT_PER_COST} needs predicted costs, and "
+                f"{type(self._space).__name__} describes none.",
+                "leave it out of BayesianOptions.acquisitions, or let the space's descriptions say "
+                "what is spent",
+            )
+        return spent

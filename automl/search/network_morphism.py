@@ -10,9 +10,11 @@ import numpy as np
 
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Trial
-from automl.errors import ConfigError, DamagedDataError
+from automl.errors import ConfigError, DamagedDataError, Problem
 from automl.morphism.architecture import Architecture
-from automl.morphism.moves import Limits, Move, random_move
+from automl.morphism.costs import training_work
+from automl.morphism.limits import Bounded
+from automl.morphism.moves import SHRINKING, Limits, Move, random_move
 from automl.morphism.seeds import seed_architectures
 from automl.search.layer_graph import layer_graph
 from automl.search.recent import Recent
@@ -23,6 +25,9 @@ SYMMETRY_NOISE = 1e-2  # of the range of a layer's weights; see Move.noise
 _DIGITS = 4  # significant digits of a gene
 _DROPOUT = "dropout"
 _ARCHITECTURES_KEPT = 512  # some 0.1 MB each
+_MOST_SHRINKING = 64  # moves that may bring a candidate within the limits
+_UNLIMITED = Limits(parameters=2**62, depth=2**62, flops=2**62)
+_LIMIT_KEYS = frozenset({"parameters", "latency_ms", "device_memory"})  # of a study file
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +106,14 @@ class NetworkMorphismSpace:
         """Return a morph of a uniformly chosen parent; without parents, a seed with other genes."""
         if parents:
             return self.mutate(origin(parents[int(rng.integers(len(parents)))]), rng)
-        seed = self._seeds[int(rng.integers(len(self._seeds)))]
-        genes = _perturbed(self._genes(seed), rng)
-        return Candidate(genotype=seed.genotype, hyperparameters=genes)
+        return self._varied_seed(rng)
 
     def mutate(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
         """Return a child one or two moves away, with perturbed genes.
 
         A candidate at the limits, with no legal move left, gets a child that differs in its genes.
+        One of an earlier run with wider limits is shrunk until it is within them; where that fails,
+        a seed with other genes, and without a parent, takes the child's place.
 
         Raises:
             DamagedDataError: the candidate is not one of this space.
@@ -121,6 +126,11 @@ class NetworkMorphismSpace:
                 break
             move, architecture = drawn
             moves.append(move)
+        if not moves and not self._limits.allow(architecture):
+            shrunk = self._shrunk(architecture, rng)
+            if shrunk is None:
+                return self._varied_seed(rng)
+            moves, architecture = shrunk
         genotype = architecture.genotype()
         self._architectures.put(genotype, architecture)
         inherited = () if candidate.parent is None else (move.to_json() for move in moves)
@@ -132,15 +142,16 @@ class NetworkMorphismSpace:
         )
 
     def contains(self, candidate: Candidate) -> bool:
-        """Return whether image size and number of classes are those of this space."""
+        """Return whether image size and number of classes are this space's, within its limits."""
         architecture = self._architecture(candidate.genotype)
         seed = self._architecture(self._seeds[0].genotype)
-        return (architecture.input_size, architecture.input_channels, architecture.classes) == (
+        fits = (architecture.input_size, architecture.input_channels, architecture.classes) == (
             seed.input_size, seed.input_channels, seed.classes,
         )  # fmt: skip
+        return fits and self._limits.allow(architecture)
 
     def describe(self, candidate: Candidate) -> Description:
-        """Return the graph of layers, the scaled genes, parameters and FLOPs.
+        """Return the graph of layers, the scaled genes, parameters and FLOPs, and the work.
 
         Raises:
             DamagedDataError: the candidate is not one of this space.
@@ -151,7 +162,29 @@ class NetworkMorphismSpace:
             graph=layer_graph(architecture),
             genes=tuple(gene.scaled(genes[name]) for name, gene in GENES.items()),
             costs={"parameters": architecture.parameters, "flops": architecture.flops},
+            spent=training_work(architecture),
         )
+
+    def _varied_seed(self, rng: np.random.Generator) -> Candidate:
+        """Return a uniformly chosen seed with perturbed genes."""
+        seed = self._seeds[int(rng.integers(len(self._seeds)))]
+        genes = _perturbed(self._genes(seed), rng)
+        return Candidate(genotype=seed.genotype, hyperparameters=genes)
+
+    def _shrunk(
+        self, architecture: Architecture, rng: np.random.Generator
+    ) -> tuple[list[Move], Architecture] | None:
+        """Return moves that bring an architecture within the limits, and where they lead."""
+        moves: list[Move] = []
+        while len(moves) < _MOST_SHRINKING:
+            drawn = random_move(architecture, _UNLIMITED, rng, SHRINKING)
+            if drawn is None:
+                return None
+            move, architecture = drawn
+            moves.append(move)
+            if self._limits.allow(architecture):
+                return moves, architecture
+        return None
 
     def _genes(self, candidate: Candidate) -> Mapping[str, float]:
         """Return the genes of a candidate; older versions wrote none for dropout."""
@@ -171,17 +204,33 @@ def _seeds(image_size: int, classes: int, limits: Limits) -> tuple[Candidate, ..
     architectures = seed_architectures(image_size, classes)
     able = [seed for seed in architectures if limits.allow(seed)]
     if not able:
-        least = min(seed.parameters for seed in architectures)
         raise ConfigError(
-            f"The limits of the search allow no network: the smallest for {image_size} px has "
-            f"{least:,} parameters, the limit is {limits.parameters:,}.",
-            "raise search.limits.parameters",
+            f"Each of the networks that a search for {image_size} px and {classes} classes starts "
+            "from exceeds one of its limits.",
+            "raise the limits below, or lower data.image_size",
+            _exceeded(architectures, limits),
         )
     genes = {name: gene.default for name, gene in GENES.items()}
     return tuple(
         Candidate(genotype=seed.genotype(), hyperparameters={**genes, _DROPOUT: _own_dropout(seed)})
         for seed in able
     )
+
+
+def _exceeded(architectures: Sequence[Architecture], limits: Limits) -> list[Problem]:
+    """Return a problem for each limit that some exceed, with the least value of them all."""
+    found: dict[str, list[Bounded]] = {}
+    for architecture in architectures:
+        for bounded in limits.bounded(architecture):
+            found.setdefault(bounded.name, []).append(bounded)
+    problems = []
+    for name, all_of in found.items():
+        if all(bounded.value <= bounded.most for bounded in all_of):
+            continue
+        least = min(all_of, key=lambda bounded: bounded.value)
+        path = f"search.limits.{name}" if name in _LIMIT_KEYS else name
+        problems.append(Problem(path, f"the smallest has {least}"))
+    return problems
 
 
 def _own_dropout(architecture: Architecture) -> float:

@@ -41,11 +41,14 @@ class Description:
         genes: the training genes, each scaled to about the unit range, in a fixed order.
         costs: positive quantities that are known before training, such as parameters or FLOPs, by
             name; the same names for all candidates of a space.
+        spent: predicted cost of evaluating the candidate, positive, in any unit that is the same
+            for all; None if unknown.
     """
 
     graph: LabelledGraph
     genes: tuple[float, ...] = ()
     costs: Mapping[str, float] = field(default_factory=dict)
+    spent: float | None = None
 
 
 class SearchSpace(Protocol):

@@ -14,7 +14,7 @@ from automl.domain.specification import StudySpec
 from automl.errors import ConfigError
 from automl.steps import choose, evaluate, final_fit, prepare, publish, worker
 from automl.steps.context import ESTIMATOR_ORIGIN, StepContext
-from automl.steps.proposals import space_facts
+from automl.steps.opening import open_search
 from automl.steps.run_lease import RunLease
 from automl.steps.settings import Settings
 from automl.steps.signals import StopSignal
@@ -91,7 +91,7 @@ def _open_run(context: StepContext, payload: dict[str, Any], stop: StopSignal) -
     if not isinstance(snapshot, str):
         raise ConfigError("The payload has no snapshot.", "pass the id that `prepare` returned")
     manifest = Snapshot.open(context.store, context.spec.name, snapshot).manifest
-    return prepare.open_run(context, manifest.id, space_facts(manifest))
+    return open_search(context, manifest)
 
 
 def _run_worker(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:

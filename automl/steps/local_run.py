@@ -14,8 +14,8 @@ from automl.domain.specification import StudySpec
 from automl.errors import AutoMLError, SearchError
 from automl.steps import choose, evaluate, final_fit, prepare, publish
 from automl.steps.context import StepContext
+from automl.steps.opening import open_search
 from automl.steps.process import StepResult, run_step
-from automl.steps.proposals import space_facts
 from automl.steps.run_lease import RunLease
 from automl.steps.settings import Settings
 from automl.steps.signals import StopSignal
@@ -59,7 +59,7 @@ def run_study(settings: Settings, spec: StudySpec, progress: Progress) -> dict[s
     with RunLease(context):
         progress.step("prepare")
         manifest = prepare.prepare(context, progress.items)
-        workers = prepare.open_run(context, manifest.id, space_facts(manifest))
+        workers = open_search(context, manifest)
         try:
             winner, promotion = _run_open(context, workers, stop, progress)
         except AutoMLError as error:

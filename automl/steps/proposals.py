@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from automl.data.snapshot import SnapshotManifest
 from automl.domain.candidate import Candidate
 from automl.domain.parsing import Purpose, parse_spec
-from automl.domain.specification import SearchSection, Strategy
+from automl.domain.specification import LimitsSection, SearchSection, Strategy
 from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import ConfigError, DamagedDataError
-from automl.morphism.moves import Limits
+from automl.morphism.costs import DeviceFactors
+from automl.morphism.limits import LatencyLimit, Limits, MemoryLimit
 from automl.search.bayesian import BayesianOptions, BayesianSearcher
 from automl.search.evolution import RegularizedEvolution
 from automl.search.history import HistoryReader, changed_trials
@@ -25,6 +26,7 @@ from automl.search.space import SearchSpace
 from automl.search.tree_search import Effort
 
 SPACE_VERSION = 3  # rises whenever the same log and seed would lead to other proposals
+_DEVICE_FACTORS = tuple(field.name for field in fields(DeviceFactors))
 
 SpaceOf = Callable[[Run], SearchSpace]
 
@@ -148,17 +150,40 @@ def search_space(run: Run, facts: Mapping[str, int] | None = None) -> NetworkMor
         ConfigError: no seed is within the limits, or this version refuses the specification.
         DamagedDataError: a fact is missing.
     """
-    known = run.space or facts or {}
+    return space_of_search(recorded_search(run), run.space or facts or {})
+
+
+def space_of_search(search: SearchSection, facts: Mapping[str, int]) -> NetworkMorphismSpace:
+    """Return the search space of a specification.
+
+    Args:
+        search: how to search.
+        facts: what `run_opened` records of the space.
+
+    Raises:
+        ConfigError: no seed is within the limits.
+        DamagedDataError: a fact is missing.
+    """
     try:
-        image_size, classes = known["image_size"], known["classes"]
+        size, classes, limits = facts["image_size"], facts["classes"], _limits(search.limits, facts)
     except KeyError as error:
         raise DamagedDataError(
-            f"The log's description of the search space, {dict(known)}, has no {error}.",
+            f"The log's description of the search space, {dict(facts)}, has no {error}, on which "
+            f"a search with limits {search.limits.model_dump(exclude_none=True)} depends.",
             "restore it from a backup of the home; see docs/runbook.md",
         ) from error
-    most = recorded_search(run).limits.parameters
-    limits = Limits() if most is None else Limits(parameters=most)
-    return NetworkMorphismSpace(image_size, classes, limits)
+    return NetworkMorphismSpace(size, classes, limits)
+
+
+def _limits(limits: LimitsSection, facts: Mapping[str, int]) -> Limits:
+    latency = memory = None
+    if limits.latency_ms is not None:
+        factors = DeviceFactors(**{name: facts[name] for name in _DEVICE_FACTORS})
+        latency = LatencyLimit(limits.latency_ms, factors)
+    if limits.device_memory is not None:
+        memory = MemoryLimit(limits.device_memory, facts["batch_size"])
+    found = Limits(latency=latency, memory=memory)
+    return found if limits.parameters is None else replace(found, parameters=limits.parameters)
 
 
 def _is_taken(candidate: Candidate, trial: Trial, ticket: Study, head: Study) -> bool:

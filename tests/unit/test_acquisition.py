@@ -8,7 +8,11 @@ from numpy.typing import ArrayLike
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from automl.search.acquisition import confidence_bound, log_expected_improvement
+from automl.search.acquisition import (
+    confidence_bound,
+    log_expected_improvement,
+    log_expected_improvement_per_cost,
+)
 from automl.search.surrogate import Prediction
 
 means, stds = st.floats(-5, 5), st.floats(0.01, 5)
@@ -79,3 +83,22 @@ def test_without_doubt_it_is_the_improvement() -> None:
 
 def test_the_confidence_bound_is_an_optimists_gain() -> None:
     assert confidence_bound(prediction([1.0], [3.0]), beta=2.0).tolist() == [5.0]
+
+
+@given(mean=means, std=stds, spent=st.floats(1e-3, 1e12), factor=st.floats(1.01, 100))
+def test_of_equal_improvements_the_cheaper_is_worth_more(
+    mean: float, std: float, spent: float, factor: float
+) -> None:
+    both = prediction([mean, mean], std)
+
+    found = log_expected_improvement_per_cost(both, 0.0, np.array([spent, factor * spent]))
+
+    assert found[0] - found[1] == pytest.approx(np.log(factor), abs=1e-6)
+
+
+def test_twice_the_improvement_is_worth_twice_the_cost() -> None:
+    sure = prediction([-0.5, -1.0], 0.0)
+
+    found = log_expected_improvement_per_cost(sure, 0.0, np.array([10.0, 20.0]))
+
+    assert found == pytest.approx(np.log([0.05, 0.05]))

@@ -3,19 +3,21 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
+from automl.domain.candidate import Candidate
 from automl.domain.trial import Measurement, Outcome, Trial
-from automl.errors import SearchSpaceExhaustedError
+from automl.errors import ConfigError, SearchSpaceExhaustedError
 from automl.search.acquisition import Acquisition
 from automl.search.bayesian import SEED, BayesianOptions, BayesianSearcher
 from automl.search.network_morphism import NetworkMorphismSpace
 from automl.search.random import RandomSearcher
 from automl.search.searcher import Searcher, Suggestion
+from automl.search.space import Description
 from automl.search.tree_search import Effort
 from tests.spaces import ELSEWHERE, Words, candidate, history_of, loss_of, measured, trial
 
@@ -237,6 +239,45 @@ def test_it_finds_better_candidates_than_random_search(acquisition: Acquisition)
         return sorted(loss_of(s.candidate) for _, s in found)[:5]
 
     assert max(losses(bayesian)) < min(losses(random))
+
+
+@dataclass(frozen=True)
+class Priced(Words):
+    """A space whose candidates differ in nothing but their price where they are the same word."""
+
+    price: Callable[[float], float | None] = lambda rate: 1000**rate
+
+    def describe(self, candidate: Candidate) -> Description:
+        price = self.price(candidate.hyperparameters["rate"])
+        return replace(super().describe(candidate), genes=(), spent=price)
+
+
+PER_COST = Acquisition.LOG_EXPECTED_IMPROVEMENT_PER_COST
+
+
+def test_of_candidates_that_improve_as_much_the_cheaper_ones_are_proposed() -> None:
+    space, history = Priced(LARGE.letters, LARGE.longest, LARGE.rates), history_of(known(12, 1))
+
+    def mean_rate(acquisition: Acquisition) -> float:
+        options = replace(QUICK, acquisitions=(acquisition,), random_share=0)
+        searcher = BayesianSearcher(space, options)
+        found = [searcher.propose(history, np.random.default_rng(n)).candidate for n in range(20)]
+        return float(np.mean([one.hyperparameters["rate"] for one in found]))
+
+    assert mean_rate(PER_COST) < 0.2
+    assert mean_rate(Acquisition.LOG_EXPECTED_IMPROVEMENT) > 0.35
+
+
+def test_a_space_that_describes_no_costs_cannot_be_searched_by_them() -> None:
+    space = Priced(LARGE.letters, LARGE.longest, LARGE.rates, price=lambda _: None)
+    searcher = BayesianSearcher(space, replace(QUICK, acquisitions=(PER_COST,), random_share=0))
+
+    with pytest.raises(ConfigError, match="needs predicted costs, and Priced describes none"):
+        searcher.propose(history_of(known(8, 1)), np.random.default_rng(0))
+
+
+def test_improvement_per_cost_is_for_those_who_ask_for_it() -> None:
+    assert PER_COST not in BayesianOptions().acquisitions
 
 
 def test_it_searches_network_morphs() -> None:

@@ -17,6 +17,7 @@ from benchmarks.nasbench201 import (
     OPERATIONS,
     TABLE,
     NasBench201Space,
+    flops,
     read_table,
     to_cell,
     to_operations,
@@ -133,3 +134,20 @@ def test_the_graph_follows_the_paths_of_the_cell() -> None:
 def test_what_is_no_cell_is_not_contained(genotype: str) -> None:
     assert SPACE.contains(Candidate(genotype=BEST, hyperparameters={}))
     assert not SPACE.contains(Candidate(genotype=genotype, hyperparameters={}))
+
+
+@pytest.mark.parametrize(
+    ("operation", "millions"), [("none", 7.78305), ("nor_conv_3x3", 220.11969)]
+)
+def test_the_multiply_adds_are_those_of_the_benchmark(operation: str, millions: float) -> None:
+    """The least and the most of its API, which also counts the ten additions of the last bias."""
+    cell = SPACE.candidate([operation] * len(EDGES))
+
+    assert SPACE.describe(cell).spent == pytest.approx(millions * 1e6 - 10, abs=0.5)
+
+
+def test_only_convolutions_cost_multiply_adds() -> None:
+    least, kernel = flops(["none"] * 6), flops(["nor_conv_1x1", *["none"] * 5])
+
+    assert flops(["skip_connect", "avg_pool_3x3", *["none"] * 4]) == least
+    assert flops(["none", "nor_conv_3x3", *["none"] * 4]) - least == 9 * (kernel - least) > 0

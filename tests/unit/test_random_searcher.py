@@ -142,9 +142,9 @@ def test_no_candidate_is_beyond_the_limits() -> None:
 
 
 def test_limits_that_allow_no_seed_are_refused() -> None:
-    with pytest.raises(ConfigError, match="smallest for 8 px has") as caught:
+    with pytest.raises(ConfigError, match=r"search for 8 px .* exceeds one") as caught:
         NetworkMorphismSpace(8, 10, Limits(parameters=1))
-    assert "search.limits.parameters" in caught.value.hint
+    assert [problem.path for problem in caught.value.problems] == ["search.limits.parameters"]
 
 
 def test_a_trial_without_a_candidate_has_no_neighbours() -> None:

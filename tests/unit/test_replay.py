@@ -15,6 +15,8 @@ from automl.domain.specification import StudySpec
 from automl.domain.study import Run
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.errors import ConfigError, DamagedDataError
+from automl.morphism.architecture import Architecture
+from automl.morphism.costs import DeviceFactors, training_bytes
 from automl.search.space import Description, LabelledGraph, SearchSpace
 from automl.steps import prepare
 from automl.steps.context import StepContext
@@ -259,6 +261,32 @@ class OneCandidateSpace:
 
     def describe(self, candidate: Candidate) -> Description:
         return Description(LabelledGraph((candidate.genotype,), ((),)))
+
+
+FACTORS = {"ps_per_flop": 25, "ps_per_byte": 100, "ns_per_layer": 15_000}
+LIMITED = parse_spec(
+    DOCUMENT
+    | {"search": {"seed": 7, "workers": 3, "limits": {"latency_ms": 0.5, "device_memory": "8MB"}}}
+)
+
+
+def test_a_limited_search_is_derived_from_the_recorded_factors() -> None:
+    searching = Searching(LIMITED).open(FACTS | FACTORS | {"batch_size": 64}).trials(12)
+
+    assert replay_document(searching.home, "digits")["ok"]
+    genotypes = [t.candidate.genotype for t in searching.found if t.candidate is not None]
+    for architecture in map(Architecture.from_genotype, genotypes):
+        assert DeviceFactors(**FACTORS).latency_ms(architecture) <= 0.5
+        assert training_bytes(architecture, 64) <= 8e6
+
+
+@pytest.mark.parametrize("name", [*FACTORS, "batch_size"])
+def test_a_limit_whose_factors_are_not_recorded_is_damage(name: str) -> None:
+    facts = {k: v for k, v in (FACTS | FACTORS | {"batch_size": 64}).items() if k != name}
+    searching = Searching(LIMITED).open(facts)
+
+    with pytest.raises(DamagedDataError, match=rf"has no '{name}', .*'latency_ms': 0\.5"):
+        searching.trials(1)
 
 
 def test_a_proposal_where_nothing_was_left_to_propose_is_named(searched: Searching) -> None:

@@ -1,0 +1,101 @@
+"""What an architecture may cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from automl.morphism.architecture import Architecture
+from automl.morphism.costs import DeviceFactors, training_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyLimit:
+    """A bound of the time for one image on one CPU thread.
+
+    Attributes:
+        most_ms: milliseconds.
+        factors: predict the time.
+    """
+
+    most_ms: float
+    factors: DeviceFactors
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLimit:
+    """A bound of the memory that training takes; see `training_bytes`.
+
+    Attributes:
+        most_bytes: bytes.
+        batch_size: images of a step.
+    """
+
+    most_bytes: int
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """A quantity of an architecture that has a limit.
+
+    Attributes:
+        name: what it is.
+        value: the architecture's.
+        most: the limit.
+        unit: of both; empty for counts.
+    """
+
+    name: str
+    value: float
+    most: float
+    unit: str = ""
+
+    def __str__(self) -> str:
+        value, most = (_text(number, self.unit) for number in (self.value, self.most))
+        return f"{value}, the limit is {most}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an architecture may not exceed.
+
+    Attributes:
+        parameters: learned scalars.
+        depth: convolutions and dense layers on the longest path.
+        flops: multiply-adds for one image.
+        activation_bytes: of all nodes' outputs for one image in float32; None for no limit.
+        latency: None for no limit.
+        memory: None for no limit.
+    """
+
+    parameters: int = 2**24
+    depth: int = 64
+    flops: int = 2**28
+    activation_bytes: int | None = None
+    latency: LatencyLimit | None = None
+    memory: MemoryLimit | None = None
+
+    def allow(self, architecture: Architecture) -> bool:
+        """Return whether the architecture is within all limits."""
+        return all(bounded.value <= bounded.most for bounded in self.bounded(architecture))
+
+    def bounded(self, architecture: Architecture) -> Iterator[Bounded]:
+        """Yield what the architecture has of everything that is limited, cheapest first."""
+        yield Bounded("parameters", architecture.parameters, self.parameters)
+        yield Bounded("flops", architecture.flops, self.flops)
+        yield Bounded("depth", architecture.depth, self.depth)
+        if self.activation_bytes is not None:
+            size_bytes = architecture.activation_bytes
+            yield Bounded("activation_bytes", size_bytes, self.activation_bytes, "bytes")
+        if self.latency is not None:
+            predicted_ms = self.latency.factors.latency_ms(architecture)
+            yield Bounded("latency_ms", predicted_ms, self.latency.most_ms, "ms")
+        if self.memory is not None:
+            size_bytes = training_bytes(architecture, self.memory.batch_size)
+            yield Bounded("device_memory", size_bytes, self.memory.most_bytes, "bytes")
+
+
+def _text(number: float, unit: str) -> str:
+    written = f"{number:,}" if isinstance(number, int) else f"{number:,.4g}"
+    return f"{written} {unit}".rstrip()

@@ -1,0 +1,49 @@
+"""Opening a run: what its search space depends on is measured, recorded and checked first."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+
+from automl.data.snapshot import SnapshotManifest
+from automl.domain.specification import LimitsSection
+from automl.steps import prepare
+from automl.steps.context import StepContext
+from automl.steps.proposals import space_facts, space_of_search
+from automl.steps.training import RUNG
+from automl.training.calibration import calibrate
+
+log = logging.getLogger(__name__)
+
+
+def open_search(context: StepContext, manifest: SnapshotManifest) -> list[int]:
+    """Open the run for a search on a snapshot and return the indices of its workers.
+
+    A second call for the same run measures nothing: what the first one recorded counts.
+
+    Args:
+        context: the step's context; the caller holds the run's lease.
+        manifest: the snapshot's.
+
+    Raises:
+        ConfigError: no network is within the limits; nothing is written then.
+        SearchError: the run has been closed without success.
+    """
+    facts = None
+    if context.record.refresh().run(context.run) is None:
+        limits = context.spec.search.limits
+        facts = {**space_facts(manifest), **_limit_facts(limits, manifest)}
+        space_of_search(context.spec.search, facts)
+    return prepare.open_run(context, manifest.id, facts)
+
+
+def _limit_facts(limits: LimitsSection, manifest: SnapshotManifest) -> dict[str, int]:
+    """Return what the limits depend on, so that other machines propose by the same figures."""
+    facts: dict[str, int] = {}
+    if limits.device_memory is not None:
+        facts["batch_size"] = RUNG.batch_size
+    if limits.latency_ms is not None:
+        factors = asdict(calibrate(manifest.image_size, len(manifest.classes)))
+        log.info("latencies are predicted by %s", factors)
+        facts |= factors
+    return facts

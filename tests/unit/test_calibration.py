@@ -1,0 +1,68 @@
+"""Device factors: fitted to known latencies, and measured on this machine."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from automl.morphism.costs import DeviceFactors
+from automl.training.calibration import calibrate, calibration_architectures, fit_factors
+from automl.training.inference import measure_latency_ms
+from automl.training.module import Normalization, initial_weights
+from tests.morphs import quick
+
+SIZES = (4, 8, 32, 100)
+
+
+@quick(40)
+@given(
+    size=st.sampled_from(SIZES),
+    flop=st.integers(5, 200),
+    byte=st.integers(0, 1000),
+    layer=st.integers(0, 50_000),
+)
+def test_the_factors_behind_exact_latencies_are_found(
+    size: int, flop: int, byte: int, layer: int
+) -> None:
+    architectures, factors = calibration_architectures(size, 10), DeviceFactors(flop, byte, layer)
+
+    found = fit_factors(architectures, [factors.latency_ms(one) for one in architectures])
+
+    assert found == factors
+
+
+@quick(20)
+@given(size=st.sampled_from(SIZES), seed=st.integers(0, 2**32 - 1))
+def test_whatever_is_measured_no_factor_is_negative(size: int, seed: int) -> None:
+    architectures = calibration_architectures(size, 10)
+    latencies_ms = np.random.default_rng(seed).lognormal(0, 1, len(architectures))
+
+    found = fit_factors(architectures, latencies_ms.tolist())
+
+    assert min(found.ps_per_flop, found.ps_per_byte, found.ns_per_layer) >= 0
+    assert max(found.ps_per_flop, found.ps_per_byte, found.ns_per_layer) > 0
+
+
+def test_this_machine_is_measured_quickly_and_predicted_roughly() -> None:
+    normalization = Normalization((0.0,) * 3, (1.0,) * 3)
+    before_s = time.process_time()
+
+    factors = calibrate(32, 10)
+
+    assert time.process_time() - before_s < 2
+    for architecture in calibration_architectures(32, 7):
+        weights = initial_weights(architecture, (1,))
+        measured_ms = measure_latency_ms(architecture, weights, normalization)
+        assert 1 / 4 < factors.latency_ms(architecture) / measured_ms < 4
+
+
+def test_large_images_are_measured_at_a_size_that_is_quick() -> None:
+    before_s = time.process_time()
+
+    factors = calibrate(1024, 10)
+
+    assert time.process_time() - before_s < 4
+    assert factors.ps_per_flop + factors.ps_per_byte > 0
