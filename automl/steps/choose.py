@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from automl.domain.events import Event, SearchEnd, WinnerChosen
-from automl.domain.study import Study
+from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import Problem, SearchError
 from automl.steps.context import StepContext
+from automl.steps.proposals import recorded_search, search_space
 from automl.steps.trials import end_search
+
+_TOO_LARGE = "beyond search.limits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +32,11 @@ class Winner:
 def choose(context: StepContext) -> Winner:
     """Return the run's winner: the trial with the least loss, the cheaper one of equals.
 
-    Trials of earlier runs take part if they are comparable. A second call returns the same winner.
+    Trials of earlier runs take part if they are comparable and within the limits of this one. A
+    second call returns the same winner.
 
     Raises:
-        SearchError: no trial has a score and weights; the problems are their causes.
+        SearchError: no such trial has a score and weights; the problems are their causes.
     """
     context.opened_run()
     end_search(context, SearchEnd.DEADLINE)
@@ -41,12 +45,16 @@ def choose(context: StepContext) -> Winner:
         run = context.run_in(study)
         if run.winner is not None:
             return ()
-        best = best_trial(run_trials := study.comparable(run))
+        able = _within_limits(run, study.comparable(run))
+        best = best_trial(able)
         if best is None or best.loss is None:
             raise SearchError(
                 f"No trial of study {context.spec.name} has completed.",
                 "see the causes below; a longer search.time_limit helps where trials timed out",
-                [Problem(f"trial {t.number}", _fate(t)) for t in run_trials],
+                [
+                    Problem(f"trial {t.number}", _fate(t) if t in able else _TOO_LARGE)
+                    for t in study.comparable(run)
+                ],
             )
         return (
             WinnerChosen(at=context.clock.now(), run=run.name, trial=best.number, loss=best.loss),
@@ -69,6 +77,15 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
         return trial.loss, trial.measurement.flops or 0, trial.number
 
     return min(able, key=rank, default=None)
+
+
+def _within_limits(run: Run, trials: Sequence[Trial]) -> Sequence[Trial]:
+    """Return the trials that the run might have proposed itself: earlier ones had other limits."""
+    limits = recorded_search(run).limits
+    if not limits.model_dump(exclude_none=True):
+        return trials
+    space = search_space(run)
+    return [t for t in trials if t.candidate is not None and space.contains(t.candidate)]
 
 
 def _fate(trial: Trial) -> str:

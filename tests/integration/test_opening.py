@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,20 @@ import numpy as np
 import pytest
 import yaml
 
+from automl.domain.candidate import Candidate
+from automl.domain.events import (
+    Event,
+    TrialClaimed,
+    TrialFinished,
+    TrialOpened,
+    TrialProposed,
+)
 from automl.domain.study import Run, Study
-from automl.errors import ConfigError
+from automl.domain.trial import Measurement, Outcome
+from automl.errors import ConfigError, SearchError
+from automl.morphism.architecture import Architecture
 from automl.steps.dispatch import run_named_step
-from automl.steps.proposals import SPACE_VERSION
+from automl.steps.proposals import SPACE_VERSION, search_space
 from automl.steps.training import RUNG
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
@@ -135,3 +147,68 @@ def test_the_command_line_names_every_such_limit(home: Path, rows: Path, tmp_pat
     }
     assert all("the smallest has " in problem["message"] for problem in error["problems"])
     assert study_in(home).trials == ()
+
+
+def complete(home: Path, candidates: Sequence[Candidate]) -> None:
+    """Record a trial of run one for each candidate, each better than the one before."""
+    study_log, head, at = (
+        open_home(str(home)).study_log("noise"),
+        study_in(home).version,
+        datetime.now(UTC),
+    )
+    for n, one in enumerate(candidates):
+        measured = Measurement(score=0.1 * n, loss=-0.1 * n, weights=f"weights-{n}")
+        versions: list[list[Event]] = [
+            [TrialOpened(at=at, n=n, run="one", worker="w")],
+            [
+                TrialProposed(at=at, n=n, candidate=one, based_on=head + 1, strategy="seed"),
+                TrialClaimed(at=at, n=n, attempt=1, run="one", worker="w"),
+                TrialFinished(
+                    at=at, n=n, attempt=1, run="one", outcome=Outcome.COMPLETED,
+                    measurement=measured,
+                ),
+            ],
+        ]  # fmt: skip
+        for events in versions:
+            head = study_log.append(events, expected_version=head)
+
+
+def choose(rows: Path, limits: dict[str, Any]) -> object:
+    """End run one, open run two and choose its winner."""
+    payload = {"spec": document(rows, limits), "run": "one", "origin": "test", "cause": "ended"}
+    run_named_step("fail_run", payload)
+    payload["run"] = "two"
+    prepared = run_named_step("prepare", payload)
+    assert isinstance(prepared, dict)
+    run_named_step("open_run", payload | {"snapshot": prepared["snapshot"]})
+    return run_named_step("choose", payload)
+
+
+def parameters(candidate: Candidate) -> int:
+    return Architecture.parse(candidate.genotype).parameters
+
+
+def test_a_network_of_an_earlier_run_beyond_the_limits_is_not_published(
+    home: Path, rows: Path
+) -> None:
+    open_run(rows, {})
+    seeds = sorted(search_space(run_in(home)).seeds(), key=parameters)
+    complete(home, seeds)
+
+    winner = choose(rows, {"parameters": parameters(seeds[-1]) - 1})
+
+    assert isinstance(winner, dict)
+    assert winner["trial"] == len(seeds) - 2
+
+
+def test_without_a_network_within_the_limits_there_is_no_winner(home: Path, rows: Path) -> None:
+    open_run(rows, {})
+    largest = max(search_space(run_in(home)).seeds(), key=parameters)
+    complete(home, [largest])
+
+    with pytest.raises(SearchError, match="No trial of study noise") as caught:
+        choose(rows, {"parameters": parameters(largest) - 1})
+
+    assert [(problem.path, problem.message) for problem in caught.value.problems] == [
+        ("trial 0", "beyond search.limits")
+    ]
