@@ -7,6 +7,7 @@ reads the news and decides again. `docs/formats/study-log.md` is the format's sp
 from __future__ import annotations
 
 import json
+import logging
 import random
 import time
 import uuid
@@ -27,6 +28,8 @@ from automl.storage.objects import ObjectStore
 
 SEGMENT = 100  # versions per sealed segment
 _LOST_RACES = 200  # appends that may be lost in a row before a writer gives up
+
+log = logging.getLogger(__name__)
 
 
 class StudyLog(Protocol):
@@ -68,9 +71,8 @@ class ObjectStudyLog:
         found: list[tuple[int, Event]] = []
         version = after + 1
         while True:
-            if version % SEGMENT == 0 and (segment := self._get(self._segment_key(version))):
-                for offset, document in enumerate(segment["versions"]):
-                    found += self._events(version + offset, document)
+            if version % SEGMENT == 0 and (segment := self._segment(version)):
+                found += segment
                 version += SEGMENT
                 continue
             stored = self._get(self._key(version))
@@ -86,6 +88,34 @@ class ObjectStudyLog:
                 return found
             found += self._events(version, stored)
             version += 1
+
+    def _segment(self, first: int) -> list[tuple[int, Event]]:
+        """Return the events of a sealed segment; none if it is missing or damaged.
+
+        It is derived data, so that its versions themselves make up for it.
+        """
+        try:
+            versions = self._sealed(self._segment_key(first))
+            return [
+                row
+                for number, version in enumerate(versions, first)
+                for row in self._events(number, version)
+            ]
+        except DamagedDataError as error:
+            key = self._segment_key(first)
+            log.warning("%s is damaged, its versions are read one by one: %s", key, error.message)
+            return []
+
+    def _sealed(self, key: str) -> list[object]:
+        document = self._get(key)
+        if document is None:
+            return []
+        versions = document.get("versions")
+        if not isinstance(versions, list) or len(versions) != SEGMENT:
+            raise DamagedDataError(
+                f"{key} in {self._store.uri} does not hold {SEGMENT} versions.", "delete it"
+            )
+        return versions
 
     def _goes_on_after(self, version: int) -> bool:
         """Return whether a later version of the same hundred, or a later segment, is there."""

@@ -257,6 +257,23 @@ class TestObjectStudyLog:
 
         assert list(log_on(store).read()) == with_segment
 
+    @pytest.mark.parametrize(
+        "damage", [b"", b'{"schema": 1, "fir', b'{"schema": 1, "first": 0, "versions": [{}]}']
+    )
+    def test_a_damaged_segment_is_made_up_for_by_its_versions(
+        self, store: ObjectStore, damage: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        log = log_on(store)
+        for version in range(SEGMENT + 1):
+            event = claimed(0, version) if version > 1 else [OPENED, ticket(0)][version]
+            log.append([event], expected_version=version - 1)
+        with_segment = list(log.read())
+        key = f"{PREFIX}/segments/{0:012d}.json"
+        store.put(key, damage)
+
+        assert list(log_on(store).read()) == with_segment
+        assert key in caplog.text
+
     @pytest.mark.parametrize("damage", [b"", b'{"schema": 1, "ev', b"[]", b'{"events": []}'])
     def test_a_damaged_object_is_named(self, store: ObjectStore, damage: bytes) -> None:
         log = log_on(store)
