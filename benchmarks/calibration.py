@@ -37,25 +37,22 @@ EPOCHS = {
 }
 
 
-def record(dataset: str, out: Path, folder: Path) -> Path:
+def record(plan: Plan, out: Path, folder: Path) -> Path:
     """Run a study and write its log, without the places of its data, as compressed JSON lines.
 
     Args:
-        dataset: a key of `EPOCHS`.
+        plan: the search.
         out: where the file is written.
         folder: where the study's home is.
     """
-    plan = Plan(
-        dataset, "bayesian", inherits=True, seed=SEED, trials=TRIALS, epochs=EPOCHS[dataset]
-    )
     prepare_home(plan, folder)
     run_search(plan, folder)
     lines = [
-        json.dumps([version, event_to_json(_without_places(event, dataset))]) + "\n"
+        json.dumps([version, event_to_json(_without_places(event, plan.dataset))]) + "\n"
         for version, event in read_log(plan, folder)
     ]
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{dataset}.jsonl.gz"
+    path = out / f"{plan.dataset}.jsonl.gz"
     path.write_bytes(gzip.compress("".join(lines).encode(), mtime=0))
     return path
 
@@ -80,7 +77,10 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--histories", type=Path, default=HISTORIES)
     options = parser.parse_args(arguments)
     for dataset in options.record:
-        print(record(dataset, options.histories, OUT / "histories"))
+        plan = Plan(
+            dataset, "bayesian", inherits=True, seed=SEED, trials=TRIALS, epochs=EPOCHS[dataset]
+        )
+        print(record(plan, options.histories, OUT / "histories"))
     if not options.record:
         _follow(options.histories)
 
