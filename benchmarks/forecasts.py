@@ -81,7 +81,7 @@ def _forecast(
     sizes = [math.log2(space.describe(_candidate(past)).costs["parameters"]) for past in known]
     size = math.log2(space.describe(candidate).costs["parameters"])
     mean, std = _by_size(np.array(sizes), size, z, variances)
-    spread = math.sqrt(float(prediction.std[0]) ** 2 + fitted.noise)
+    spread = math.sqrt(float(prediction.std[0]) ** 2 + float(prediction.noise[0]))
     return {
         SURROGATE: Forecast(float(prediction.mean[0]), spread, target),
         CONSTANT: Forecast(float(z.mean()), float(z.std(ddof=1)), target),

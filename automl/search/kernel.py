@@ -22,7 +22,7 @@ from automl.search.gaussian_process import condition
 
 NOISE_FLOOR = 1e-3  # variance, of targets whose variance is 1
 _TYPICAL_NOISE = 1e-2
-_TYPICAL_ERROR_SHARE = 0.3
+_TYPICAL_ERROR_SHARE = 0.2
 _LENGTH = 0.6  # typical length of a kind, in medians of its distances
 _STEPS = 40
 # Standard deviations of the logarithms under the prior.
@@ -113,7 +113,7 @@ def fit_kernel(
     """Return the kernel of the largest marginal likelihood, times a weak prior.
 
     The prior is log-normal around equal weights, lengths of 0.6 median distances, a noise of 0.01
-    and three tenths of the squared standard errors; it decides where the data do not.
+    and a fifth of the squared standard errors; it decides where the data do not.
 
     Args:
         distances: squared distances between the observations by kind, (n, n) each.

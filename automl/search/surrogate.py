@@ -37,11 +37,13 @@ class Prediction:
     Attributes:
         mean: of their targets, the lower the better, (m,).
         std: standard deviation of their targets, noise aside, (m,).
+        noise: variance that their measured targets have in addition, (m,).
         feasible: probability that they get a score, (m,).
     """
 
     mean: Vector
     std: Vector
+    noise: Vector
     feasible: Vector
 
 
@@ -62,7 +64,7 @@ class FittedSurrogate:
             whether they failed.
         failure_rate: share of the finished trials that failed.
         scores: what the targets are of losses.
-        noise: variance that a new target will have beyond that of its prediction.
+        error: usual standard error of a loss.
     """
 
     encoder: Encoder
@@ -76,7 +78,7 @@ class FittedSurrogate:
     failures: tuple[Table, Posterior] | None
     failure_rate: float
     scores: NormalScores
-    noise: float
+    error: float
 
     def predict(self, candidates: Sequence[Candidate]) -> Prediction:
         """Return what is expected of candidates, at least one."""
@@ -86,7 +88,9 @@ class FittedSurrogate:
         cross = self.kernel(distances(self.table, table))
         prior = np.full(len(candidates), self.kernel.variance)
         mean, variance = self.posterior.predict(cross, prior)
-        return Prediction(mean, np.sqrt(variance), self._feasible(table, len(candidates)))
+        errors = self.scores.variances(self.scores.inverse(mean), np.full(len(mean), self.error))
+        noise, feasible = self.kernel.noises(errors), self._feasible(table, len(candidates))
+        return Prediction(mean, np.sqrt(variance), noise, feasible)
 
     def _feasible(self, table: Table, count: int) -> Vector:
         if self.failures is None:
@@ -174,7 +178,7 @@ class Surrogate:
             failures=self._failures(history, view, kernel),
             failure_rate=_failure_rate(history),
             scores=scores,
-            noise=float(np.median(noise[: len(scored)])),
+            error=float(np.median([trial.measurement.error or 0.0 for trial in scored])),
         )
 
     def _fitted(self, first: Sequence[Trial], snapshot: str) -> tuple[View, Kernel]:

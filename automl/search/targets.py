@@ -49,6 +49,10 @@ class NormalScores:
         least, most = min(-last, self.scores[0]), max(last, self.scores[-1])
         return np.asarray(np.clip(targets + slope * (below + above), least, most), dtype=np.float64)
 
+    def inverse(self, targets: Vector) -> Vector:
+        """Return the losses of targets; beyond the known ones, the outermost losses."""
+        return np.asarray(np.interp(targets, self.scores, self.losses), dtype=np.float64)
+
     def variances(self, losses: Vector, errors: Vector) -> Vector:
         """Return the variance of the targets of losses with these standard errors."""
         half = (self(losses + errors) - self(losses - errors)) / 2

@@ -20,7 +20,8 @@ means, stds = st.floats(-5, 5), st.floats(0.01, 5)
 
 def prediction(mean: ArrayLike, std: ArrayLike) -> Prediction:
     m, s = np.broadcast_arrays(np.atleast_1d(mean), np.atleast_1d(std))
-    return Prediction(m.astype(np.float64), s.astype(np.float64), np.ones(m.shape))
+    none, sure = np.zeros(m.shape), np.ones(m.shape)
+    return Prediction(m.astype(np.float64), s.astype(np.float64), noise=none, feasible=sure)
 
 
 def log_ei(mean: ArrayLike, std: ArrayLike, incumbent: float = 0.0) -> np.ndarray:

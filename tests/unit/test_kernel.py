@@ -128,7 +128,7 @@ def test_the_objective_is_the_likelihood_times_the_prior() -> None:
     value, _ = objective(objective.centre)
 
     assert value == pytest.approx(-condition(kernel(apart), noise(kernel), z).log_likelihood)
-    assert kernel.noises(errors) == pytest.approx(kernel.noise + 0.3 * errors)
+    assert kernel.noises(errors) == pytest.approx(kernel.noise + 0.2 * errors)
     assert kernel.variance == pytest.approx(1)
     away = objective.centre + np.eye(len(objective.centre))[0]
     kernel = objective.kernel(away)

@@ -44,7 +44,7 @@ def fit(trials: Sequence[Trial]) -> FittedSurrogate:
 def equal(first: Prediction, second: Prediction, tolerance: float = 1e-12) -> bool:
     return all(
         np.allclose(getattr(first, name), getattr(second, name), rtol=0, atol=tolerance)
-        for name in ("mean", "std", "feasible")
+        for name in ("mean", "std", "noise", "feasible")
     )
 
 
@@ -76,6 +76,19 @@ def test_variances_lie_between_zero_and_the_priors(seed: int, count: int) -> Non
     assert np.isfinite(prediction.mean).all()
     assert (prediction.std >= 0).all()
     assert (prediction.std <= np.sqrt(fitted.kernel.variance) * (1 + 1e-9)).all()
+
+
+def test_noise_is_what_errors_amount_to_among_targets() -> None:
+    new = draws(20, 1)
+    losses = [0.001 * number for number in range(20)] + [float(number) for number in range(20)]
+
+    exact = fit([trial(n, one, losses[n]) for n, one in enumerate(draws(40))])
+    inexact = fit([trial(n, one, losses[n], error=0.01) for n, one in enumerate(draws(40))])
+    crowded, lonely = inexact.predict([candidate("ab")]).noise, inexact.kernel.noise
+
+    assert exact.predict(new).noise == pytest.approx(np.full(20, exact.kernel.noise))
+    assert (inexact.predict(new).noise >= inexact.kernel.noise).all()
+    assert crowded > lonely
 
 
 def test_it_ranks_what_it_has_not_seen() -> None:

@@ -54,6 +54,14 @@ def test_what_is_beyond_all_known_is_beyond_them_by_one_rank() -> None:
     assert scores(losses)[-1] < scores(np.array([0.41]))[0] <= scores(np.array([1e9]))[0]
 
 
+@given(losses_)
+def test_the_loss_of_a_target_is_the_one_that_has_it(losses: np.ndarray) -> None:
+    scores = NormalScores.of(losses)
+
+    np.testing.assert_allclose(scores.inverse(scores(losses)), losses)
+    assert scores.inverse(np.array([-9.0, 9.0])).tolist() == [losses.min(), losses.max()]
+
+
 def test_equal_losses_share_the_mean_of_their_ranks() -> None:
     losses = np.array([2.0, 1.0, 1.0, 3.0])
 
