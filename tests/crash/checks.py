@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -15,6 +16,8 @@ from automl.export.verify import verify_files
 from automl.storage.home import Home
 from tests.crash.night import RUN, SEARCH, STUDY, TRIALS, Night, StepEnd
 from tests.crash.points import Operation
+
+DEATHS = 4  # attempts in which a process died, after which a trial is given up
 
 
 def faults_of(home: Home, night: Night) -> list[str]:
@@ -44,6 +47,7 @@ def faults_of_search(home: Home, night: Night) -> list[str]:
     finished = Counter(event.n for _, event in events if isinstance(event, TrialFinished))
     return [
         *violations(events),
+        *_faults_of_outcomes(study),
         *_faults_of_trials(study, finished),
         *_faults_of_training(study, night),
     ]
@@ -71,6 +75,14 @@ def _faults_of_registry(home: Home, run: Run) -> Iterator[str]:
         yield f"the promotions are {sorted(registry.promotions())}"
 
 
+def _faults_of_outcomes(study: Study) -> Iterator[str]:
+    """Yield the trials that neither completed nor were given up because too many processes died."""
+    for trial in study.trials:
+        is_given_up = trial.outcome is Outcome.LOST and trial.deaths + 1 == DEATHS
+        if trial.outcome is not Outcome.COMPLETED and not is_given_up:
+            yield f"trial {trial.number} is {trial.outcome} at attempt {trial.attempt}"
+
+
 def _faults_of_trials(study: Study, finished: Counter[int]) -> Iterator[str]:
     trials = len(study.trials)
     if finished != dict.fromkeys(range(trials), 1):
@@ -81,8 +93,9 @@ def _faults_of_trials(study: Study, finished: Counter[int]) -> Iterator[str]:
 
 
 def _faults_of_training(study: Study, night: Night) -> Iterator[str]:
-    """Yield the work that was lost although a checkpoint had been stored."""
+    """Yield the work that was lost although a checkpoint had been stored, or should have been."""
     ends = [end for step, end in night.ends if step == SEARCH]
+    yield from _unsaved_attempts(study, ends)
     for trial in [trial for trial in study.trials if trial.outcome is not Outcome.LOST]:
         broken = [end for end in ends if not end.is_well]
         saved = max((_saved_epoch(end, trial) for end in broken), default=0)
@@ -93,8 +106,18 @@ def _faults_of_training(study: Study, night: Night) -> Iterator[str]:
             )
         lost = sum(_unsaved_epochs(end, trial) for end in broken)
         trained = sum(len(_epochs(end, trial)) for end in ends)
-        if trained > trial.measurement.epochs + lost:
+        if not trial.measurement.epochs <= trained <= trial.measurement.epochs + lost:
             yield f"{trained} epochs of trial {trial.number} were trained for {trial.measurement}"
+
+
+def _unsaved_attempts(study: Study, ends: list[StepEnd]) -> Iterator[str]:
+    """Yield the attempts that were not saved after their first epoch, before they went on."""
+    for trial in study.trials:
+        for attempt, end in itertools.product(range(1, trial.attempt + 1), ends):
+            folder = f"trials/{trial.number}/{attempt}/"
+            epochs = len(_puts(end, folder, "curve.jsonl"))
+            if epochs > 1 and not _puts(end, folder, "checkpoint"):
+                yield f"{epochs} epochs of {folder} left no checkpoint"
 
 
 def _faults_of_final_fit(run: Run, night: Night) -> Iterator[str]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_digits
 
+from automl.domain.study import Study
 from automl.errors import AutoMLError
 from automl.steps.settings import Settings
 from automl.storage.study_log import StudyRecord
@@ -32,8 +33,7 @@ STEPS = (
 _ROWS, _CLASSES = 40, 2
 _STEP_S = 120.0
 _RETRIES = 2
-_VERSIONS = 3  # of the log, at least, for each trial
-_LATEST_S = 0.6  # how long after a version a process may be killed
+_LATEST_S = 0.6  # how long after an outcome, or the kill before, a process may be killed
 _OUTAGES = 0.1  # share of the kills that hit all workers
 
 
@@ -72,11 +72,13 @@ class StepEnd:
         return self.signal is None and self.error is None
 
 
-def small_study(source: Path, *, workers: int = WORKERS, trials: int = TRIALS) -> dict[str, Any]:
+def small_study(
+    source: Path, *, workers: int = WORKERS, trials: int = TRIALS, rows: int = _ROWS
+) -> dict[str, Any]:
     """Write a few digits to `source` and return a study of them, as a document."""
     sample = load_digits(n_class=_CLASSES)
     x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
-    np.savez(source, allow_pickle=False, x=x[:_ROWS], y=sample.target[:_ROWS])
+    np.savez(source, allow_pickle=False, x=x[:rows], y=sample.target[:rows])
     return {
         "name": STUDY,
         "task": "image_classification",
@@ -128,7 +130,9 @@ class Night:
     def search_with_kills(self, kills: int, rng: random.Random) -> None:
         """Run the search; workers die and are started again until so many have died.
 
-        When they die follows the log, so that the search is not over before on a quick machine.
+        When they die follows the trials that have ended, so that the search is not over before on a
+        quick machine, and trials of its end are hit as often as those of its beginning. Kills that
+        come too late for that follow each other more quickly.
 
         Args:
             kills: how many processes are killed.
@@ -138,16 +142,17 @@ class Night:
             AssertionError: the search was over before, or does not end well.
         """
         record = StudyRecord(self._place.settings.open_home().study_log(STUDY))
-        last = _VERSIONS * (self._study["search"]["max_trials"] - self._workers)
-        due = sorted(rng.choices(range(1, last), k=kills))  # log versions
+        last = self._study["search"]["max_trials"] - self._workers
+        due = sorted(rng.choices(range(last), k=kills))  # trials that have ended
         running = {index: self._start(SEARCH, index, None) for index in range(self._workers)}
         try:
             while running:
+                behind = _outcomes(record.refresh()) - due[0] if due else 0
                 if not due:
                     assert _wait_for_any(running, _STEP_S), "the search hangs"
                 elif (
-                    not _wait_for_any(running, rng.uniform(0, _LATEST_S))
-                    and record.refresh().version >= due[0]
+                    not _wait_for_any(running, rng.uniform(0, _LATEST_S) / max(1, behind))
+                    and behind >= 0
                 ):
                     victims = [*running] if rng.random() < _OUTAGES else [rng.choice([*running])]
                     for index in victims[: len(due)]:
@@ -239,6 +244,10 @@ class _Child:
         self._process.close()
         self._receiver.close()
         self._trace.unlink(missing_ok=True)
+
+
+def _outcomes(study: Study) -> int:
+    return sum(trial.outcome is not None for trial in study.trials)
 
 
 def _wait_for_any(children: Mapping[int, _Child], limit_s: float) -> bool:

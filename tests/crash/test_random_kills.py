@@ -12,18 +12,20 @@ from pathlib import Path
 import pytest
 
 from automl.domain.events import TrialProposed
+from automl.domain.study import replay
 from automl.steps.replay import replay_document
 from automl.steps.settings import Settings
 from tests.crash.checks import faults_of_search
 from tests.crash.conftest import MakePlace
 from tests.crash.night import STUDY, Night, Place, small_study
 
-WORKERS = 3
+WORKERS, ROWS = 3, 300  # rows enough for kills that find a trial between two checkpoints
 
 
 def search_with_kills(place: Place, folder: Path, *, trials: int, kills: int, seed: int) -> None:
     """Search, kill, and check what the log says."""
-    night = Night(place, small_study(folder / "rows.npz", workers=WORKERS, trials=trials))
+    study = small_study(folder / "rows.npz", workers=WORKERS, trials=trials, rows=ROWS)
+    night = Night(place, study)
     for step in ("prepare", "open_run"):
         night.run(step)
 
@@ -31,9 +33,10 @@ def search_with_kills(place: Place, folder: Path, *, trials: int, kills: int, se
 
     home = place.settings.open_home()
     assert faults_of_search(home, night) == []
-    events = [event for _, event in home.study_log(STUDY).read()]
-    proposed = [event for event in events if isinstance(event, TrialProposed)]
+    events = home.study_log(STUDY).read()
+    proposed = [event for _, event in events if isinstance(event, TrialProposed)]
     assert len(proposed) == trials
+    assert any(trial.measurement.resumed_at > 0 for trial in replay(events).trials)
     assert {event.strategy for event in proposed} >= {"seed", "bayesian"}
     document = replay_document(home, STUDY)
     assert document == {
@@ -54,7 +57,7 @@ def replayed_elsewhere(place: Place) -> object:
 def test_twenty_kills_leave_every_observation_once(tmp_path: Path) -> None:
     place = Place(Settings(str(tmp_path / "home")))
 
-    search_with_kills(place, tmp_path, trials=16, kills=20, seed=1)
+    search_with_kills(place, tmp_path, trials=24, kills=20, seed=1)
 
 
 @pytest.mark.soak
@@ -63,4 +66,4 @@ def test_twenty_kills_leave_every_observation_once(tmp_path: Path) -> None:
 def test_a_hundred_kills_leave_every_observation_once(
     seed: int, make_place: MakePlace, tmp_path: Path
 ) -> None:
-    search_with_kills(make_place(), tmp_path, trials=60, kills=100, seed=seed)
+    search_with_kills(make_place(), tmp_path, trials=100, kills=100, seed=seed)
