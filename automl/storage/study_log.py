@@ -28,6 +28,7 @@ from automl.storage.objects import ObjectStore
 
 SEGMENT = 100  # versions per sealed segment
 _LOST_RACES = 200  # appends that may be lost in a row before a writer gives up
+_LONGEST_PAUSE_S = 3.0  # after a lost race
 
 log = logging.getLogger(__name__)
 
@@ -254,7 +255,8 @@ class StudyRecord:
             try:
                 version = self.log.append(events, expected_version=study.version)
             except StaleWriteError:  # a random pause, as long as the store is slow, lets all win
-                time.sleep(random.uniform(0, 2 * (time.monotonic() - started_s)))  # noqa: S311
+                taken_s = time.monotonic() - started_s  # hours, for a process that was frozen
+                time.sleep(random.uniform(0, min(2 * taken_s, _LONGEST_PAUSE_S)))  # noqa: S311
                 continue
             return self._advance([(version, event) for event in events])
         raise StorageError(

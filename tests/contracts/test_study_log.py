@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +25,7 @@ from automl.domain.study import Study, replay
 from automl.domain.trial import Measurement, Outcome, TrialState
 from automl.errors import DamagedDataError, NewerSchemaError, StaleWriteError
 from automl.steps.settings import Settings
+from automl.storage import study_log
 from automl.storage.home import Home
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.objects import ObjectStore, StoredObject
@@ -349,3 +351,29 @@ def test_a_warm_claim_reads_no_more_of_a_long_log_than_of_a_short_one() -> None:
         return store.count
 
     assert requests(5) == requests(2 * SEGMENT + 5)
+
+
+def test_a_process_that_was_frozen_while_it_lost_a_race_goes_on_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = MemoryObjectStore()
+    rival = log_on(store)
+    rival.append([OPENED], expected_version=-1)
+    frozen_s, pauses_s = [0.0], list[float]()
+
+    class FrozenLog(ObjectStudyLog):
+        def append(self, events: Sequence[Event], *, expected_version: int) -> int:
+            if not frozen_s[0]:
+                frozen_s[0] = 8 * 3600.0
+                rival.append([ticket(0)], expected_version=expected_version)
+            return super().append(events, expected_version=expected_version)
+
+    monkeypatch.setattr(study_log.time, "monotonic", lambda: frozen_s[0])
+    monkeypatch.setattr(study_log.time, "sleep", pauses_s.append)
+    monkeypatch.setattr(study_log.random, "uniform", lambda _, most: most)
+
+    study = StudyRecord(FrozenLog(store, PREFIX)).commit(lambda s: [ticket(len(s.trials))])
+
+    assert len(study.trials) == 2
+    assert len(pauses_s) == 1
+    assert 0 < pauses_s[0] < 5
