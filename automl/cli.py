@@ -177,8 +177,12 @@ def show(study: str, trial: int, home: Home = None, as_json: AsJson = False) -> 
 
     def pretty(document: dict[str, Any]) -> None:
         for key, value in document.items():
-            if key not in {"curve", "genotype", "schema"}:
+            if key not in {"curve", "genotype", "schema", "moves", "layers", "difference"}:
                 typer.echo(f"{key}: {_cell(value)}")
+        if document["layers"]:
+            typer.echo(f"\n{document['layers']}")
+        if document["difference"]:
+            typer.echo(f"\nagainst trial {document['parent']}:\n{document['difference']}")
         if document["curve"]:
             _table(document["curve"], list(document["curve"][0]))
 

@@ -10,6 +10,8 @@ from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import ConfigError, NotFoundError
 from automl.export.registry import Registry
+from automl.morphism.architecture import Architecture
+from automl.morphism.summary import difference, table
 from automl.steps.comparison import compare_strategies
 from automl.storage.home import Home
 from automl.storage.study_log import StudyRecord
@@ -137,11 +139,24 @@ def show_document(home: Home, name: str, number: int) -> dict[str, Any]:
         "moves": list(candidate.moves) if candidate else [],
         "hyperparameters": candidate.hyperparameters if candidate else {},
         "genotype": json.loads(candidate.genotype) if candidate else None,
+        **_architecture(study, trial),
         "resumed_at": trial.measurement.resumed_at,
         "best_epoch": trial.measurement.best_epoch,
         "curve": curve(home, name, trial),
     }
     return {"schema": 1, "study": name} | document
+
+
+def _architecture(study: Study, trial: Trial) -> dict[str, str | None]:
+    """Return a trial's network for people: in a line, layer by layer, and against its parent's."""
+    if trial.candidate is None:
+        return {"architecture": None, "layers": None, "difference": None}
+    child, compared = Architecture.from_genotype(trial.candidate.genotype), None
+    if trial.candidate.parent is not None:
+        parent = study.trials[trial.candidate.parent]
+        assert parent.candidate is not None
+        compared = difference(Architecture.from_genotype(parent.candidate.genotype), child)
+    return {"architecture": child.summary(), "layers": table(child), "difference": compared}
 
 
 def curve(home: Home, name: str, trial: Trial) -> list[dict[str, Any]]:

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from automl.domain.candidate import Candidate
+from automl.domain.events import Event, RunOpened, TrialOpened, TrialProposed
+from automl.errors import ConfigError
+from automl.search.network_morphism import NetworkMorphismSpace
+from automl.steps.queries import show_document
+from automl.storage.home import Home, ObjectHome
+from automl.storage.memory import MemoryObjectStore
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+SPACE = NetworkMorphismSpace(16, 10)
+
+
+def events() -> Iterator[Event]:
+    """Yield a run with a seed, its child, and a trial that has no candidate yet."""
+    yield RunOpened(
+        at=AT, run="a", deadline=AT + timedelta(hours=1), snapshot="s", spec_hash="h",
+        generation_key="k", spec={"name": "digits"}, origin="test",
+    )  # fmt: skip
+    seed = SPACE.seeds()[0]
+    child = SPACE.mutate(seed.model_copy(update={"parent": 0}), np.random.default_rng(3))
+    for n, candidate in enumerate((seed, child, None)):
+        yield TrialOpened(at=AT, n=n, run="a", worker="w")
+        if candidate is not None:
+            yield proposed(n, candidate)
+
+
+def proposed(n: int, candidate: Candidate) -> TrialProposed:
+    return TrialProposed(at=AT, n=n, candidate=candidate, based_on=0, strategy="random")
+
+
+@pytest.fixture(scope="module")
+def home() -> Home:
+    home = ObjectHome(MemoryObjectStore())
+    for version, event in enumerate(events()):
+        home.study_log("digits").append([event], expected_version=version - 1)
+    return home
+
+
+def test_a_seed_is_shown_layer_by_layer(home: Home) -> None:
+    shown = show_document(home, "digits", 0)
+
+    assert shown["architecture"].startswith("16 px: conv3x3-64 ")
+    assert len(shown["layers"].splitlines()) == len(shown["genotype"]["nodes"]) + 2
+    assert shown["difference"] is None
+
+
+def test_a_child_is_shown_against_its_parent(home: Home) -> None:
+    shown = show_document(home, "digits", 1)
+
+    first, *changes = shown["difference"].splitlines()
+    assert first.startswith("parameters ")
+    assert changes
+    assert {change[0] for change in changes} <= {"+", "-", "~"}
+    assert shown["moves"]
+
+
+def test_a_trial_without_a_candidate_has_no_network_to_show(home: Home) -> None:
+    shown = show_document(home, "digits", 2)
+
+    assert (shown["genotype"], shown["architecture"], shown["layers"], shown["difference"]) == (
+        (None,) * 4
+    )
+
+
+def test_an_unknown_trial_is_refused(home: Home) -> None:
+    with pytest.raises(ConfigError, match="has no trial 3") as caught:
+        show_document(home, "digits", 3)
+    assert caught.value.hint == "trials are 0 to 2"
