@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LANES = (("unit", "contracts", "integration"), ("e2e", "crash"))
+LANES = (("unit", "integration"), ("e2e", "crash", "contracts"))
 # Tests use tiny networks on few cores: threads would wait for each other.
 _ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 NO_TESTS_COLLECTED = 5  # pytest's exit code
