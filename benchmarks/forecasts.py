@@ -93,10 +93,9 @@ def _by_size(
     sizes: np.ndarray, size: float, z: np.ndarray, variances: np.ndarray
 ) -> tuple[float, float]:
     """Return mean and standard deviation by a Gaussian process on the number of parameters."""
-    kernel = fit_kernel({COSTS: (sizes[:, None] - sizes[None, :]) ** 2}, z, variances)
-    posterior = condition(
-        kernel({COSTS: (sizes[:, None] - sizes[None, :]) ** 2}), kernel.noises(variances), z
-    )
+    among = {COSTS: (sizes[:, None] - sizes[None, :]) ** 2}
+    kernel = fit_kernel(among, z, variances)
+    posterior = condition(kernel(among), kernel.noises(variances), z)
     cross = kernel({COSTS: (sizes[:, None] - size) ** 2})
     mean, variance = posterior.predict(cross, np.array([kernel.variance]))
     noise = float(np.median(kernel.noises(variances)))

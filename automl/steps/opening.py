@@ -11,7 +11,7 @@ from automl.steps import prepare
 from automl.steps.context import StepContext
 from automl.steps.proposals import space_facts, space_of_search
 from automl.steps.training import RUNG
-from automl.training.calibration import calibrate
+from automl.training.device_factors import calibrate
 
 log = logging.getLogger(__name__)
 

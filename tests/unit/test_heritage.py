@@ -6,60 +6,46 @@ import numpy as np
 import pytest
 
 from automl.domain.candidate import Candidate
-from automl.domain.trial import Measurement, Outcome, Trial, TrialState
+from automl.domain.trial import Trial
 from automl.search.heritage import Heritage
 from automl.search.history import History
 from automl.search.surrogate import Surrogate
-from tests.spaces import Words
+from tests.spaces import Words, candidate, history_of, trial
 
 
-def candidate(text: str, parent: int | None) -> Candidate:
-    return Candidate(genotype=text, hyperparameters={"rate": 0.5}, parent=parent)
+def child(word: str, parent: int | None) -> Candidate:
+    return candidate(word).model_copy(update={"parent": parent})
 
 
-def finished(number: int, one: Candidate, loss: float, **measured: int) -> Trial:
-    return Trial(
-        number=number,
-        run="run",
-        generation=0,
-        snapshot="here",
-        state=TrialState.FINISHED,
-        candidate=one,
-        outcome=Outcome.COMPLETED,
-        measurement=Measurement(loss=loss, weights=f"weights-{number}", **measured),
-        finished_in=number,
-    )
-
-
-def history_of(*trials: Trial) -> History:
-    history = History("here")
-    for trial in trials:
-        history.add(trial)
-    return history
+def trained(number: int, one: Candidate, loss: float, **measured: int) -> Trial:
+    finished = trial(number, one, loss)
+    return replace(finished, measurement=finished.measurement.model_copy(update=measured))
 
 
 def test_epochs_add_up_along_the_line_of_parents() -> None:
     heritage = Heritage(
         history_of(
-            finished(0, candidate("a", None), 0.5, epochs=10, best_epoch=6),
-            finished(1, candidate("b", 0), 0.4, epochs=4),
-            finished(2, candidate("c", None), 0.3, epochs=5, best_epoch=4),
+            [
+                trained(0, child("a", None), 0.5, epochs=10, best_epoch=6),
+                trained(1, child("b", 0), 0.4, epochs=4),
+                trained(2, child("c", None), 0.3, epochs=5, best_epoch=4),
+            ]
         )
     )
 
-    assert heritage.inherited_epochs(candidate("d", None)) == 0
-    assert heritage.inherited_epochs(candidate("d", 0)) == 7
-    assert heritage.inherited_epochs(candidate("d", 1)) == 11
-    assert heritage.inherited_epochs(candidate("d", 2)) == 5
-    assert heritage.feature(candidate("d", 0)) == 3
+    assert heritage.inherited_epochs(child("d", None)) == 0
+    assert heritage.inherited_epochs(child("d", 0)) == 7
+    assert heritage.inherited_epochs(child("d", 1)) == 11
+    assert heritage.inherited_epochs(child("d", 2)) == 5
+    assert heritage.feature(child("d", 0)) == 3
 
 
 def test_trials_of_another_snapshot_lend_weights_too() -> None:
-    elsewhere = finished(0, candidate("a", None), 0.5, epochs=3)
+    elsewhere = trained(0, child("a", None), 0.5, epochs=3)
 
-    heritage = Heritage(history_of(replace(elsewhere, snapshot="there")))
+    heritage = Heritage(history_of([replace(elsewhere, snapshot="there")]))
 
-    assert heritage.inherited_epochs(candidate("b", 0)) == 3
+    assert heritage.inherited_epochs(child("b", 0)) == 3
 
 
 def test_the_surrogate_expects_more_of_weights_that_are_trained_longer() -> None:
@@ -69,8 +55,8 @@ def test_the_surrogate_expects_more_of_weights_that_are_trained_longer() -> None
         parent = None if number % 3 == 0 else number - 1
         one = drawn.model_copy(update={"parent": parent})
         loss = 3 - number % 3 + 0.01 * float(rng.standard_normal())
-        trials.append(finished(number, one, loss, epochs=4))
-    fitted = Surrogate(space).fit(history_of(*trials))
+        trials.append(trained(number, one, loss, epochs=4))
+    fitted = Surrogate(space).fit(history_of(trials))
     new = space.draws(60, rng)[-1]
 
     fresh, heir, heir_of_heir = (
@@ -83,4 +69,4 @@ def test_the_surrogate_expects_more_of_weights_that_are_trained_longer() -> None
 
 @pytest.mark.parametrize("parent", [None, 99])
 def test_an_unknown_parent_lends_nothing(parent: int | None) -> None:
-    assert Heritage(History("here")).feature(candidate("a", parent)) == 0
+    assert Heritage(History("here")).feature(child("a", parent)) == 0

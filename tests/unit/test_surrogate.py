@@ -84,11 +84,9 @@ def test_noise_is_what_errors_amount_to_among_targets() -> None:
 
     exact = fit([trial(n, one, losses[n]) for n, one in enumerate(draws(40))])
     inexact = fit([trial(n, one, losses[n], error=0.01) for n, one in enumerate(draws(40))])
-    crowded, lonely = inexact.predict([candidate("ab")]).noise, inexact.kernel.noise
 
     assert exact.predict(new).noise == pytest.approx(np.full(20, exact.kernel.noise))
-    assert (inexact.predict(new).noise >= inexact.kernel.noise).all()
-    assert crowded > lonely
+    assert (inexact.predict(new).noise > inexact.kernel.noise).all()
 
 
 def test_it_ranks_what_it_has_not_seen() -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from automl.morphism.architecture import Architecture
 from automl.morphism.costs import DeviceFactors
-from automl.training import calibration
-from automl.training.calibration import calibrate, calibration_architectures, fit_factors
+from automl.training import device_factors
+from automl.training.device_factors import calibrate, calibration_architectures, fit_factors
 from tests.morphs import quick
 
 SIZES = (4, 8, 32, 100)
@@ -60,7 +60,7 @@ def test_large_images_are_measured_at_a_size_that_is_quick(monkeypatch: pytest.M
         measured.append(architecture)
         return truth.latency_ms(architecture)
 
-    monkeypatch.setattr(calibration, "measure_latency_ms", latency_ms)
+    monkeypatch.setattr(device_factors, "measure_latency_ms", latency_ms)
 
     assert calibrate(1024, 10) == truth
-    assert {architecture.input_size for architecture in measured} == {calibration.LARGEST_SIZE}
+    assert {architecture.input_size for architecture in measured} == {device_factors.LARGEST_SIZE}
