@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from automl.domain.candidate import Candidate
 from automl.errors import DamagedDataError
 from automl.morphism.architecture import Architecture
 from automl.search.network_morphism import GENES, NetworkMorphismSpace
+from automl.search.surrogate import Surrogate
+from tests.spaces import history_of, trial
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +58,22 @@ def test_every_gene_is_perturbed_within_its_bounds(space: NetworkMorphismSpace) 
     for name, gene in GENES.items():
         assert len(values[name]) > 50
         assert gene.low <= min(values[name]) <= max(values[name]) <= gene.high
+
+
+def test_a_surrogate_learns_from_morphs() -> None:
+    space, rng = NetworkMorphismSpace(image_size=8, classes=3), np.random.default_rng(0)
+    found: list[Candidate] = list(space.seeds())
+    while len(found) < 90:
+        found.append(space.mutate(found[int(rng.integers(len(found)))], rng))
+
+    def loss(one: Candidate) -> float:
+        described = space.describe(one)
+        return float(abs(np.log2(described.costs["parameters"]) - 16)) + 0.5 * described.genes[0]
+
+    order = rng.permutation(90).tolist()
+    known, new = [found[n] for n in order[:50]], [found[n] for n in order[50:]]
+    history = history_of(trial(n, one, loss(one)) for n, one in enumerate(known))
+
+    prediction = Surrogate(space).fit(history).predict(new)
+
+    assert spearmanr(prediction.mean, [loss(one) for one in new]).statistic > 0.7

@@ -14,7 +14,6 @@ from automl.domain.candidate import Candidate
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.search import kernel as kernel_module
 from automl.search.history import History
-from automl.search.network_morphism import NetworkMorphismSpace
 from automl.search.surrogate import (
     MAX_FITTED,
     FittedSurrogate,
@@ -381,22 +380,3 @@ def test_many_observations_are_all_taken_in_though_few_are_fitted() -> None:
     new = draws(50, 1)
     predicted = fitted.predict(new).mean
     assert spearmanr(predicted, [loss_of(one) for one in new]).statistic > 0.95
-
-
-def test_network_morphs_are_learned() -> None:
-    space, rng = NetworkMorphismSpace(image_size=8, classes=3), np.random.default_rng(0)
-    found: list[Candidate] = list(space.seeds())
-    while len(found) < 90:
-        found.append(space.mutate(found[int(rng.integers(len(found)))], rng))
-
-    def loss(one: Candidate) -> float:
-        described = space.describe(one)
-        return float(abs(np.log2(described.costs["parameters"]) - 16)) + 0.5 * described.genes[0]
-
-    order = rng.permutation(90).tolist()
-    known, new = [found[n] for n in order[:50]], [found[n] for n in order[50:]]
-    history = history_of(trial(n, one, loss(one)) for n, one in enumerate(known))
-
-    prediction = Surrogate(space).fit(history).predict(new)
-
-    assert spearmanr(prediction.mean, [loss(one) for one in new]).statistic > 0.7
