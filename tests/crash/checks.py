@@ -18,6 +18,8 @@ from tests.crash.night import RUN, SEARCH, STUDY, TRIALS, Night, StepEnd
 from tests.crash.points import Operation
 
 DEATHS = 4  # attempts in which a process died, after which a trial is given up
+MOST_DIVERGED = 0.1  # share of the trials
+_WITHOUT_EPOCHS = frozenset({Outcome.LOST, Outcome.DIVERGED})  # nothing was measured
 
 
 def faults_of(home: Home, night: Night) -> list[str]:
@@ -76,11 +78,19 @@ def _faults_of_registry(home: Home, run: Run) -> Iterator[str]:
 
 
 def _faults_of_outcomes(study: Study) -> Iterator[str]:
-    """Yield the trials that neither completed nor were given up because too many processes died."""
+    """Yield the trials that neither completed nor ended for a reason of their own.
+
+    Those are given up because too many processes died, or diverge at a high learning rate: which
+    candidates there are depends on who ends first. Few do.
+    """
     for trial in study.trials:
         is_given_up = trial.outcome is Outcome.LOST and trial.deaths + 1 == DEATHS
-        if trial.outcome is not Outcome.COMPLETED and not is_given_up:
+        has_diverged = trial.outcome is Outcome.DIVERGED and " loss is " in trial.cause
+        if trial.outcome is not Outcome.COMPLETED and not (is_given_up or has_diverged):
             yield f"trial {trial.number} is {trial.outcome} at attempt {trial.attempt}"
+    diverged = sum(trial.outcome is Outcome.DIVERGED for trial in study.trials)
+    if diverged > MOST_DIVERGED * len(study.trials):
+        yield f"{diverged} of {len(study.trials)} trials have diverged"
 
 
 def _faults_of_trials(study: Study, finished: Counter[int]) -> Iterator[str]:
@@ -96,7 +106,7 @@ def _faults_of_training(study: Study, night: Night) -> Iterator[str]:
     """Yield the work that was lost although a checkpoint had been stored, or should have been."""
     ends = [end for step, end in night.ends if step == SEARCH]
     yield from _unsaved_attempts(study, ends)
-    for trial in [trial for trial in study.trials if trial.outcome is not Outcome.LOST]:
+    for trial in [trial for trial in study.trials if trial.outcome not in _WITHOUT_EPOCHS]:
         broken = [end for end in ends if not end.is_well]
         saved = max((_saved_epoch(end, trial) for end in broken), default=0)
         if trial.attempt > 1 and trial.measurement.resumed_at < saved:
