@@ -140,8 +140,9 @@ def _fit(
             return StopReason.SIGNAL
         return StopReason.DEADLINE if context.clock.now() >= end else None
 
-    def on_epoch(epoch: EpochResult) -> None:
+    def on_epoch(epoch: EpochResult) -> StopReason | None:
         log.info("final fit, epoch %d of %d: loss %.4f", epoch.epoch + 1, epochs, epoch.train_loss)
+        return None
 
     def save(checkpoint: Checkpoint) -> None:
         context.store.put(checkpoint_key, checkpoint.to_bytes())

@@ -235,13 +235,14 @@ class _TrialStorage:
     def put(self, name: str, data: bytes) -> str:
         return self._put(f"{self._folder}/{name}", data)
 
-    def add_epoch(self, epoch: EpochResult) -> None:
+    def add_epoch(self, epoch: EpochResult) -> StopReason | None:
         self._curve.append(epoch)
         log.info(
             "epoch %d: loss %.4f, selection accuracy %s",
             epoch.epoch, epoch.train_loss, epoch.selection_accuracy,
         )  # fmt: skip
         self.put("curve.jsonl", curve_to_bytes(self._curve))
+        return None
 
     def save(self, checkpoint: Checkpoint) -> None:
         key = checkpoint_key(self._context, self._trial, checkpoint.epoch)

@@ -23,9 +23,10 @@ DEFAULT_HYPERPARAMETERS: Mapping[str, float] = {
 
 
 class StopReason(StrEnum):
-    """Why a training was stopped from outside."""
+    """Why a training ended before it was done."""
 
     DEADLINE = "deadline"
+    PRUNED = "pruned"
     SLICE = "slice"
     SIGNAL = "signal"
 
@@ -38,11 +39,13 @@ class Rung:
         epochs: passes over the training rows, 1 or more.
         batch_size: examples per step, 2 or more.
         patience: epochs without a better selection loss after which it ends; 0 for never.
+        seconds: wall clock that the training is sized to, if `epochs` take longer; None for any.
     """
 
     epochs: int
     batch_size: int
     patience: int
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2 or self.patience < 0:
@@ -64,9 +67,15 @@ class Examples:
 
 @dataclass(frozen=True, slots=True)
 class InitialWeights:
-    """Weights to start from, by `<node index>.<name>`."""
+    """Weights to start from.
+
+    Attributes:
+        weights: by `<node index>.<name>`.
+        fit_head: whether the last dense layer is first fitted to what the others compute.
+    """
 
     weights: Weights
+    fit_head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +132,11 @@ def _never_stop() -> StopReason | None:
     return None
 
 
-def _ignore_epoch(_epoch: EpochResult) -> None:
+def _go_on(_epoch: EpochResult) -> StopReason | None:
+    return None
+
+
+def _as_planned(_first: EpochResult) -> int | None:
     return None
 
 
@@ -137,15 +150,18 @@ class FitHooks:
 
     Attributes:
         should_stop: asked before every step; a reason ends the training.
-        on_epoch: receives every complete epoch.
+        on_epoch: receives every complete epoch; a reason ends the training after it.
         save: receives a checkpoint when one is due.
         clock: seconds from any start.
+        replan: asked after the first epoch for how many epochs to train in all; None keeps the
+            rung's.
     """
 
     should_stop: Callable[[], StopReason | None] = _never_stop
-    on_epoch: Callable[[EpochResult], None] = _ignore_epoch
+    on_epoch: Callable[[EpochResult], StopReason | None] = _go_on
     save: Callable[[Checkpoint], None] = _keep_nothing
     clock: Callable[[], float] = time.monotonic
+    replan: Callable[[EpochResult], int | None] = _as_planned
 
 
 @dataclass(frozen=True, slots=True)

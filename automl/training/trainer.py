@@ -92,8 +92,11 @@ def _fit(
                 return training.result(reason)
             training.fit_batch()
             saving.after_step()
-        hooks.on_epoch(training.finish_epoch())
+        reason = hooks.on_epoch(training.finish_epoch())
         saving.after_epoch()
+        if reason is not None:
+            saving.stop()
+            return training.result(reason)
     saving.stop()  # who dies before the result is recorded need not train again
     return training.result(None)
 
