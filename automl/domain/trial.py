@@ -128,9 +128,9 @@ class Trial:
 
     @property
     def can_win(self) -> bool:
-        """Whether it has a score and weights to publish."""
+        """Whether it has a score and weights to publish; those from before it diverged are good."""
         return (
-            self.outcome in {Outcome.COMPLETED, Outcome.TIMED_OUT}
+            self.outcome in {Outcome.COMPLETED, Outcome.TIMED_OUT, Outcome.DIVERGED}
             and self.measurement.loss is not None
             and self.measurement.weights is not None
         )

@@ -47,7 +47,8 @@ class History:
             return
         self.pending.pop(trial.number, None)
         self.finished.append(trial)
-        if trial.can_win or trial.outcome is Outcome.COMPLETED:
+        is_measured = trial.can_win or trial.outcome is Outcome.COMPLETED
+        if is_measured and trial.outcome is not Outcome.DIVERGED:  # its children would, too
             insort(self.parents, trial, key=lambda parent: parent.number)
 
 

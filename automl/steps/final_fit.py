@@ -12,7 +12,6 @@ from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import (
     DamagedDataError,
-    DivergedError,
     NotFoundError,
     OutOfMemoryError,
     SearchError,
@@ -31,8 +30,9 @@ from automl.steps.training import (
 )
 from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.device import choose_device
+from automl.training.examples import Examples
 from automl.training.inference import predict_probabilities
-from automl.training.problem import Examples, FitHooks, FitProblem, InitialWeights, StopReason
+from automl.training.problem import FitHooks, FitProblem, InitialWeights, StopReason
 from automl.training.results import weights_to_bytes
 from automl.training.trainer import fit
 
@@ -159,21 +159,26 @@ def _fit(
         architecture=architecture,
         hyperparameters=trial.candidate.hyperparameters,
         normalization=trainer.normalization,
+        symmetries=trainer.symmetries,
         train=rows,
         selection=None,
         rung=replace(RUNG, epochs=epochs, patience=0),
         seed=(context.spec.search.seed, trial.number, 1),
         device=choose_device(),
         threads=useful_threads(architecture, trainer.threads),
+        precision=trainer.precision,
+        is_warm=not context.spec.final_fit.retrain,
     )
     try:
         result = fit(
             problem, start, FitHooks(should_stop=should_stop, on_epoch=on_epoch, save=save)
         )
-    except (DivergedError, OutOfMemoryError) as error:
+    except OutOfMemoryError as error:
         return None, f"the fit failed: {error}"
     if result.stopped is StopReason.SIGNAL:
         raise StorageError("The final fit was asked to stop.", "run the step again")
+    if result.stopped is StopReason.DIVERGED:
+        return None, f"the fit failed: {result.cause}"
     if result.stopped is StopReason.DEADLINE or result.best_weights is None:
         return None, f"final_fit.time_limit of {limit.total_seconds():g} s was reached"
     return result.best_weights, ""

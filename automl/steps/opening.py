@@ -7,11 +7,14 @@ from dataclasses import asdict
 
 from automl.data.snapshot import SnapshotManifest
 from automl.domain.specification import LimitsSection
+from automl.morphism.seeds import seed_architectures
 from automl.steps import prepare
 from automl.steps.context import StepContext
 from automl.steps.proposals import space_facts, space_of_search
-from automl.steps.training import RUNG
+from automl.steps.training import BFLOAT16, RUNG, threads_per_worker
+from automl.training.device import choose_device
 from automl.training.device_factors import calibrate
+from automl.training.precision import Precision, choose_precision
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +34,11 @@ def open_search(context: StepContext, manifest: SnapshotManifest) -> list[int]:
     """
     facts = None
     if context.record.refresh().run(context.run) is None:
-        limits = context.spec.search.limits
-        facts = {**space_facts(manifest), **_limit_facts(limits, manifest)}
+        facts = {
+            **space_facts(manifest),
+            **_limit_facts(context.spec.search.limits, manifest),
+            BFLOAT16: int(_precision(context, manifest) is Precision.BFLOAT16),
+        }
         space_of_search(context.spec.search, facts)
     return prepare.open_run(context, manifest.id, facts)
 
@@ -47,3 +53,10 @@ def _limit_facts(limits: LimitsSection, manifest: SnapshotManifest) -> dict[str,
         log.info("latencies are predicted by %s", factors)
         facts |= factors
     return facts
+
+
+def _precision(context: StepContext, manifest: SnapshotManifest) -> Precision:
+    """Return what trainings compute in on this machine, tried on the largest seed."""
+    seed = seed_architectures(manifest.image_size, len(manifest.classes))[-1]
+    threads = threads_per_worker(context.spec.search.workers)
+    return choose_precision(choose_device(), seed, threads)

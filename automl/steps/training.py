@@ -22,10 +22,11 @@ from automl.steps.trials import TrialResult
 from automl.storage.leases import KeepAlive
 from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.device import choose_device
+from automl.training.examples import Examples
 from automl.training.inference import measure_latency_ms, predict_probabilities
 from automl.training.module import Normalization
+from automl.training.precision import Precision
 from automl.training.problem import (
-    Examples,
     FitHooks,
     FitProblem,
     FitResult,
@@ -34,12 +35,14 @@ from automl.training.problem import (
     StopReason,
 )
 from automl.training.results import curve_to_bytes, weights_from_bytes, weights_to_bytes
+from automl.training.symmetry import Symmetries, find_symmetries
 from automl.training.trainer import fit
 
 Weights = dict[str, np.ndarray]
 
 RUNG = Rung(epochs=30, batch_size=64, patience=8)
 _CHECKPOINTS_KEPT = 2
+BFLOAT16 = "bfloat16"  # in a run's description of its search space: 1 if it trains in that
 _SMALL_FLOPS = 16_000_000  # multiply-adds of one image
 
 log = logging.getLogger(__name__)
@@ -69,6 +72,7 @@ class TrialTrainer:
         train_rows: the training rows.
         selection: the rows that score trials.
         calibration: the rows that only final fits are compared on.
+        symmetries: what the images bear.
         threads: CPU threads of one trial.
         rung: what a trial may spend.
     """
@@ -79,6 +83,7 @@ class TrialTrainer:
     train_rows: Examples
     selection: Examples
     calibration: Examples
+    symmetries: Symmetries
     threads: int
     rung: Rung = RUNG
 
@@ -86,15 +91,24 @@ class TrialTrainer:
     def load(cls, context: StepContext, run: Run) -> TrialTrainer:
         """Read the run's snapshot into memory."""
         snapshot = Snapshot.open(context.store, context.spec.name, run.snapshot)
+        train = Examples(*snapshot.tensors(Part.TRAIN))
+        selection = Examples(*snapshot.tensors(Part.SELECTION))
         return cls(
             context,
             run,
             snapshot.manifest,
-            Examples(*snapshot.tensors(Part.TRAIN)),
-            Examples(*snapshot.tensors(Part.SELECTION)),
+            train,
+            selection,
             Examples(*snapshot.tensors(Part.CALIBRATION)),
+            find_symmetries(train, selection),
             threads_per_worker(context.spec.search.workers),
         )
+
+    @property
+    def precision(self) -> Precision:
+        """What the run's trainings compute in, as it was decided when the run was opened."""
+        is_half = (self.run.space or {}).get(BFLOAT16, 0)
+        return Precision.BFLOAT16 if is_half else Precision.FLOAT32
 
     @property
     def normalization(self) -> Normalization:
@@ -112,7 +126,7 @@ class TrialTrainer:
 
         Raises:
             LeaseLostError: the lease was lost.
-            DivergedError, OutOfMemoryError: as the trainer raises them.
+            OutOfMemoryError: as the trainer raises it.
         """
         assert trial.candidate is not None
         architecture = Architecture.from_genotype(trial.candidate.genotype)
@@ -131,12 +145,15 @@ class TrialTrainer:
                 architecture=architecture,
                 hyperparameters=trial.candidate.hyperparameters,
                 normalization=self.normalization,
+                symmetries=self.symmetries,
                 train=self.train_rows,
                 selection=self.selection,
                 rung=self.rung,
                 seed=(self.context.spec.search.seed, trial.number),
                 device=choose_device(),
                 threads=useful_threads(architecture, self.threads),
+                precision=self.precision,
+                is_warm=trial.candidate.parent is not None,
             ),
             checkpoint if checkpoint is not None else self._start(trial, architecture),
             FitHooks(should_stop=should_stop, on_epoch=storage.add_epoch, save=storage.save),
@@ -145,6 +162,8 @@ class TrialTrainer:
             return TrialResult(None, Measurement(), str(result.stopped.value))
         measurement = self._measure(architecture, result, storage)
         measurement = measurement.model_copy(update={"resumed_at": resumed_at})
+        if result.stopped is StopReason.DIVERGED:
+            return TrialResult(Outcome.DIVERGED, measurement, result.cause)
         if result.stopped is StopReason.DEADLINE:
             cause = f"the search's deadline came after {result.epochs} epochs"
             return TrialResult(Outcome.TIMED_OUT, measurement, cause)

@@ -11,7 +11,6 @@ from automl.domain.events import SearchEnd
 from automl.domain.study import Run, Study
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.errors import (
-    DivergedError,
     LeaseLostError,
     OutOfMemoryError,
     StorageError,
@@ -167,8 +166,6 @@ def _train(
         return trainer.train(trial, training, alive)
     except StorageError:
         raise
-    except DivergedError as error:
-        return TrialResult(Outcome.DIVERGED, Measurement(), str(error))
     except OutOfMemoryError as error:
         return TrialResult(Outcome.OUT_OF_MEMORY, Measurement(), str(error))
     except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,10 @@ import numpy as np
 from automl.errors import DamagedDataError, NewerSchemaError
 from automl.training.tensor_file import NOT_READABLE, pack, unpack
 
-CHECKPOINT_SCHEMA = 1
+CHECKPOINT_SCHEMA = 2
 
 _KIND = "checkpoint"
-_GROUPS = ("weights", "momentum", "best_weights")
+_GROUPS = ("weights", "momentum", "averaged", "best_weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,9 @@ class EpochResult:
         selection_accuracy: share of the selection rows that are right, None without rows.
         learning_rate: of the last step.
         seconds: wall clock, over all attempts, evaluation included.
+        examples: training examples seen; fewer than there are in a last epoch cut short.
+        evaluation_seconds: the part of `seconds` that the evaluation took.
+        resolution: height and width in pixels that the network saw; 0 in older files.
     """
 
     epoch: int
@@ -36,6 +39,9 @@ class EpochResult:
     selection_accuracy: float | None
     learning_rate: float
     seconds: float
+    examples: int = 0
+    evaluation_seconds: float = 0.0
+    resolution: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a JSON document."""
@@ -43,8 +49,8 @@ class EpochResult:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> EpochResult:
-        """Return the result that `to_json` wrote; KeyError or TypeError if it is not one."""
-        return cls(**{field.name: document[field.name] for field in fields(cls)})
+        """Return the result that `to_json` wrote; TypeError if it is not one."""
+        return cls(**document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +63,15 @@ class Checkpoint:
         loss_sum: sum of the training losses of those steps' examples.
         stale_epochs: complete epochs since the best one.
         seconds: wall clock spent so far, over all attempts.
+        epochs: how many epochs the training has; 0, in older files, for the rung's.
+        micro_batch: examples of a forward pass; 0, in older files, for the whole batch.
+        resolution: height and width in pixels that the network sees in this epoch; 0 before its
+            first step, and in older files.
         curve: the complete epochs.
         best_epoch: the epoch of `best_weights`, None before the first complete epoch.
         weights: arrays by `<node index>.<name>`, running statistics included.
         momentum: the optimiser's buffers by the same keys; empty before the first step.
+        averaged: the moving average of the weights; in older files the weights themselves.
         best_weights: the weights of the best epoch; empty before the first complete epoch.
     """
 
@@ -69,10 +80,14 @@ class Checkpoint:
     loss_sum: float
     stale_epochs: int
     seconds: float
+    epochs: int
+    micro_batch: int
+    resolution: int
     curve: tuple[EpochResult, ...]
     best_epoch: int | None
     weights: Mapping[str, np.ndarray]
     momentum: Mapping[str, np.ndarray]
+    averaged: Mapping[str, np.ndarray]
     best_weights: Mapping[str, np.ndarray]
 
     @property
@@ -93,6 +108,9 @@ class Checkpoint:
             "loss_sum": self.loss_sum,
             "stale_epochs": self.stale_epochs,
             "seconds": self.seconds,
+            "epochs": self.epochs,
+            "micro_batch": self.micro_batch,
+            "resolution": self.resolution,
             "curve": [entry.to_json() for entry in self.curve],
             "best_epoch": self.best_epoch,
         }
@@ -124,12 +142,16 @@ class Checkpoint:
         for name, array in tensors.items():
             group, key = name.split("/", 1)
             groups[group][key] = array
+        groups["averaged"] = groups["averaged"] or groups["weights"]
         return cls(
             epoch=state["epoch"],
             step=state["step"],
             loss_sum=state["loss_sum"],
             stale_epochs=state["stale_epochs"],
             seconds=state["seconds"],
+            epochs=state.get("epochs", 0),
+            micro_batch=state.get("micro_batch", 0),
+            resolution=state.get("resolution", 0),
             curve=tuple(EpochResult.from_json(entry) for entry in state["curve"]),
             best_epoch=state["best_epoch"],
             **groups,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,13 +12,6 @@ import torch
 def choose_device() -> str:
     """Return "cuda" where a CUDA device is usable, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def autocast(device: str) -> AbstractContextManager[None]:
-    """Return a context in which the forward pass uses bfloat16 on CUDA and float32 on the CPU."""
-    if device == "cpu":
-        return nullcontext()
-    return torch.autocast("cuda", dtype=torch.bfloat16)
 
 
 @contextmanager

@@ -19,12 +19,11 @@ _WARM_UP_RUNS = 5
 
 
 def logits_of(module: Network, images: torch.Tensor) -> torch.Tensor:
-    """Return the logits of uint8 images (n, S, S, C), float32 (n, classes), in evaluation mode."""
+    """Return the logits of images (n, C, S, S), float32 (n, classes), in evaluation mode."""
     was_training = module.training
     module.eval()
     with torch.inference_mode():
-        parts = [module(batch.permute(0, 3, 1, 2)) for batch in torch.split(images, BATCH_ROWS)]
-        logits = torch.cat(parts).float()
+        logits = torch.cat([module(batch) for batch in torch.split(images, BATCH_ROWS)]).float()
     module.train(was_training)
     return logits
 
@@ -53,7 +52,7 @@ def predict_probabilities(
     module = build_module(architecture, normalization)
     load_weights(module, weights)
     with cpu_threads(threads):
-        logits = logits_of(module, torch.from_numpy(np.array(images)))
+        logits = logits_of(module, torch.from_numpy(np.array(images)).permute(0, 3, 1, 2))
         return np.asarray(torch.softmax(logits, dim=1).numpy())
 
 
@@ -64,7 +63,7 @@ def measure_latency_ms(
     module = build_module(architecture, normalization)
     load_weights(module, weights)
     size = architecture.input_size
-    image = torch.zeros((1, size, size, architecture.input_channels), dtype=torch.uint8)
+    image = torch.zeros((1, architecture.input_channels, size, size), dtype=torch.uint8)
     seconds = []
     with cpu_threads(1):
         for _ in range(_WARM_UP_RUNS + _LATENCY_RUNS):

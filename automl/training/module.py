@@ -105,6 +105,21 @@ class _GlobalPool(nn.Module):
         return values.mean(dim=(2, 3))
 
 
+class _Pool(nn.Module):
+    """A pool; one that covers its whole image also covers that of a smaller input."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__()
+        self._is_max = node.op is Op.MAX_POOL
+        self._kernel, self._stride = node.whole("kernel"), node.whole("stride")
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        kernel = min(self._kernel, values.shape[2])
+        if self._is_max:
+            return nn.functional.max_pool2d(values, kernel, self._stride)
+        return nn.functional.avg_pool2d(values, kernel, self._stride)
+
+
 class _Add(nn.Module):
     def forward(self, *values: torch.Tensor) -> torch.Tensor:
         total = values[0]
@@ -152,10 +167,8 @@ def _layer(node: Node, sources: Sequence[Shape]) -> nn.Module:
         return nn.Linear(sources[0][0], node.whole("units"))
     if node.op is Op.DROPOUT:
         return nn.Dropout(float(node.attributes["rate"]))
-    if node.op is Op.MAX_POOL:
-        return nn.MaxPool2d(node.whole("kernel"), node.whole("stride"))
-    if node.op is Op.AVG_POOL:
-        return nn.AvgPool2d(node.whole("kernel"), node.whole("stride"))
+    if node.op in {Op.MAX_POOL, Op.AVG_POOL}:
+        return _Pool(node)
     plain: dict[Op, type[nn.Module]] = {
         Op.RELU: nn.ReLU,
         Op.GLOBAL_POOL: _GlobalPool,

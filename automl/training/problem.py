@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-import numpy as np
-
 from automl.errors import ConfigError, DataError
 from automl.morphism.architecture import Architecture
 from automl.training.checkpoint import Checkpoint, EpochResult
+from automl.training.examples import Examples
 from automl.training.module import Normalization, Weights
+from automl.training.precision import Precision
+from automl.training.symmetry import Symmetries
 
 DEFAULT_HYPERPARAMETERS: Mapping[str, float] = {
     "learning_rate": 0.1,
@@ -26,6 +27,7 @@ class StopReason(StrEnum):
     """Why a training ended before it was done."""
 
     DEADLINE = "deadline"
+    DIVERGED = "diverged"
     PRUNED = "pruned"
     SLICE = "slice"
     SIGNAL = "signal"
@@ -55,17 +57,6 @@ class Rung:
 
 
 @dataclass(frozen=True, slots=True)
-class Examples:
-    """Labelled images: uint8 [n, S, S, C] and int64 [n]."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True, slots=True)
 class InitialWeights:
     """Weights to start from.
 
@@ -85,26 +76,32 @@ class FitProblem:
     Attributes:
         architecture: in canonical order.
         hyperparameters: learning_rate (peak), weight_decay, augmentation (0 to 1), and perhaps
-            flip (0 or 1; by default images above 32 pixels are mirrored) and dropout (as for
-            `Network`).
+            dropout (as for `Network`).
         normalization: of the training rows.
+        symmetries: what the images bear.
         train: the rows to learn from, 2 or more.
         selection: the rows that decide which epoch is best; without any the last one is.
         rung: what it may spend.
         seed: decides everything that is random.
         device: "cpu" or "cuda".
         threads: CPU threads.
+        precision: what convolutions and dense layers compute in.
+        is_warm: whether the weights to start from have been trained before; they then get a lower
+            learning rate, and no smaller images.
     """
 
     architecture: Architecture
     hyperparameters: Mapping[str, float]
     normalization: Normalization
+    symmetries: Symmetries
     train: Examples
     selection: Examples | None
     rung: Rung
     seed: Sequence[int]
     device: str
     threads: int
+    precision: Precision = Precision.FLOAT32
+    is_warm: bool = False
 
     def __post_init__(self) -> None:
         missing = sorted(DEFAULT_HYPERPARAMETERS.keys() - self.hyperparameters.keys())
@@ -170,15 +167,17 @@ class FitResult:
 
     Attributes:
         stopped: why it was stopped, None if it ended by itself.
-        best_weights: of the epoch with the lowest selection loss, or of the last complete epoch
-            without selection rows; None before the first complete epoch.
+        best_weights: averaged weights of the epoch with the lowest selection loss, or of the last
+            epoch without selection rows; None before the first evaluation.
         best_epoch: that epoch, from 0.
-        epochs: complete epochs.
+        epochs: evaluated epochs; the last one is shorter where time was over.
         score: accuracy of the best epoch on the selection rows.
         error: the score's standard error.
         log_loss: log loss of the best epoch on the selection rows (nats per example).
-        curve: the complete epochs.
+        curve: the evaluated epochs.
         seconds: wall clock, over all attempts.
+        cause: what went wrong in a training that diverged; "" in others.
+        micro_batch: examples of a forward pass; fewer than of a step if memory was short.
     """
 
     stopped: StopReason | None
@@ -190,6 +189,8 @@ class FitResult:
     log_loss: float | None
     curve: tuple[EpochResult, ...] = field(repr=False)
     seconds: float
+    cause: str
+    micro_batch: int
 
 
 def standard_error(accuracy: float, count: int) -> float:

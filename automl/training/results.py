@@ -13,7 +13,7 @@ from automl.training.checkpoint import EpochResult
 from automl.training.tensor_file import NOT_READABLE, pack, unpack
 
 WEIGHTS_SCHEMA = 1
-CURVE_SCHEMA = 1
+CURVE_SCHEMA = 2
 _WEIGHTS = "weights"
 _UPGRADE = "upgrade the platform"
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from automl.errors import DamagedDataError, NewerSchemaError
 from automl.training.checkpoint import Checkpoint, EpochResult
 
-GOLDEN = Path(__file__).parent / "golden" / "checkpoint-1.safetensors"
+GOLDEN = Path(__file__).parent / "golden"
 EPOCH = EpochResult(0, 1.25, 0.5, 0.875, 0.1, 3.5)
 
 
@@ -30,10 +30,14 @@ def checkpoint() -> Checkpoint:
         loss_sum=1 / 3,
         stale_epochs=0,
         seconds=4.5,
+        epochs=30,
+        micro_batch=16,
+        resolution=48,
         curve=(EPOCH,),
         best_epoch=0,
         weights=arrays(0.1),
         momentum={"1.weight": np.full((2, 3, 1, 1), -0.5, np.float32)},
+        averaged=arrays(0.3),
         best_weights=arrays(0.2),
     )
 
@@ -87,7 +91,17 @@ def test_arrays_that_are_not_contiguous_are_stored_by_value() -> None:
 
 
 def test_the_golden_file_of_schema_1_still_loads() -> None:
-    assert_equal(Checkpoint.from_bytes(GOLDEN.read_bytes()), checkpoint())
+    found = Checkpoint.from_bytes((GOLDEN / "checkpoint-1.safetensors").read_bytes())
+
+    unknown = replace(checkpoint(), epochs=0, micro_batch=0, resolution=0)
+    assert_equal(found, replace(unknown, averaged=unknown.weights))
+
+
+def test_the_golden_file_of_schema_2_still_loads() -> None:
+    data = (GOLDEN / "checkpoint-2.safetensors").read_bytes()
+
+    assert_equal(Checkpoint.from_bytes(data), checkpoint())
+    assert checkpoint().to_bytes() == data
 
 
 @settings(max_examples=200, deadline=None)
@@ -119,5 +133,5 @@ def test_a_document_that_is_no_checkpoint_is_refused(changes: dict[str, object])
 
 
 def test_a_newer_checkpoint_is_refused_with_the_remedy() -> None:
-    with pytest.raises(NewerSchemaError, match=r"schema 2; .* up to 1\. Hint: upgrade"):
-        Checkpoint.from_bytes(with_document(checkpoint().to_bytes(), schema=2))
+    with pytest.raises(NewerSchemaError, match=r"schema 3; .* up to 2\. Hint: upgrade"):
+        Checkpoint.from_bytes(with_document(checkpoint().to_bytes(), schema=3))

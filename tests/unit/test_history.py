@@ -105,7 +105,11 @@ def expected(study: Study, generation: int, snapshot: str) -> History:
         identities={t.candidate.identity for t in here if t.candidate is not None},
         finished=[t for t in ended if t.snapshot == snapshot],
         pending={t.number: t for t in here if t.state is not TrialState.FINISHED},
-        parents=[t for t in here if t.can_win or t.outcome is Outcome.COMPLETED],
+        parents=[
+            t
+            for t in here
+            if (t.can_win or t.outcome is Outcome.COMPLETED) and t.outcome is not Outcome.DIVERGED
+        ],
         elsewhere=[t for t in ended if t.snapshot != snapshot],
     )
 

@@ -47,6 +47,7 @@ def test_weights_and_curves_come_back_as_they_were() -> None:
 def test_the_golden_files_of_schema_1_still_load() -> None:
     assert_equal(weights_from_bytes((GOLDEN / "weights-1.safetensors").read_bytes(), KEY), WEIGHTS)
     assert curve_from_bytes((GOLDEN / "curve-1.jsonl").read_bytes(), KEY) == CURVE
+    assert curve_from_bytes((GOLDEN / "curve-2.jsonl").read_bytes(), KEY) == CURVE
 
 
 def test_equal_weights_give_equal_bytes() -> None:
@@ -93,8 +94,8 @@ def test_what_a_newer_version_wrote_is_refused_with_the_remedy() -> None:
     newer = weights_to_bytes(WEIGHTS).replace(rb"\"schema\": 1", rb"\"schema\": 2")
     with pytest.raises(NewerSchemaError, match=rf"{KEY}: .* schema 2; .* Hint: upgrade"):
         weights_from_bytes(newer, KEY)
-    with pytest.raises(NewerSchemaError, match=rf"{KEY} has schema 2; .* Hint: upgrade"):
-        curve_from_bytes(json.dumps({"schema": 2}).encode() + b"\n", KEY)
+    with pytest.raises(NewerSchemaError, match=rf"{KEY} has schema 3; .* Hint: upgrade"):
+        curve_from_bytes(json.dumps({"schema": 3}).encode() + b"\n", KEY)
 
 
 def test_numpy_notices_a_flipped_byte_in_an_array_of_validation_npz() -> None:

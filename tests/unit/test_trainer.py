@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -8,30 +9,30 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from automl.errors import ConfigError, DataError, DivergedError, OutOfMemoryError
+from automl.errors import ConfigError, DataError, OutOfMemoryError
 from automl.morphism.architecture import Architecture, Node, Op
-from automl.training.augmentation import Augmentation
-from automl.training.checkpoint import Checkpoint
+from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.device import choose_device, is_out_of_memory
+from automl.training.examples import Examples
 from automl.training.inference import predict_probabilities
-from automl.training.module import initial_weights
-from automl.training.schedule import learning_rate
-from automl.training.trainer import (
+from automl.training.module import Normalization, initial_weights
+from automl.training.precision import Precision
+from automl.training.problem import (
     DEFAULT_HYPERPARAMETERS,
-    EpochResult,
-    Examples,
     FitHooks,
     FitProblem,
     FitResult,
     InitialWeights,
-    Normalization,
     Rung,
     StopReason,
-    fit,
 )
+from automl.training.symmetry import Symmetries
+from automl.training.trainer import fit
 
 
-def network(widths: Sequence[int] = (8, 16, 16), dropout: float = 0.0) -> Architecture:
+def network(
+    widths: Sequence[int] = (8, 16, 16), dropout: float = 0.0, size: int = 8
+) -> Architecture:
     nodes = [Node(Op.INPUT)]
 
     def add(op: Op, **attributes: float) -> None:
@@ -47,7 +48,7 @@ def network(widths: Sequence[int] = (8, 16, 16), dropout: float = 0.0) -> Archit
     if dropout:
         add(Op.DROPOUT, rate=dropout)
     add(Op.DENSE, units=10)
-    return Architecture(8, 3, tuple(nodes)).canonical()[0]
+    return Architecture(size, 3, tuple(nodes)).canonical()[0]
 
 
 def digits() -> Examples:
@@ -70,8 +71,12 @@ def problem(
 ) -> FitProblem:
     return FitProblem(
         architecture=network(dropout=dropout),
-        hyperparameters={**DEFAULT_HYPERPARAMETERS, "augmentation": 1.0, "flip": 1.0},
+        hyperparameters={
+            **DEFAULT_HYPERPARAMETERS,
+            "augmentation": 1.0,
+        },
         normalization=Normalization((77.0,) * 3, (96.0,) * 3),
+        symmetries=Symmetries(mirror=True, colour=True),
         train=rows(360, 360 + train),
         selection=rows(0, 360),
         rung=Rung(epochs=epochs, batch_size=32, patience=patience),
@@ -103,9 +108,13 @@ class Outside:
         self.now_s += self.save_s
         self.saved.append(Checkpoint.from_bytes(checkpoint.to_bytes()))
 
+    def add_epoch(self, epoch: EpochResult) -> StopReason | None:
+        self.epochs.append(epoch)
+        return None
+
     @property
     def hooks(self) -> FitHooks:
-        return FitHooks(self.should_stop, self.epochs.append, self.save, lambda: self.now_s)
+        return FitHooks(self.should_stop, self.add_epoch, self.save, lambda: self.now_s)
 
 
 def assert_same(found: FitResult, expected: FitResult) -> None:
@@ -115,7 +124,8 @@ def assert_same(found: FitResult, expected: FitResult) -> None:
     for key, array in expected.best_weights.items():
         np.testing.assert_array_equal(found.best_weights[key], array, err_msg=key)
     without_time = [
-        [replace(epoch, seconds=0) for epoch in result.curve] for result in (found, expected)
+        [replace(epoch, seconds=0, evaluation_seconds=0) for epoch in result.curve]
+        for result in (found, expected)
     ]
     assert without_time[0] == without_time[1]
     assert (found.best_epoch, found.score, found.log_loss, found.stopped) == (
@@ -231,7 +241,7 @@ def test_the_best_weights_are_those_of_the_lowest_selection_loss() -> None:
     after = next(saved for saved in outside.saved if saved.epoch == result.best_epoch + 1)
     assert result.best_weights is not None
     for key, array in result.best_weights.items():
-        np.testing.assert_array_equal(after.weights[key], array)
+        np.testing.assert_array_equal(after.averaged[key], array)
 
 
 def test_patience_ends_the_training_and_survives_a_resumption() -> None:
@@ -256,7 +266,7 @@ def test_without_selection_rows_the_last_weights_are_best() -> None:
     assert (result.epochs, result.best_epoch) == (3, 2)
     assert (result.score, result.error, result.log_loss) == (None, None, None)
     assert result.best_weights is not None
-    last = outside.saved[-1].weights
+    last = outside.saved[-1].averaged
     np.testing.assert_array_equal(result.best_weights["1.weight"], last["1.weight"])
 
 
@@ -319,13 +329,125 @@ def test_a_last_batch_of_one_is_dropped() -> None:
     assert problem(train=20).batch_size == 20
 
 
-def test_a_loss_that_is_not_finite_is_an_error() -> None:
+def test_a_loss_that_is_not_finite_ends_the_training() -> None:
     task = replace(problem(), hyperparameters={**problem().hyperparameters, "learning_rate": 1e30})
 
-    with pytest.raises(
-        DivergedError, match=r"loss is (nan|inf) in epoch 0 at learning_rate 1e\+30"
-    ):
-        fit(task, None, FitHooks())
+    result = fit(task, None, FitHooks())
+
+    assert result.stopped is StopReason.DIVERGED
+    assert re.match(
+        r"The training loss is (nan|inf) in epoch 0 at learning_rate 1e\+30", result.cause
+    )
+    assert (result.best_weights, result.score, result.epochs) == (None, None, 0)
+
+
+def test_a_training_that_diverges_keeps_its_best_finite_weights() -> None:
+    outside = Outside(stop_before=4)
+    fit(problem(), None, outside.hooks)
+    good = outside.saved[-1]
+    broken = {key: np.full_like(array, np.nan) for key, array in good.weights.items()}
+
+    result = fit(problem(), replace(good, weights=broken), FitHooks())
+
+    assert result.stopped is StopReason.DIVERGED
+    assert result.best_epoch == 0
+    assert result.score == good.curve[0].selection_accuracy
+    assert result.best_weights is not None
+    for key, array in result.best_weights.items():
+        np.testing.assert_array_equal(array, good.best_weights[key])
+
+
+def test_a_deadline_within_the_first_epoch_leaves_evaluated_weights() -> None:
+    result = fit(problem(), None, Outside(stop_before=3, reason=StopReason.DEADLINE).hooks)
+
+    assert result.stopped is StopReason.DEADLINE
+    assert result.best_weights is not None
+    assert result.score is not None
+    assert [epoch.examples for epoch in result.curve] == [96]
+
+
+def test_a_training_sized_to_its_time_ends_with_it_and_its_learning_rate_comes_down() -> None:
+    outside = Outside(step_s=1.0)
+    task = replace(problem(epochs=50), rung=Rung(50, 32, 0, seconds=21.0))
+
+    result = fit(task, None, outside.hooks)
+
+    assert result.stopped is None
+    assert [epoch.examples for epoch in result.curve] == [100] * 5 + [32]  # 21 steps of a second
+    assert 20.0 <= result.seconds <= 22.0
+    assert result.curve[-1].learning_rate < 0.05 * result.curve[1].learning_rate
+
+
+def test_enough_time_changes_nothing() -> None:
+    task = replace(problem(), rung=Rung(3, 32, 0, seconds=1e6))
+
+    assert_same(fit(task, None, FitHooks()), fit(problem(), None, FitHooks()))
+
+
+def test_the_outside_ends_a_training_after_an_epoch() -> None:
+    outside = Outside()
+    hooks = replace(outside.hooks, on_epoch=lambda epoch: StopReason.PRUNED)
+
+    result = fit(problem(), None, hooks)
+
+    assert result.stopped is StopReason.PRUNED
+    assert result.epochs == 1
+    assert result.score is not None
+
+
+def test_the_outside_plans_anew_after_the_first_epoch() -> None:
+    outside = Outside(stop_before=9)
+    hooks = replace(outside.hooks, replan=lambda first: 5)
+
+    fit(problem(epochs=3), None, hooks)
+    resumed = fit(problem(epochs=3), outside.saved[-1], FitHooks())
+
+    assert outside.saved[-1].epochs == 5
+    assert resumed.epochs == 5
+    assert_same(resumed, fit(problem(epochs=3), None, FitHooks(replan=lambda first: 5)))
+
+
+def test_fresh_weights_begin_on_smaller_images_and_are_judged_on_whole_ones() -> None:
+    images = np.repeat(np.repeat(DIGITS.images[:300], 6, axis=1), 6, axis=2)
+    large = Examples(images, DIGITS.labels[:300])
+    task = replace(
+        problem(),
+        architecture=network(size=48),
+        train=Examples(large.images[100:], large.labels[100:]),
+        selection=Examples(large.images[:100], large.labels[:100]),
+        rung=Rung(6, 32, 0),
+    )
+    outside = Outside(stop_before=9)
+
+    result = fit(task, None, FitHooks())
+    stopped = fit(task, None, Outside(stop_before=9, reason=StopReason.DEADLINE).hooks)
+    fit(task, None, outside.hooks)
+    warm = fit(replace(task, is_warm=True), None, FitHooks())
+
+    assert [epoch.resolution for epoch in result.curve] == [24, 24, 48, 48, 48, 48]
+    assert {epoch.resolution for epoch in warm.curve} == {48}
+    assert result.best_epoch is not None
+    assert result.best_epoch >= 2
+    assert_same(fit(task, outside.saved[-1], FitHooks()), result)
+    assert task.selection is not None
+    assert stopped.best_weights is not None
+    probabilities = predict_probabilities(
+        task.architecture, stopped.best_weights, task.normalization, task.selection.images, 1
+    )
+    assert np.mean(probabilities.argmax(axis=1) == task.selection.labels) == stopped.score
+
+
+def test_bfloat16_learns_as_float32_does_and_resumes_exactly() -> None:
+    task = replace(problem(6), precision=Precision.BFLOAT16)
+    outside = Outside(stop_before=6)
+
+    result = fit(task, None, FitHooks())
+    fit(task, None, outside.hooks)
+
+    assert_same(fit(task, outside.saved[-1], FitHooks()), result)
+    exact = fit(problem(6), None, FitHooks())
+    assert result.log_loss == pytest.approx(exact.log_loss, rel=0.2)
+    assert result.log_loss != exact.log_loss
 
 
 def test_a_network_too_large_for_the_memory_is_an_error() -> None:
@@ -358,55 +480,6 @@ def test_a_problem_that_cannot_be_trained_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         wrong()
-
-
-def test_the_learning_rate_rises_and_falls_once() -> None:
-    rates = [learning_rate(step, 100, 0.5) for step in range(100)]
-    peak = int(np.argmax(rates))
-
-    assert max(rates) == pytest.approx(0.5)
-    assert peak == 20
-    assert np.all(np.diff(rates[: peak + 1]) > 0)
-    assert np.all(np.diff(rates[peak:]) < 0)
-    assert rates[-1] < 0.001
-    assert learning_rate(0, 1, 0.5) > 0
-
-
-def test_augmentation_moves_by_an_eighth_at_most_and_repeats_the_border() -> None:
-    images = torch.arange(16 * 16, dtype=torch.uint8).reshape(1, 16, 16, 1).repeat(400, 1, 1, 1)
-    padded = np.pad(images[0, :, :, 0].numpy(), 2, mode="edge")
-    allowed = {padded[y : y + 16, x : x + 16].tobytes() for y in range(5) for x in range(5)}
-
-    augment = Augmentation(1.0, flip=False, fill=(0.0,))
-    changed = augment(images, np.random.default_rng(0))[..., 0].numpy()
-
-    whole = {image.tobytes() for image in changed} & allowed
-    assert whole == allowed  # 25 places, in the half of the images that keeps every square
-    assert changed.shape == (400, 16, 16)
-
-
-def test_augmentation_cuts_one_square_out_of_some_images() -> None:
-    images = torch.full((400, 16, 16, 3), 9, dtype=torch.uint8)
-
-    changed = Augmentation(0.5, flip=True, fill=(1.0, 2.0, 3.4))(images, np.random.default_rng(0))
-
-    lost = (changed == torch.tensor([1, 2, 3], dtype=torch.uint8)).all(dim=3).sum(dim=(1, 2))
-    assert set(lost.tolist()) == {0, 16}
-    assert 0.15 < float((lost > 0).double().mean()) < 0.35
-
-
-def test_augmentation_mirrors_only_where_it_is_asked_to() -> None:
-    row = torch.tensor([1, 2, 3, 4], dtype=torch.uint8)
-    images = row.reshape(1, 1, 4, 1).repeat(64, 4, 1, 1)
-
-    def seen(strength: float, *, flip: bool) -> set[tuple[int, ...]]:
-        augment = Augmentation(strength, flip=flip, fill=(0.0,))
-        changed = augment(images, np.random.default_rng(0))[:, 0, :, 0]
-        return {tuple(values) for values in changed.tolist() if 0 not in values}
-
-    assert seen(0.1, flip=False) == {(1, 2, 3, 4)}
-    assert seen(0.1, flip=True) == {(1, 2, 3, 4), (4, 3, 2, 1)}
-    assert seen(0.0, flip=True) == {(1, 2, 3, 4)}
 
 
 @pytest.mark.gpu

@@ -35,7 +35,7 @@ from automl.domain.invariants import LogAudit
 from automl.domain.parsing import parse_spec
 from automl.domain.study import replay
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
-from automl.errors import DivergedError, SearchError, StorageError
+from automl.errors import SearchError, StorageError
 from automl.search.space import Description, LabelledGraph
 from automl.steps import prepare
 from automl.steps.checkpoints import checkpoint_key, counting_checkpoints
@@ -357,7 +357,7 @@ class Rehearsal:
         if wish is Wish.RELEASE:
             return TrialResult(None, Measurement(), "slice")
         if wish is Wish.FAIL:
-            raise DivergedError("The loss is not finite.")
+            return TrialResult(Outcome.DIVERGED, Measurement(), "The loss is not finite.")
         score = 1 / (2 + trial.number)
         measurement = Measurement(score=score, loss=-score, epochs=epoch, weights=f"w{epoch}")
         return TrialResult(Outcome.COMPLETED, measurement, "")

@@ -1,0 +1,130 @@
+"""Training images on their way to the device: there from the start, or streamed while it works."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from automl.training.examples import Examples
+
+Batch = tuple[torch.Tensor, torch.Tensor]  # images and labels
+
+_AHEAD = 3  # batches that are ready before they are needed
+_RESIDENT_SHARE = 0.4  # of the device's free memory that rows may take
+
+
+class Rows(Protocol):
+    """The training rows, a batch at a time."""
+
+    def batches(self, order: np.ndarray, batch_size: int, first: int) -> Generator[Batch]:
+        """Yield images uint8 (B, S, S, C) and labels int64 (B,) on the device.
+
+        Args:
+            order: the epoch's row numbers, int64 (m,).
+            batch_size: rows of a batch; the last one may have fewer.
+            first: how many batches are skipped.
+        """
+
+
+class ResidentRows:
+    """Rows that lie on the device.
+
+    Args:
+        examples: the rows.
+        device: where they are needed.
+    """
+
+    def __init__(self, examples: Examples, device: torch.device) -> None:
+        self._images = as_tensor(examples.images).to(device)
+        self._labels = as_tensor(examples.labels).to(device)
+
+    def batches(self, order: np.ndarray, batch_size: int, first: int) -> Generator[Batch]:
+        """Yield the batches; see `Rows`."""
+        rows = torch.from_numpy(order).to(self._images.device)
+        for start in range(first * batch_size, len(order), batch_size):
+            chosen = rows[start : start + batch_size]
+            yield self._images[chosen], self._labels[chosen]
+
+
+class StreamedRows:
+    """Rows that are gathered on the host by a thread, a few batches ahead of their use.
+
+    Args:
+        examples: the rows; the images may be a memory-mapped file.
+        device: where they are needed.
+    """
+
+    def __init__(self, examples: Examples, device: torch.device) -> None:
+        self._examples, self._device = examples, device
+
+    def batches(self, order: np.ndarray, batch_size: int, first: int) -> Generator[Batch]:
+        """Yield the batches; see `Rows`.
+
+        Raises:
+            OSError: the images could not be read.
+        """
+        ready: queue.Queue[Batch | BaseException | None] = queue.Queue(_AHEAD)
+        is_over = threading.Event()
+
+        def put(item: Batch | BaseException | None) -> None:
+            while not is_over.is_set():
+                try:
+                    ready.put(item, timeout=0.1)
+                except queue.Full:
+                    continue
+                return
+
+        def gather() -> None:
+            try:
+                for start in range(first * batch_size, len(order), batch_size):
+                    if is_over.is_set():
+                        return
+                    put(self._gather(order[start : start + batch_size]))
+                put(None)
+            except BaseException as error:  # noqa: BLE001 - raised again where the batch is needed
+                put(error)
+
+        thread = threading.Thread(target=gather, name="rows", daemon=True)
+        thread.start()
+        try:
+            while (item := ready.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                images, labels = item
+                yield (
+                    images.to(self._device, non_blocking=True),
+                    labels.to(self._device, non_blocking=True),
+                )
+        finally:
+            is_over.set()
+            thread.join()
+
+    def _gather(self, chosen: np.ndarray) -> Batch:
+        images = torch.from_numpy(self._examples.images[chosen])
+        labels = torch.from_numpy(self._examples.labels[chosen])
+        if self._device.type == "cuda":  # copies from pinned memory do not wait
+            return images.pin_memory(), labels.pin_memory()
+        return images, labels
+
+
+def rows_on(examples: Examples, device: torch.device) -> Rows:
+    """Return the rows: on the device where they leave room for a network, else streamed.
+
+    Images in a memory-mapped file are streamed on the CPU: they are there for want of memory.
+    """
+    if device.type == "cuda":
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        is_small = examples.images.nbytes <= _RESIDENT_SHARE * free_bytes
+    else:
+        is_small = not isinstance(examples.images, np.memmap)
+    return ResidentRows(examples, device) if is_small else StreamedRows(examples, device)
+
+
+def as_tensor(values: np.ndarray) -> torch.Tensor:
+    """Return an array as a tensor that shares its memory where it can."""
+    return torch.from_numpy(np.require(values, requirements=["C", "W"]))

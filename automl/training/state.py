@@ -1,0 +1,392 @@
+"""A training between two steps: a module, its optimiser, its averaged weights and its best ones."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Generator, Mapping
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from automl.errors import DivergedError
+from automl.morphism.resolution import reads_resolution
+from automl.training.augmentation import Augmentation
+from automl.training.averaging import WeightAverage
+from automl.training.checkpoint import Checkpoint, EpochResult
+from automl.training.inference import BATCH_ROWS, logits_of
+from automl.training.module import (
+    Network,
+    Weights,
+    build_module,
+    extract_weights,
+    initial_weights,
+    load_weights,
+    stored_tensors,
+)
+from automl.training.precision import autocast
+from automl.training.problem import (
+    FitHooks,
+    FitProblem,
+    FitResult,
+    InitialWeights,
+    StopReason,
+    standard_error,
+)
+from automl.training.rows import as_tensor, rows_on
+from automl.training.schedule import Pace, learning_rate
+
+LABEL_SMOOTHING = 0.1
+MOMENTUM = 0.9
+_WARM_RATE = 0.3  # of the peak learning rate that fresh weights get
+_POOL = 2
+_SMALLEST_POOLED_PX = 24  # images are not pooled to less
+_POOLED_SHARE = 1 / 3  # of a training of fresh weights
+_STEP_STREAM, _ORDER_STREAM = 1, 4  # spawn keys of the generators of dropout and of the order
+_WITHOUT_A_SCORE = frozenset({StopReason.PRUNED, StopReason.SLICE, StopReason.SIGNAL})
+
+
+class Training:
+    """Everything that one training consists of.
+
+    Args:
+        problem: what to train and on what.
+        start: a checkpoint of the same problem, weights to start from, or None for fresh ones.
+        hooks: gives the clock, and may break off an evaluation.
+        micro_batch: examples of a forward pass.
+    """
+
+    def __init__(
+        self,
+        problem: FitProblem,
+        start: Checkpoint | InitialWeights | None,
+        hooks: FitHooks,
+        micro_batch: int,
+    ) -> None:
+        self.problem, self.micro_batch = problem, micro_batch
+        self._hooks, self._started_s = hooks, hooks.clock()
+        self._device = torch.device(problem.device)
+        self._rows = rows_on(problem.train, self._device)
+        self._selection: tuple[torch.Tensor, torch.Tensor] | None = None
+        if problem.selection is not None and len(problem.selection):
+            images, labels = as_tensor(problem.selection.images), problem.selection.labels
+            self._selection = images.to(self._device), as_tensor(labels).to(self._device)
+        self._augmentation = Augmentation(
+            problem.hyperparameters["augmentation"], problem.symmetries, problem.normalization.mean
+        )
+        weights = start.weights if start else initial_weights(problem.architecture, problem.seed)
+        averaged = start.averaged if isinstance(start, Checkpoint) else weights
+        self._module, self._average = self._built(weights), self._built(averaged).eval()
+        self._averaging = WeightAverage(self._module, self._average)
+        self._optimizer = _optimizer(self._module, problem)
+        self._pooled_px = _pooled_px(problem)
+        self.epochs = problem.rung.epochs
+        self.epoch = self.step = self._stale_epochs = self._seen = 0
+        self._seconds_before = 0.0
+        self._curve: list[EpochResult] = []
+        self._best: EpochResult | None = None
+        self._best_weights: Weights = {}
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=self._device)
+        self._resolution = 0
+        self._batches: Generator[tuple[torch.Tensor, torch.Tensor, int]] | None = None
+        if isinstance(start, Checkpoint):
+            self._restore(start)
+        self._pace = Pace(self.epochs * problem.steps, problem.rung.seconds)
+
+    def _built(self, weights: Mapping[str, np.ndarray]) -> Network:
+        problem = self.problem
+        dropout = problem.hyperparameters.get("dropout")
+        module = build_module(problem.architecture, problem.normalization, dropout)
+        load_weights(module, weights)
+        module.to(self._device)
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return module
+
+    def _restore(self, start: Checkpoint) -> None:
+        self.epoch, self.step = start.epoch, start.step
+        self._resolution = start.resolution
+        self.epochs = start.epochs or self.problem.rung.epochs
+        self._stale_epochs, self._seconds_before = start.stale_epochs, start.seconds
+        self._curve, self._best = list(start.curve), start.best
+        self._best_weights = dict(start.best_weights)
+        self._seen = min(start.step * self.problem.batch_size, len(self.problem.train))
+        self._loss_sum.fill_(start.loss_sum)
+        tensors = stored_tensors(self._module)
+        for key, array in start.momentum.items():
+            buffer = torch.zeros_like(tensors[key]).detach()
+            buffer.copy_(torch.from_numpy(np.array(array)))
+            self._optimizer.state[tensors[key]]["momentum_buffer"] = buffer
+
+    def plan(self, epochs: int) -> None:
+        """Make the training as many epochs long as this, those behind it included."""
+        self.epochs = max(epochs, self.epoch)
+        self._pace = Pace(self.epochs * self.problem.steps, self.problem.rung.seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock so far, over all attempts."""
+        return self._seconds_before + self._hooks.clock() - self._started_s
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether the epoch has steps left, and time for them."""
+        return self.step < self.problem.steps and not (self.step and self._is_spent)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the rung is spent or patience has ended."""
+        patience = self.problem.rung.patience
+        is_stale = 0 < patience <= self._stale_epochs
+        return self.epoch >= self.epochs or is_stale or (self.epoch > 0 and self._is_spent)
+
+    @property
+    def is_unjudged(self) -> bool:
+        """Whether steps have been made, but no weights evaluated."""
+        return self.step > 0 and self._best is None
+
+    @property
+    def _is_spent(self) -> bool:
+        return self._pace.is_spent(self._steps_done, self.seconds)
+
+    @property
+    def _steps_done(self) -> int:
+        return self.epoch * self.problem.steps + self.step
+
+    def fit_batch(self) -> None:
+        """Make one step."""
+        progress = self._pace.progress(self._steps_done, self.seconds)
+        if self._batches is None:
+            self._batches = self._epoch_batches(progress)
+        images, labels, seed = next(self._batches)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(progress, self._peak)
+        torch.manual_seed(seed)  # dropout
+        self._optimizer.zero_grad(set_to_none=True)
+        count = len(labels)
+        for part in _parts(count, self.micro_batch):
+            with autocast(self.problem.device, self.problem.precision):
+                logits = self._module(images[part])
+            loss = nn.functional.cross_entropy(
+                logits.float(), labels[part], label_smoothing=LABEL_SMOOTHING, reduction="sum"
+            )
+            (loss / count).backward()  # type: ignore[no-untyped-call]
+            self._loss_sum += loss.detach()
+        self._optimizer.step()
+        self.step += 1
+        self._seen += count
+        self._averaging.update(self._steps_done, progress)
+
+    @property
+    def _peak(self) -> float:
+        peak = self.problem.hyperparameters["learning_rate"]
+        return _WARM_RATE * peak if self.problem.is_warm else peak
+
+    def _epoch_batches(self, progress: float) -> Generator[tuple[torch.Tensor, torch.Tensor, int]]:
+        """Yield the images (B, C, S, S), labels and dropout's seed of the epoch's further steps."""
+        problem, epoch = self.problem, self.epoch
+        order = self._rng(_ORDER_STREAM).permutation(len(problem.train))
+        order = order[: problem.steps * problem.batch_size]
+        seeds = self._rng(_STEP_STREAM).integers(2**63, size=problem.steps)
+        size = problem.train.images.shape[1]
+        draws = self._augmentation.draw(order, size, problem.seed, epoch, self._device)
+        resolution = self._resolution = self._resolution or self._next_resolution(progress)
+        with closing(self._rows.batches(order, problem.batch_size, self.step)) as batches:
+            for step, (images, labels) in enumerate(batches, self.step):
+                start = step * problem.batch_size
+                changed = self._augmentation.apply(images, draws, slice(start, start + len(labels)))
+                yield _pooled(changed, resolution), labels, int(seeds[step])
+
+    def _rng(self, stream: int) -> np.random.Generator:
+        """Return the epoch's generator of a stream."""
+        seed = np.random.SeedSequence([*self.problem.seed, self.epoch], spawn_key=(stream,))
+        return np.random.default_rng(seed)
+
+    def _next_resolution(self, progress: float) -> int:
+        """Return the resolution of an epoch; what was best at a lower one is best no more."""
+        full = self.problem.architecture.input_size
+        pixels = self._pooled_px if progress < _POOLED_SHARE else full
+        if self._best is not None and 0 < self._best.resolution < pixels:
+            self._best, self._best_weights, self._stale_epochs = None, {}, 0
+        return pixels
+
+    def finish_epoch(self) -> EpochResult | StopReason:
+        """Evaluate the epoch whose steps are made, and turn to the next one.
+
+        Returns:
+            What the epoch came to; or why its evaluation was broken off, which is then made again
+            when the training goes on.
+
+        Raises:
+            DivergedError: a loss is not finite.
+        """
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+        train_loss = float(self._loss_sum) / self._seen  # the epoch's first wait for the device
+        self._check_finite("training", train_loss)
+        before_s = self._hooks.clock()
+        resolution = self._resolution or self.problem.architecture.input_size
+        measured = self._evaluate(resolution)
+        if isinstance(measured, StopReason):
+            return measured
+        loss, accuracy = measured
+        if loss is not None:
+            self._check_finite("selection", loss)
+        result = EpochResult(
+            epoch=self.epoch,
+            train_loss=train_loss,
+            selection_loss=loss,
+            selection_accuracy=accuracy,
+            learning_rate=self._optimizer.param_groups[0]["lr"],
+            seconds=self.seconds - sum(entry.seconds for entry in self._curve),
+            examples=self._seen,
+            evaluation_seconds=self._hooks.clock() - before_s,
+            resolution=resolution,
+        )
+        self._curve.append(result)
+        if self._is_better(result):
+            self._best, self._stale_epochs = result, 0
+            self._best_weights = extract_weights(self._average)
+        else:
+            self._stale_epochs += 1
+        self.epoch, self.step, self._seen, self._resolution = self.epoch + 1, 0, 0, 0
+        self._loss_sum.zero_()
+        return result
+
+    def _evaluate(
+        self, resolution: int, *, at_any_cost: bool = False
+    ) -> tuple[float | None, float | None] | StopReason:
+        """Return log loss and accuracy of the averaged weights on the selection rows.
+
+        A slice that ends, a signal, or a deadline before which another epoch has been evaluated
+        break it off, unless it is wanted at any cost.
+        """
+        if self._selection is None:
+            return None, None
+        images, labels = self._selection
+        parts: list[torch.Tensor] = []
+        for batch in torch.split(images, BATCH_ROWS):
+            reason = self._hooks.should_stop() if parts and not at_any_cost else None
+            if reason is not None and (reason is not StopReason.DEADLINE or self._best is not None):
+                return reason
+            parts.append(logits_of(self._average, _pooled(batch, resolution)))
+        logits = torch.cat(parts)
+        loss = float(nn.functional.cross_entropy(logits, labels))
+        return loss, float((logits.argmax(dim=1) == labels).double().mean())
+
+    def _is_better(self, result: EpochResult) -> bool:
+        if self._best is None or result.selection_loss is None:
+            return True
+        best = self._best.selection_loss
+        return best is None or result.selection_loss < best
+
+    def _check_finite(self, rows: str, loss: float) -> None:
+        if not math.isfinite(loss):
+            rate = self.problem.hyperparameters["learning_rate"]
+            raise DivergedError(
+                f"The {rows} loss is {loss} in epoch {self.epoch} at learning_rate {rate:g}.",
+                "lower learning_rate",
+            )
+
+    def checkpoint(self) -> Checkpoint:
+        """Return copies of everything that is needed to go on."""
+        state = self._optimizer.state
+        momentum = {
+            key: np.array(state[tensor]["momentum_buffer"].cpu().numpy(), order="C")
+            for key, tensor in stored_tensors(self._module).items()
+            if tensor in state
+        }
+        return Checkpoint(
+            epoch=self.epoch,
+            step=self.step,
+            loss_sum=float(self._loss_sum),
+            stale_epochs=self._stale_epochs,
+            seconds=self.seconds,
+            epochs=self.epochs,
+            micro_batch=self.micro_batch,
+            resolution=self._resolution,
+            curve=tuple(self._curve),
+            best_epoch=None if self._best is None else self._best.epoch,
+            weights=extract_weights(self._module),
+            momentum=momentum,
+            averaged=extract_weights(self._average),
+            best_weights=dict(self._best_weights),
+        )
+
+    def result(self, stopped: StopReason | None, cause: str = "") -> FitResult:
+        """Return what the evaluated epochs came to.
+
+        Args:
+            stopped: why the training ended before it was done, or None.
+            cause: what went wrong, "" if nothing did.
+        """
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+        best, selection = self._best, self.problem.selection
+        if best is not None and stopped not in _WITHOUT_A_SCORE:
+            best = self._at_full_resolution(best)
+        score = None if best is None else best.selection_accuracy
+        error = None
+        if score is not None and selection is not None:
+            error = standard_error(score, len(selection))
+        return FitResult(
+            stopped=stopped,
+            best_weights=None if best is None else dict(self._best_weights),
+            best_epoch=None if best is None else best.epoch,
+            epochs=len(self._curve),
+            score=score,
+            error=error,
+            log_loss=None if best is None else best.selection_loss,
+            curve=tuple(self._curve),
+            seconds=self.seconds,
+            cause=cause,
+            micro_batch=self.micro_batch,
+        )
+
+    def _at_full_resolution(self, best: EpochResult) -> EpochResult:
+        """Return the best epoch's result as its weights do on the images that they will see."""
+        full = self.problem.architecture.input_size
+        if best.resolution in {0, full} or self._selection is None:
+            return best
+        load_weights(self._average, self._best_weights)
+        measured = self._evaluate(full, at_any_cost=True)
+        assert not isinstance(measured, StopReason)
+        return replace(best, selection_loss=measured[0], selection_accuracy=measured[1])
+
+
+def _pooled_px(problem: FitProblem) -> int:
+    """Return the resolution that the training begins with."""
+    full = problem.architecture.input_size
+    small = full // _POOL
+    is_useful = not problem.is_warm and full % _POOL == 0 and small >= _SMALLEST_POOLED_PX
+    return small if is_useful and reads_resolution(problem.architecture, small) else full
+
+
+def _pooled(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Return images (B, S, S, C) as (B, C, size, size), averaged where that is smaller."""
+    images = images.permute(0, 3, 1, 2)  # stays in place: channels last
+    if images.shape[2] == size:
+        return images
+    return nn.functional.avg_pool2d(images.to(torch.float32), images.shape[2] // size)
+
+
+def _parts(count: int, most: int) -> list[slice]:
+    """Return slices of about equal length, `most` at most, that cover `count` examples."""
+    ends = np.linspace(0, count, -(-count // most) + 1).astype(int)
+    return [slice(start, end) for start, end in itertools.pairwise(ends)]
+
+
+def _optimizer(module: Network, problem: FitProblem) -> torch.optim.SGD:
+    """Return the optimiser; biases and batch norms are not decayed (arXiv:1812.01187, sec. 3.1)."""
+    parameters = list(module.parameters())
+    decay = problem.hyperparameters["weight_decay"]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    is_fused = problem.device == "cuda"
+    return torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM, nesterov=True, fused=is_fused)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from automl.training.augmentation import Augmentation
+from automl.training.symmetry import Symmetries
+
+NOTHING = Symmetries(mirror=False, colour=False)
+MIRROR = Symmetries(mirror=True, colour=False)
+COLOUR = Symmetries(mirror=False, colour=True)
+CPU = torch.device("cpu")
+
+
+def changed(
+    images: torch.Tensor,
+    strength: float,
+    symmetries: Symmetries = NOTHING,
+    fill: tuple[float, ...] = (0.0,),
+    epoch: int = 0,
+) -> torch.Tensor:
+    augmentation, order = Augmentation(strength, symmetries, fill), np.arange(len(images))
+    draws = augmentation.draw(order, images.shape[1], (3,), epoch, CPU)
+    parts = [slice(start, start + 64) for start in range(0, len(images), 64)]
+    return torch.cat([augmentation.apply(images[part], draws, part) for part in parts])
+
+
+def test_images_move_by_an_eighth_at_most_and_repeat_their_border() -> None:
+    images = torch.arange(16 * 16, dtype=torch.uint8).reshape(1, 16, 16, 1).repeat(400, 1, 1, 1)
+    padded = np.pad(images[0, :, :, 0].numpy(), 2, mode="edge")
+    allowed = {padded[y : y + 16, x : x + 16].tobytes() for y in range(5) for x in range(5)}
+
+    found = changed(images, 1.0)[..., 0].numpy()
+
+    whole = {image.tobytes() for image in found} & allowed
+    assert whole == allowed  # 25 places, in the half of the images that keeps every square
+    assert found.shape == (400, 16, 16)
+
+
+def test_one_square_is_cut_out_of_some_images() -> None:
+    images = torch.full((400, 16, 16, 3), 9, dtype=torch.uint8)
+
+    found = changed(images, 0.5, MIRROR, fill=(1.0, 2.0, 3.4))
+
+    lost = (found == torch.tensor([1, 2, 3], dtype=torch.uint8)).all(dim=3).sum(dim=(1, 2))
+    assert set(lost.tolist()) == {0, 16}
+    assert 0.15 < float((lost > 0).double().mean()) < 0.35
+
+
+def test_only_images_that_bear_it_are_mirrored_in_every_other_epoch() -> None:
+    row = torch.tensor([1, 2, 3, 4], dtype=torch.uint8)
+    images = row.reshape(1, 1, 4, 1).repeat(64, 4, 1, 1)
+
+    def rows(symmetries: Symmetries, epoch: int = 0) -> list[tuple[int, ...]]:
+        found = changed(images, 1e-3, symmetries, epoch=epoch)
+        return [tuple(values) for values in found[:, 0, :, 0].tolist()]
+
+    assert set(rows(NOTHING)) == {(1, 2, 3, 4)}
+    first, second, third = (rows(MIRROR, epoch) for epoch in range(3))
+    assert set(first) == {(1, 2, 3, 4), (4, 3, 2, 1)}
+    assert all(one != other for one, other in zip(first, second, strict=True))
+    assert third == first
+
+
+def test_mirroring_follows_the_row_not_its_place_in_the_epoch() -> None:
+    row = torch.tensor([1, 2, 3, 4], dtype=torch.uint8)
+    images, order = row.reshape(1, 1, 4, 1).repeat(64, 4, 1, 1), np.arange(64)[::-1].copy()
+    augmentation = Augmentation(1e-3, MIRROR, (0.0,))
+
+    draws = augmentation.draw(order, 4, (3,), 0, CPU)
+    found = augmentation.apply(images, draws, slice(0, 64))
+
+    assert torch.equal(found.flip(0), changed(images, 1e-3, MIRROR))
+
+
+def test_colours_of_photographs_change_and_stay_in_range() -> None:
+    images = torch.randint(0, 256, (50, 8, 8, 3), dtype=torch.uint8)
+
+    found = changed(images, 1.0, COLOUR, fill=(0.0, 0.0, 0.0))
+
+    assert found.dtype == torch.float32
+    assert 0 <= float(found.min()) <= float(found.max()) <= 255
+    ratios = found.mean(dim=(1, 2, 3)) / images.float().mean(dim=(1, 2, 3))
+    assert float(ratios.std()) > 0.05
+
+
+def test_grey_images_stay_grey() -> None:
+    images = torch.randint(0, 256, (20, 8, 8, 1), dtype=torch.uint8).repeat(1, 1, 1, 3)
+
+    found = changed(images, 1.0, COLOUR, fill=(0.0, 0.0, 0.0))
+
+    torch.testing.assert_close(found[..., 0], found[..., 2], atol=1e-3, rtol=0)
+
+
+def test_without_strength_nothing_changes() -> None:
+    images = torch.randint(0, 256, (20, 8, 8, 3), dtype=torch.uint8)
+
+    assert torch.equal(changed(images, 0.0, Symmetries(mirror=True, colour=True)), images)
