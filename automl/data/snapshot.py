@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -153,6 +154,33 @@ class Snapshot:
             images.append(shard["images"].astype(np.uint8, copy=False))
             labels.append(shard["labels"].astype(np.int64, copy=False))
         return np.concatenate(images), np.concatenate(labels)
+
+    def mapped_tensors(self, part: Part) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Return what `tensors` returns, with the images in a file instead of in memory.
+
+        The file has no name and vanishes with the array; one shard at a time is in memory.
+
+        Raises:
+            DamagedDataError: a shard is not what was written.
+            OSError: the folder for temporary files (TMPDIR) has no room.
+        """
+        size, rows = self.manifest.image_size, self.manifest.counts[part]
+        shape = (rows, size, size, 3)
+        if rows == 0:
+            return self.tensors(part)
+        labels = np.zeros(rows, np.int64)
+        with tempfile.TemporaryFile(prefix="automl-rows-") as file:
+            images = np.memmap(file, np.uint8, "w+", shape=shape)
+            done = 0
+            for shard, content in self._shards((part,)):
+                images[done : done + shard.rows] = content["images"]
+                labels[done : done + shard.rows] = content["labels"]
+                done += shard.rows
+        return images, labels
+
+    def size_bytes(self, part: Part) -> int:
+        """Return how many bytes the images of a part take."""
+        return self.manifest.counts[part] * self.manifest.image_size**2 * 3
 
     def raw_rows(self, *parts: Part) -> Iterator[RawRow]:
         """Yield the rows of the parts before preprocessing, in the order of `tensors`.

@@ -82,7 +82,13 @@ def test_digits_become_a_snapshot(
     assert sum(manifest.counts.values()) == 1797
     assert not manifest.quarantined
     assert seen[-1] == (1797, 1797, "writing shards")
-    images, labels = Snapshot.open(home, "digits", manifest.id).tensors(Part.TRAIN)
+    snapshot = Snapshot.open(home, "digits", manifest.id)
+    images, labels = snapshot.tensors(Part.TRAIN)
+    mapped, same = snapshot.mapped_tensors(Part.TRAIN)
+    assert isinstance(mapped, np.memmap)
+    np.testing.assert_array_equal(mapped, images)
+    np.testing.assert_array_equal(same, labels)
+    assert snapshot.size_bytes(Part.TRAIN) == images.nbytes
     assert images.shape == (manifest.counts[Part.TRAIN], 8, 8, 3)
     assert labels.dtype == np.int64
     np.testing.assert_allclose(manifest.mean, images.mean(axis=(0, 1, 2)), rtol=1e-12)
