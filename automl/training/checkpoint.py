@@ -31,6 +31,7 @@ class EpochResult:
         examples: training examples seen; fewer than there are in a last epoch cut short.
         evaluation_seconds: the part of `seconds` that the evaluation took.
         resolution: height and width in pixels that the network saw; 0 in older files.
+        progress: the share of the training that is done, 0 to 1; 0 in older files.
     """
 
     epoch: int
@@ -42,6 +43,7 @@ class EpochResult:
     examples: int = 0
     evaluation_seconds: float = 0.0
     resolution: int = 0
+    progress: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a JSON document."""

@@ -51,18 +51,28 @@ class Pace:
             done: steps made, over all attempts.
             elapsed_s: seconds spent, over all attempts.
         """
-        by_steps = done / self.steps
-        if self.seconds is None:
-            return by_steps
         self._calls += 1
         if self._calls <= _UNMEASURED_STEPS + 1:
             self._first = done, elapsed_s
-        assert self._first is not None
-        made, took_s = done - self._first[0], elapsed_s - self._first[1]
-        left_s = self.seconds - elapsed_s
+        return self.share_done(done, elapsed_s)
+
+    def share_done(self, done: int, elapsed_s: float) -> float:
+        """Return the share of the training that is done, as `progress` does; call it at any time.
+
+        Args:
+            done: steps made, over all attempts.
+            elapsed_s: seconds spent, over all attempts.
+        """
+        by_steps = min(1.0, done / self.steps)
+        if self.seconds is None or done == 0:
+            return by_steps
+        made, took_s = 0, 0.0
+        if self._first is not None:
+            made, took_s = done - self._first[0], elapsed_s - self._first[1]
         if made == 0 or took_s <= 0:
-            return max(by_steps, elapsed_s / self.seconds) if done else 0.0
-        return max(by_steps, done / (done + max(0.0, left_s) * made / took_s))
+            return min(1.0, max(by_steps, elapsed_s / self.seconds))
+        left_s = max(0.0, self.seconds - elapsed_s)
+        return max(by_steps, done / (done + left_s * made / took_s))
 
     def is_spent(self, done: int, elapsed_s: float) -> bool:
         """Return whether all steps are made or the time is over."""

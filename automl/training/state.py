@@ -245,6 +245,7 @@ class Training:
             examples=self._seen,
             evaluation_seconds=self._hooks.clock() - before_s,
             resolution=resolution,
+            progress=self._pace.share_done(self._steps_done, self.seconds),
         )
         self._curve.append(result)
         if self._is_better(result):

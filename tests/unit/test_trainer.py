@@ -235,6 +235,7 @@ def test_the_best_weights_are_those_of_the_lowest_selection_loss() -> None:
     result = fit(problem(epochs=8), None, outside.hooks)
 
     losses = [epoch.selection_loss for epoch in result.curve]
+    assert [epoch.progress for epoch in result.curve] == [(k + 1) / 8 for k in range(8)]
     assert result.curve == tuple(outside.epochs)
     assert result.best_epoch == int(np.argmin([loss or 0.0 for loss in losses]))
     assert result.log_loss == losses[result.best_epoch]
@@ -376,6 +377,9 @@ def test_a_training_sized_to_its_time_ends_with_it_and_its_learning_rate_comes_d
     assert [epoch.examples for epoch in result.curve] == [100] * 5 + [32]  # 21 steps of a second
     assert 20.0 <= result.seconds <= 22.0
     assert result.curve[-1].learning_rate < 0.05 * result.curve[1].learning_rate
+    assert [epoch.progress for epoch in result.curve] == pytest.approx(
+        [4 / 21, 8 / 21, 12 / 21, 16 / 21, 20 / 21, 1], abs=0.06
+    )
 
 
 def test_enough_time_changes_nothing() -> None:
