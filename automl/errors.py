@@ -7,7 +7,9 @@ AutoMLError
 │   └── SearchSpaceExhaustedError     every legal candidate has been tried
 ├── TrainingError            exit 3   a network cannot be trained
 │   ├── DivergedError                 a loss is not finite
-│   └── OutOfMemoryError              the device has too little memory
+│   ├── OutOfMemoryError              the device has too little memory
+│   └── DeviceError          exit 4   the GPUs of this machine cannot be used; retryable
+│       └── DeviceBusyError           other processes hold them
 ├── ExportError              exit 3   the bundle cannot be published
 │   ├── ParityError                   the file disagrees with the network
 │   └── VerificationError             a published file is not what its manifest says
@@ -93,6 +95,17 @@ class DivergedError(TrainingError):
 
 class OutOfMemoryError(TrainingError):
     """The device has too little memory for the candidate."""
+
+
+class DeviceError(TrainingError):
+    """The GPUs of this machine cannot be used now; another machine, or a later try, may do."""
+
+    retryable = True
+    exit_code = 4
+
+
+class DeviceBusyError(DeviceError):
+    """Other processes hold every GPU that this one may use."""
 
 
 class ExportError(AutoMLError):

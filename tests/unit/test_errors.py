@@ -57,7 +57,7 @@ def test_the_docstring_draws_every_error(error_type: type[AutoMLError]) -> None:
 
 @pytest.mark.parametrize("error_type", ERROR_TYPES)
 def test_the_exit_code_says_who_can_help(error_type: type[AutoMLError]) -> None:
-    if issubclass(error_type, StorageError):
+    if issubclass(error_type, StorageError | errors.DeviceError):
         expected = 4
     elif issubclass(error_type, errors.ConfigError | errors.DataError):
         expected = 2
@@ -68,7 +68,7 @@ def test_the_exit_code_says_who_can_help(error_type: type[AutoMLError]) -> None:
 
 
 @pytest.mark.parametrize("error_type", ERROR_TYPES)
-def test_only_storage_trouble_that_may_pass_is_retryable(error_type: type[AutoMLError]) -> None:
-    may_pass = issubclass(error_type, StorageError)
+def test_only_trouble_that_may_pass_is_retryable(error_type: type[AutoMLError]) -> None:
+    may_pass = issubclass(error_type, StorageError | errors.DeviceError)
 
     assert error_type.retryable == (may_pass and error_type not in NOT_RETRYABLE_STORAGE_ERRORS)

@@ -1,0 +1,1 @@
+"""Which GPUs this machine has, and which process holds which of them; nothing here needs torch."""
