@@ -20,13 +20,12 @@ from automl.export.metrics import classification_metrics
 from automl.export.runtime import OnnxClassifier
 from automl.preprocessing.decode import decode_image
 from automl.progress import progress_for
-from automl.steps import choose, final_fit, local_run, prepare, publish
+from automl.steps import choose, local_run, prepare, publish
 from automl.steps.context import ESTIMATOR_ORIGIN, StepContext
+from automl.steps.cores import available_cores
 from automl.steps.opening import open_search
 from automl.steps.run_lease import RunLease
 from automl.steps.settings import Settings
-from automl.steps.signals import StopSignal
-from automl.steps.training import threads_per_worker
 from automl.storage.durable import write_file
 
 Images = npt.NDArray[np.uint8]
@@ -107,7 +106,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
         spec = context.spec.model_copy(update={"final_fit": fit_section})
         changed = StepContext.open(context.settings, spec, context.run, context.origin)
         with RunLease(changed):
-            final_fit.final_fit(changed, StopSignal())
+            with progress_for(Console(stderr=True)) as progress:
+                progress.step("final_fit")
+                local_run.final_fit(changed, progress)
             prepare.close_run(changed, RunState.SUCCEEDED, "")
         self._load(publish.fitted_onnx(changed))
         return self
@@ -152,7 +153,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
 
     def _load(self, onnx: bytes) -> None:
         self._onnx = onnx
-        self._classifier = OnnxClassifier(onnx, threads_per_worker(1))
+        self._classifier = OnnxClassifier(onnx, available_cores())
 
     def _fitted(self) -> StepContext:
         context: StepContext | None = getattr(self, "_context", None)

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from automl.steps.context import StepContext
 
 _LINE_EVERY_S = 10.0
+_TOLD = (
+    " trial ",
+    "gave up",
+    "killed",
+    "GPU: ",
+    "holds GPU",
+    " WARNING ",
+    " ERROR ",
+)  # to be shown
 _ROWS = 8
 
 
@@ -51,8 +60,8 @@ class PlainProgress:
             self._print(f"{what}: {done} of {total}")
 
     def line(self, text: str) -> None:
-        """Show what a worker says if it matters to people."""
-        if " trial " in text or "gave up" in text or "killed" in text or " ERROR " in text:
+        """Show what a process says if it matters to people."""
+        if any(mark in text for mark in _TOLD):
             self._print(text)
 
     def search(self, context: StepContext) -> None:
@@ -105,7 +114,7 @@ class LiveProgress:
         self._live.update(f"{self._step}: {what}, {done} of {total}")
 
     def line(self, text: str) -> None:
-        """Show what a worker says if somebody should look."""
+        """Show what a process says if somebody should look."""
         if " WARNING " in text or " ERROR " in text or "killed" in text or "gave up" in text:
             self._live.console.print(text, markup=False, highlight=False)
 

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-import automl.steps.dispatch  # noqa: F401 - heavy: the run's time is not to be spent on it
+import automl.steps.worker  # noqa: F401 - heavy: the run's time is not to be spent on it
 from automl.steps.__main__ import main
 from automl.steps.settings import Settings
 from automl.storage.home import Home

@@ -12,11 +12,11 @@ from automl.domain.events import SearchEnd
 from automl.errors import StorageError
 from automl.steps.context import StepContext
 from automl.steps.signals import StopSignal
+from automl.steps.training_gpu import TOO_LATE_S
 from automl.steps.trials import end_search
 from automl.training.problem import StopReason
 
 _FINISH_BEFORE_S = 1.5  # trials stop so long before the deadline, to record their result in time
-_TOO_LATE_S = 6.0  # no trial starts with less time left
 _KEEP_SLOT_S = 12.0  # a slice does not end so shortly before the deadline
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class WorkerClock:
     @property
     def is_too_late(self) -> bool:
         """Whether too little time is left to start a trial."""
-        return self.left_s < _TOO_LATE_S
+        return self.left_s < TOO_LATE_S
 
     def stop_reason(self) -> StopReason | None:
         """Return why training must stop now, or None."""

@@ -1,24 +1,30 @@
-"""From a step's name and JSON payload to a call, and back to a JSON result."""
+"""From a step's name and JSON payload to a call, and back to a JSON result.
+
+Importing this module imports no numerical library: a step that trains takes its GPU and its CPU
+threads first, and imports what computes then.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from automl.data.snapshot import Snapshot
 from automl.domain.parsing import Purpose, parse_spec
 from automl.domain.specification import StudySpec
-from automl.errors import ConfigError
-from automl.steps import choose, evaluate, final_fit, prepare, publish, worker
+from automl.errors import ConfigError, DeviceBusyError
 from automl.steps.context import ESTIMATOR_ORIGIN, StepContext
-from automl.steps.opening import open_search
+from automl.steps.cores import limited_pools, threads_of_final_fit, threads_of_trial
+from automl.steps.gpus.host import Gpu
 from automl.steps.run_lease import RunLease
 from automl.steps.settings import Settings
 from automl.steps.signals import StopSignal
 from automl.steps.study_file import load_study_file
+from automl.steps.training_gpu import final_fit_gpu, worker_gpu
+from automl.steps.worker_report import WorkerReport
 from automl.storage.home import Home
 
 _PROGRESS_EVERY_S = 10.0
@@ -78,10 +84,14 @@ class LoggedProgress:
 
 
 def _check(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
+    from automl.steps import prepare
+
     return prepare.check(context)
 
 
 def _prepare(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
+    from automl.steps import prepare
+
     manifest = prepare.prepare(context, LoggedProgress())
     return {"snapshot": manifest.id, "counts": manifest.counts, "classes": len(manifest.classes)}
 
@@ -90,6 +100,9 @@ def _open_run(context: StepContext, payload: dict[str, Any], stop: StopSignal) -
     snapshot = payload.get("snapshot")
     if not isinstance(snapshot, str):
         raise ConfigError("The payload has no snapshot.", "pass the id that `prepare` returned")
+    from automl.data.snapshot import Snapshot
+    from automl.steps.opening import open_search
+
     manifest = Snapshot.open(context.store, context.spec.name, snapshot).manifest
     return open_search(context, manifest)
 
@@ -98,37 +111,77 @@ def _run_worker(context: StepContext, payload: dict[str, Any], stop: StopSignal)
     index = payload.get("worker")
     if not isinstance(index, int):
         raise ConfigError("The payload has no worker.", "pass the worker's index")
-    slice_s = None
+    search, slice_s = context.spec.search, None
     if payload.get("origin", "").startswith("airflow"):
-        slice_s = context.spec.search.slice.total_seconds()
-    return worker.run_worker(context, index, stop, slice_s=slice_s).to_json()
+        slice_s = search.slice.total_seconds()
+    with ExitStack() as held:
+        held.enter_context(limited_pools(threads_of_trial(search)))
+        try:
+            gpu = held.enter_context(worker_gpu(context, index, stop, slice_s))
+        except DeviceBusyError as error:  # the pool slot is given back, and no retry used up
+            log.info("%s", error)
+            return WorkerReport("slice_ended").to_json()
+        from automl.steps import worker
+
+        _check_device(gpu)
+        return worker.run_worker(context, index, stop, slice_s=slice_s).to_json()
+
+
+def _check_device(gpu: Gpu | None) -> None:
+    """Warn if torch cannot use the GPU that this process holds."""
+    import torch
+
+    if gpu is not None and not torch.cuda.is_available():
+        log.warning(
+            "torch %s cannot use %s and trains on the CPU: install a build for CUDA, or set "
+            "search.resources.gpus to 0",
+            torch.__version__,
+            gpu,
+        )
 
 
 def _give_back(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
+    from automl.steps import worker
+
     return worker.give_back(context, int(payload["worker"]))
 
 
 def _fail_run(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
+    from automl.steps import prepare
+
     return {"state": prepare.fail_run(context, str(payload["cause"]))}
 
 
 def _choose(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
+    from automl.steps import choose
+
     return choose.choose(context).to_json()
 
 
 def _final_fit(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
-    return final_fit.final_fit(context, stop).to_json()
+    threads = threads_of_final_fit(context.spec.search)
+    with limited_pools(threads), final_fit_gpu(context, stop) as gpu:
+        from automl.steps import final_fit
+
+        _check_device(gpu)
+        return final_fit.final_fit(context, stop).to_json()
 
 
 def _export(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
+    from automl.steps import publish
+
     return {"version": publish.export(context)}
 
 
 def _evaluate(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
+    from automl.steps import evaluate
+
     return evaluate.evaluate(context)
 
 
 def _promote(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
+    from automl.steps import evaluate
+
     return evaluate.promote(context)
 
 

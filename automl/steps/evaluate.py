@@ -27,10 +27,10 @@ from automl.export.runtime import OnnxClassifier
 from automl.morphism.architecture import Architecture
 from automl.steps.comparison import compare_strategies
 from automl.steps.context import StepContext
+from automl.steps.cores import available_cores
 from automl.steps.prepare import close_run
 from automl.steps.publish import export_record
 from automl.steps.queries import curve, leaderboard_rows
-from automl.steps.training import threads_per_worker
 
 _ONE_TEST_SET_BELOW = 1000  # fewer test rows serve as gate and report at once
 _LATENCY_RUNS = 30
@@ -120,7 +120,7 @@ def _publish(context: StepContext, run: Run, registry: Registry, version: int) -
     exported = export_record(context)
     registry.require_stored(version, exported.files)
     study = context.record.commit(open_test)
-    classifier = OnnxClassifier(registry.read(version, MODEL_FILE), threads_per_worker(1))
+    classifier = OnnxClassifier(registry.read(version, MODEL_FILE), available_cores())
     probabilities, labels = _predict(classifier, snapshot, parts)
     final_fit = run.final_fit
     assert final_fit is not None
@@ -223,7 +223,7 @@ def _decide(context: StepContext, run: Run, registry: Registry, version: int) ->
     snapshot = Snapshot.open(context.store, context.spec.name, run.snapshot)
     correct = []
     for number in (version, champion.version):
-        classifier = OnnxClassifier(registry.read(number, MODEL_FILE), threads_per_worker(1))
+        classifier = OnnxClassifier(registry.read(number, MODEL_FILE), available_cores())
         probabilities, labels = _predict(classifier, snapshot, _gate_parts(snapshot))
         predicted = np.asarray(classifier.labels, object)[probabilities.argmax(axis=1)]
         correct.append(predicted == np.asarray(snapshot.manifest.classes, object)[labels])

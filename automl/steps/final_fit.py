@@ -19,13 +19,13 @@ from automl.errors import (
 )
 from automl.morphism.architecture import Architecture
 from automl.steps.context import StepContext
+from automl.steps.cores import threads_of_final_fit
 from automl.steps.signals import StopSignal
 from automl.steps.training import (
     RUNG,
     TrialTrainer,
     Weights,
     load_weights,
-    threads_per_worker,
     useful_threads,
 )
 from automl.training.checkpoint import Checkpoint, EpochResult
@@ -104,8 +104,8 @@ def final_fit(context: StepContext, stop: StopSignal) -> FinalFit:
 
 
 def _with_all_threads(trainer: TrialTrainer) -> TrialTrainer:
-    """Return `trainer` with all CPU threads: the final fit runs alone."""
-    return replace(trainer, threads=threads_per_worker(1))
+    """Return `trainer` with the CPU threads of a final fit, which runs alone."""
+    return replace(trainer, threads=threads_of_final_fit(trainer.context.spec.search))
 
 
 def _epochs(study: Study, trial: Trial, *, continued: bool) -> int:

@@ -1,4 +1,4 @@
-"""All steps of one run on this machine; the search's workers are child processes."""
+"""All steps of one run on this machine; those that train are child processes, each with its GPU."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any, Protocol
 from automl.domain.events import RunState
 from automl.domain.specification import StudySpec
 from automl.errors import AutoMLError, SearchError
-from automl.steps import choose, evaluate, final_fit, prepare, publish
+from automl.steps import choose, evaluate, prepare, publish
 from automl.steps.context import StepContext
 from automl.steps.opening import open_search
 from automl.steps.process import StepResult, run_step
 from automl.steps.run_lease import RunLease
 from automl.steps.settings import Settings
-from automl.steps.signals import StopSignal
 from automl.steps.worker import give_back
 
 _RESTARTS = 5  # how often a worker process may die before the run goes on without it
 _GRACE_S = 60.0
+_FINAL_FIT_GRACE_S = 600.0  # to load the dataset before it, and to compare and store after it
 
 
 class Progress(Protocol):
@@ -35,7 +35,7 @@ class Progress(Protocol):
         """Of `total` items, `done` are through."""
 
     def line(self, text: str) -> None:
-        """A worker says something."""
+        """A process of the run says something."""
 
     def search(self, context: StepContext) -> None:
         """The search goes on; show what the log holds."""
@@ -53,7 +53,6 @@ def run_study(settings: Settings, spec: StudySpec, progress: Progress) -> dict[s
         AutoMLError: as the failing step raises it; the run is then closed as failed.
     """
     context = StepContext.open(settings, spec, new_run_name(), "cli")
-    stop = StopSignal()
     progress.step("check")
     prepare.check(context)
     with RunLease(context):
@@ -61,7 +60,7 @@ def run_study(settings: Settings, spec: StudySpec, progress: Progress) -> dict[s
         manifest = prepare.prepare(context, progress.items)
         workers = open_search(context, manifest)
         try:
-            winner, promotion = _run_open(context, workers, stop, progress)
+            winner, promotion = _run_open(context, workers, progress)
         except AutoMLError as error:
             prepare.close_run(context, RunState.FAILED, error.message)
             raise
@@ -79,7 +78,7 @@ def run_study(settings: Settings, spec: StudySpec, progress: Progress) -> dict[s
 
 
 def _run_open(
-    context: StepContext, workers: list[int], stop: StopSignal, progress: Progress
+    context: StepContext, workers: list[int], progress: Progress
 ) -> tuple[choose.Winner, dict[str, Any]]:
     """Go through the steps of the open run; return its winner and what `promote` says."""
     progress.step("search")
@@ -87,7 +86,7 @@ def _run_open(
     progress.step("choose")
     winner = choose.choose(context)
     progress.step("final_fit")
-    final_fit.final_fit(context, stop)
+    final_fit(context, progress)
     progress.step("export")
     publish.export(context)
     progress.step("evaluate")
@@ -121,12 +120,7 @@ def _worker(
 ) -> StepResult:
     # a context of its own: the log's reader is not shared between threads
     own = StepContext.open(context.settings, context.spec, context.run, context.origin)
-    payload = {
-        "spec": own.spec.model_dump(mode="json", by_alias=True),
-        "run": own.run,
-        "worker": index,
-        "origin": own.origin,
-    }
+    payload = {**_payload(own), "worker": index}
     environment = own.settings.child_environment(os.environ)
     for _ in range(_RESTARTS):
         left_s = (own.opened_run().deadline - own.clock.now()) / timedelta(seconds=1)
@@ -147,3 +141,35 @@ def _worker(
         if result.signal is None:
             return result
     raise SearchError(f"Worker {index} died {_RESTARTS} times.", "see the log lines above")
+
+
+def final_fit(context: StepContext, progress: Progress) -> None:
+    """Run the final fit in a process of its own.
+
+    Raises:
+        AutoMLError: as the step raises it.
+        SearchError: its process was killed.
+    """
+    result = run_step(
+        "final_fit",
+        _payload(context),
+        env=context.settings.child_environment(os.environ),
+        timeout_s=context.spec.final_fit.time_limit.total_seconds() + _FINAL_FIT_GRACE_S,
+        on_line=lambda line: progress.line(f"final fit: {line}"),
+        stop=lambda: False,
+    )
+    if result.failure is not None:
+        raise result.failure.to_error()
+    if result.signal is not None:
+        raise SearchError(
+            f"The process of final_fit was killed by signal {result.signal}.",
+            "signal 9 is usually the machine's lack of memory: free some, and run the study again",
+        )
+
+
+def _payload(context: StepContext) -> dict[str, Any]:
+    return {
+        "spec": context.spec.model_dump(mode="json", by_alias=True),
+        "run": context.run,
+        "origin": context.origin,
+    }

@@ -10,8 +10,9 @@ from automl.domain.specification import LimitsSection
 from automl.morphism.seeds import seed_architectures
 from automl.steps import prepare
 from automl.steps.context import StepContext
+from automl.steps.cores import threads_of_trial
 from automl.steps.proposals import space_facts, space_of_search
-from automl.steps.training import BFLOAT16, RUNG, threads_per_worker
+from automl.steps.training import BFLOAT16, RUNG
 from automl.training.device import choose_device
 from automl.training.device_factors import calibrate
 from automl.training.precision import Precision, choose_precision
@@ -58,5 +59,5 @@ def _limit_facts(limits: LimitsSection, manifest: SnapshotManifest) -> dict[str,
 def _precision(context: StepContext, manifest: SnapshotManifest) -> Precision:
     """Return what trainings compute in on this machine, tried on the largest seed."""
     seed = seed_architectures(manifest.image_size, len(manifest.classes))[-1]
-    threads = threads_per_worker(context.spec.search.workers)
+    threads = threads_of_trial(context.spec.search)
     return choose_precision(choose_device(), seed, threads)

@@ -10,8 +10,8 @@ from automl.export.registry import Registry
 from automl.export.runtime import OnnxClassifier
 from automl.export.verify import verify_files
 from automl.preprocessing.decode import decode_image
+from automl.steps.cores import available_cores
 from automl.steps.settings import Settings
-from automl.steps.training import threads_per_worker
 from automl.storage.objects import ObjectStore
 from automl.storage.open import open_store
 
@@ -27,7 +27,7 @@ def predict_files(settings: Settings, model: str, inputs: list[str]) -> dict[str
     Raises:
         ConfigError: there is no such model.
     """
-    classifier = OnnxClassifier(_model_bytes(settings, model), threads_per_worker(1))
+    classifier = OnnxClassifier(_model_bytes(settings, model), available_cores())
     rows: list[dict[str, Any]] = []
     for name in inputs:
         try:

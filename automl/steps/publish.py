@@ -21,7 +21,8 @@ from automl.export.runtime import OnnxClassifier
 from automl.export.verify import build_samples
 from automl.morphism.architecture import Architecture
 from automl.steps.context import StepContext
-from automl.steps.training import load_tensors_of, threads_per_worker
+from automl.steps.cores import available_cores
+from automl.steps.training import load_tensors_of
 from automl.training.inference import predict_probabilities
 from automl.training.module import Normalization
 
@@ -131,9 +132,9 @@ def build(context: StepContext, run: Run, trial: int, weights_key: str, version:
     rows = [row.pixels for row in itertools.islice(snapshot.raw_rows(*held_out), _PARITY_ROWS)]
     images, _ = snapshot.tensors(*held_out)
     reference = predict_probabilities(
-        architecture, weights, normalization, images[: len(rows)], threads_per_worker(1)
+        architecture, weights, normalization, images[: len(rows)], available_cores()
     )
-    parity = check_parity(reference, OnnxClassifier(onnx, threads_per_worker(1)), rows)
+    parity = check_parity(reference, OnnxClassifier(onnx, available_cores()), rows)
     log.info(
         "parity on %d rows: largest difference %.2e, %d labels differ",
         parity.rows,

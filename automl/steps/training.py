@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from automl.morphism.architecture import Architecture
 from automl.morphism.moves import Move, inherit
 from automl.steps.checkpoints import checkpoint_key, counting_checkpoints
 from automl.steps.context import StepContext
+from automl.steps.cores import threads_of_trial
 from automl.steps.trials import TrialResult
 from automl.storage.leases import KeepAlive
 from automl.training.checkpoint import Checkpoint, EpochResult
@@ -101,7 +101,7 @@ class TrialTrainer:
             selection,
             Examples(*snapshot.tensors(Part.CALIBRATION)),
             find_symmetries(train, selection),
-            threads_per_worker(context.spec.search.workers),
+            threads_of_trial(context.spec.search),
         )
 
     @property
@@ -306,8 +306,3 @@ def useful_threads(architecture: Architecture, available: int) -> int:
     Layers of small networks do not repay the synchronisation between threads.
     """
     return 1 if architecture.flops < _SMALL_FLOPS else available
-
-
-def threads_per_worker(workers: int) -> int:
-    """Return how many CPU threads each of `workers` processes on this machine should use."""
-    return max(1, len(os.sched_getaffinity(0)) // workers)

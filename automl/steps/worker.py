@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from automl.domain.events import SearchEnd
@@ -22,43 +21,13 @@ from automl.steps.proposals import search_space, space_facts
 from automl.steps.signals import StopSignal
 from automl.steps.training import TrialTrainer, TrialTraining
 from automl.steps.trials import Claim, TrialResult, TrialSource, end_search, record_result
+from automl.steps.worker_report import WorkerReport
 from automl.storage.leases import KeepAlive
 from automl.training.problem import StopReason
 
 _POLL_S = 1.0
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class WorkerReport:
-    """What one slice of a worker did.
-
-    Attributes:
-        state: `slice_ended` or `search_ended`.
-        trials: the trials it worked on.
-        best: the best score among them.
-    """
-
-    state: str = "search_ended"
-    trials: list[int] = field(default_factory=list)
-    best: float | None = None
-
-    def begin(self, number: int) -> None:
-        """Add a trial; one that is resumed counts once."""
-        if number not in self.trials:
-            self.trials.append(number)
-
-    def note(self, score: float | None) -> None:
-        """Keep the score if it is the best so far."""
-        if score is not None and (self.best is None or score > self.best):
-            self.best = score
-
-    def to_json(self) -> dict[str, object]:
-        """Return the step's result with a label for people."""
-        shown = ", ".join(str(number) for number in self.trials[-8:]) or "none"
-        label = f"trials {shown}" + (f" · best {self.best:.4f}" if self.best is not None else "")
-        return {"state": self.state, "trials": self.trials, "best": self.best, "label": label}
 
 
 def run_worker(

@@ -14,6 +14,11 @@ def choose_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def device_type() -> str:
+    """Return what kind of device trains, for the study log: "cpu" or the GPU's product name."""
+    return "cpu" if choose_device() == "cpu" else torch.cuda.get_device_name()
+
+
 @contextmanager
 def repeatable(device: str) -> Iterator[None]:
     """Keep torch's global generators untouched and, on the CPU, refuse undeterministic kernels.

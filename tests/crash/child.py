@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import automl.data.prepare
-import automl.steps.dispatch  # noqa: F401 - heavy, so that forked processes have it
+import automl.steps.evaluate
+import automl.steps.final_fit
+import automl.steps.opening
+import automl.steps.publish
+import automl.steps.worker  # noqa: F401
 from automl.steps.dispatch import run_named_step
 from automl.steps.settings import Settings
 from tests.crash.home import observed_home

@@ -256,7 +256,7 @@ class TestAvailability:
             ("search.objective", "log_loss"),
             ("search.prefer", "small"),
             ("search.spend.gpu_hours", 1.0),
-            ("search.resources.gpus", 0),
+            ("search.resources.gpus", 2),
             ("search.resources.memory", "4GB"),
             ("final_fit.ensemble", 2),
             ("final_fit.from", 1),

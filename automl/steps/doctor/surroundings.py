@@ -9,7 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from automl.errors import AutoMLError
+from automl.steps.cores import available_cores
 from automl.steps.doctor.findings import STORAGE, USAGE, Finding, failure, fine, trouble
+from automl.steps.gpus.host import find_gpus
+from automl.steps.gpus.lease import occupation
+from automl.steps.gpus.ledger import GpuLedger, locks_folder
 from automl.steps.study_file import load_study_file
 from automl.storage.open import open_store
 
@@ -19,7 +23,7 @@ _DASK_TIMEOUT_S = 10
 
 def examine_surroundings() -> list[Finding]:
     """Return what is found of this machine and of what the environment names."""
-    return [*_sources(), *_study_files(), _devices(), *_dask(), *_airflow()]
+    return [*_sources(), *_study_files(), _devices(), *_gpus(), *_dask(), *_airflow()]
 
 
 def _sources() -> Iterator[Finding]:
@@ -74,10 +78,20 @@ def _study_files() -> Iterator[Finding]:
 def _devices() -> Finding:
     import torch
 
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     gpus = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(index) for index in range(gpus)) or "no GPU"
     return fine("devices", f"{cores} CPU cores, {names}, torch {torch.__version__}")
+
+
+def _gpus() -> Iterator[Finding]:
+    """Yield who holds each GPU that a training process of this environment may use."""
+    try:
+        for gpu in find_gpus(os.environ):
+            ledger = GpuLedger(locks_folder(os.environ), gpu)
+            yield fine(f"gpu {gpu.index}", occupation([ledger]))
+    except AutoMLError as error:
+        yield failure("gpus", error)
 
 
 def _dask() -> Iterator[Finding]:
