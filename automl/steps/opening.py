@@ -60,4 +60,5 @@ def _precision(context: StepContext, manifest: SnapshotManifest) -> Precision:
     """Return what trainings compute in on this machine, tried on the largest seed."""
     seed = seed_architectures(manifest.image_size, len(manifest.classes))[-1]
     threads = threads_of_trial(context.spec.search)
-    return choose_precision(choose_device(), seed, threads)
+    device = "cpu" if context.spec.search.resources.gpus == 0 else choose_device()
+    return choose_precision(device, seed, threads)
