@@ -76,6 +76,8 @@ def evaluate(  # noqa: C901 - one case per operation
                 )  # fmt: skip
             case Op.RELU:
                 value = F.relu(read[0])
+            case Op.RELU6:
+                value = read[0].clamp(0, 6)
             case Op.MAX_POOL:
                 value = F.max_pool2d(read[0], size["kernel"], size["stride"])
             case Op.AVG_POOL:
@@ -220,31 +222,34 @@ class Sketch:
         self.width = width
         return self.append(Op.BATCH_NORM) if self.rng.random() < 0.7 else self.last
 
+    def rectify(self, *inputs: int) -> int:
+        return self.append(Op.RELU6 if self.rng.random() < 0.4 else Op.RELU, *inputs)
+
     def plain(self, width: int) -> None:
         self.conv(self.last, width, 3)
-        self.append(Op.RELU)
+        self.rectify()
 
     def grouped(self) -> None:
         self.conv(self.last, self.width, 3, groups=2)
-        self.append(Op.RELU)
+        self.rectify()
 
     def depthwise(self) -> None:
         self.conv(self.last, self.width, 3, groups=self.width)
-        self.append(Op.RELU)
+        self.rectify()
 
     def residual(self) -> None:
         start, width = self.last, self.width
         self.plain(width)
         self.append(Op.ADD, self.conv(self.last, width, 3), start)
         if self.rng.random() < 0.7:
-            self.append(Op.RELU)
+            self.rectify()
 
     def concatenated(self) -> None:
         start, width = self.last, self.width
         first = self.conv(start, 4, 1)
         second = self.conv(start, 2, 3)
         if self.rng.random() < 0.5:
-            second = self.append(Op.RELU, second)
+            second = self.rectify(second)
         self.append(
             Op.CONCAT, *([first, start, second] if self.rng.random() < 0.5 else [second, first])
         )
@@ -261,11 +266,11 @@ class Sketch:
             self.size //= 2
 
     def finished(self) -> Architecture:
-        self.append(Op.RELU)
+        self.rectify()
         self.append(Op.GLOBAL_POOL if self.rng.random() < 0.5 else Op.FLATTEN)
         if self.rng.random() < 0.5:
             self.append(Op.DENSE, units=6)
-            self.append(Op.RELU)
+            self.rectify()
         self.append(Op.DROPOUT, rate=0.5)
         self.append(Op.DENSE, units=3)
         return Architecture(8, 3, tuple(self.nodes)).canonical()[0]

@@ -107,7 +107,7 @@ class _Emitter:
         """Append an initializer and return its name."""
         from onnx import numpy_helper
 
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        self.initializers.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
         return name
 
 
@@ -185,6 +185,10 @@ def _layer(
     if node.op is Op.GLOBAL_POOL:
         axes = emitter.constant(f"{out}.axes", np.array([2, 3], dtype=np.int64))
         return emitter.node("ReduceMean", [*inputs, axes], out, keepdims=0)
+    if node.op is Op.RELU6:
+        least = emitter.constant(f"{out}.min", np.array(0, np.float32))
+        most = emitter.constant(f"{out}.max", np.array(6, np.float32))
+        return emitter.node("Clip", [*inputs, least, most], out)
     stored = [f"{out}.{name}" for name in ("weight", "bias", "running_mean", "running_var")]
     read = inputs + [weights[key] for key in stored if key in weights]
     return emitter.node(_OPERATORS[node.op], read, out, **_attributes(node))

@@ -7,10 +7,10 @@ import numpy as np
 from automl.morphism.architecture import Architecture
 from automl.morphism.insert import fresh_norm, he_normal, insert, keyed, never_negative
 from automl.morphism.move import Move, MoveKind, illegal
-from automl.morphism.nodes import Node, Op, conv
+from automl.morphism.nodes import RECTIFIERS, Node, Op, conv
 from automl.morphism.weights import Array, Edit, Weights
 
-_SITES = frozenset({Op.RELU, Op.ADD, Op.MAX_POOL, Op.AVG_POOL})
+_SITES = frozenset({Op.ADD, Op.MAX_POOL, Op.AVG_POOL}) | RECTIFIERS
 _KERNELS = (3, 5)
 
 

@@ -13,7 +13,7 @@ _FLOAT_BYTES = 4
 _INDEX_BYTES = 8
 _KEPT_PER_PARAMETER = 3  # weight, gradient, momentum
 _STATISTICS = 2  # of each channel that a batch norm reads: running mean and variance
-_READ_BACKWARD = frozenset({Op.CONV, Op.BATCH_NORM, Op.DENSE, Op.MAX_POOL, Op.AVG_POOL})
+_READ_BACKWARD = frozenset({Op.CONV, Op.BATCH_NORM, Op.DENSE, Op.MAX_POOL, Op.AVG_POOL, Op.RELU6})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ def training_bytes(architecture: Architecture, batch_size: int) -> int:
 
     Counted, in float32: the weights, their gradients and their momentum; the running statistics of
     batch norms; and for each image what the backward pass reads again: the tensors that
-    convolutions, batch norms, dense layers and pools have read, the outputs of ReLUs, the places of
-    maxima (int64), the masks of dropout nodes and the loss's log-probabilities. A tensor that two
-    layers read counts once.
+    convolutions, batch norms, dense layers, pools and ReLU6 have read, the outputs of ReLUs, the
+    places of maxima (int64), the masks of dropout nodes and the loss's log-probabilities. A tensor
+    that two layers read counts once.
 
     Not counted: what lives for a moment only (other outputs, the gradients of activations, the
     workspace of convolutions), a second copy of the best weights, the dataset if it lies on the

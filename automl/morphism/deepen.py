@@ -8,7 +8,7 @@ from automl.morphism.architecture import Architecture
 from automl.morphism.insert import centred, insert, keyed, never_negative
 from automl.morphism.moments import estimate_moments, undoing_norm
 from automl.morphism.move import Move, MoveKind, illegal
-from automl.morphism.nodes import Node, Op, conv
+from automl.morphism.nodes import RECTIFIERS, Node, Op, conv
 from automl.morphism.weights import Array, Edit, Weights
 
 KERNELS = (1, 3, 5)
@@ -19,8 +19,8 @@ _VECTOR_SOURCES = frozenset({Op.GLOBAL_POOL, Op.FLATTEN})
 def deepen_sites(architecture: Architecture) -> list[int]:
     """Return the nodes after which a layer may be inserted.
 
-    A ReLU behind an identity keeps the function only where no value is negative: behind a ReLU,
-    and for dense layers also behind the pooling or flattening of such a tensor.
+    A ReLU behind an identity keeps the function only where no value is negative: behind a ReLU or
+    ReLU6, and for dense layers also behind the pooling or flattening of such a tensor.
     """
     return [i for i in range(len(architecture.nodes)) if _may_follow(architecture, i)]
 
@@ -67,7 +67,7 @@ def deepen(parent: Architecture, move: Move) -> Edit:
 
 def _may_follow(architecture: Architecture, index: int) -> bool:
     op = architecture.nodes[index].op
-    return op is Op.RELU or (op in _VECTOR_SOURCES and never_negative(architecture, index))
+    return op in RECTIFIERS or (op in _VECTOR_SOURCES and never_negative(architecture, index))
 
 
 def kernel_sites(architecture: Architecture) -> list[int]:

@@ -9,7 +9,8 @@ from typing import Any
 from automl.errors import DamagedDataError, NewerSchemaError
 from automl.morphism.nodes import Node, Op
 
-GENOTYPE_SCHEMA = 1
+GENOTYPE_SCHEMA = 2  # the newest; a text has the oldest schema that knows its operations
+_SINCE = {Op.RELU6: 2}  # operations that schema 1 does not know
 
 _OPS = {str(op): op for op in Op}
 
@@ -21,7 +22,8 @@ def write_nodes(input_channels: int, input_size: int, nodes: Sequence[Node]) -> 
         before, after = node.layer.text
         written.append(before + ",".join(map(str, node.inputs)) + after)
     image = f'"input":[{input_channels},{input_size},{input_size}]'
-    return f'{{{image},"nodes":[{",".join(written)}],"schema":{GENOTYPE_SCHEMA}}}'
+    schema = max(_SINCE.get(node.op, 1) for node in nodes)
+    return f'{{{image},"nodes":[{",".join(written)}],"schema":{schema}}}'
 
 
 def read_document(text: str) -> Mapping[str, Any]:

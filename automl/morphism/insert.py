@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from automl.morphism.architecture import Architecture
-from automl.morphism.nodes import Node, Op
+from automl.morphism.nodes import RECTIFIERS, Node, Op
 from automl.morphism.weights import NEW, Array
 
-_KEEPS_SIGN = frozenset(
-    {Op.MAX_POOL, Op.AVG_POOL, Op.GLOBAL_POOL, Op.FLATTEN, Op.DROPOUT, Op.ADD, Op.CONCAT}
-)
+_KEEPS_RANGE = frozenset({Op.MAX_POOL, Op.AVG_POOL, Op.GLOBAL_POOL, Op.FLATTEN, Op.CONCAT})
+_KEEPS_SIGN = _KEEPS_RANGE | {Op.DROPOUT, Op.ADD}
 
 
 def insert(parent: Architecture, site: int, layers: Sequence[Node]) -> tuple[list[Node], list[int]]:
@@ -31,12 +30,26 @@ def insert(parent: Architecture, site: int, layers: Sequence[Node]) -> tuple[lis
 
 def never_negative(architecture: Architecture, index: int) -> bool:
     """Return whether a node's output has no negative values, so that a ReLU would change none."""
+    return _comes_from(architecture, index, RECTIFIERS, _KEEPS_SIGN)
+
+
+def is_idle(rectifier: Op, architecture: Architecture, index: int) -> bool:
+    """Return whether a ReLU or ReLU6 behind node `index` would change none of its values."""
+    if rectifier is Op.RELU6:
+        return _comes_from(architecture, index, frozenset({Op.RELU6}), _KEEPS_RANGE)
+    return never_negative(architecture, index)
+
+
+def _comes_from(
+    architecture: Architecture, index: int, origins: frozenset[Op], passed: frozenset[Op]
+) -> bool:
+    """Return whether every way back from a node leads through passed operations to an origin."""
     known, pending = {index}, [index]
     while pending:
         node = architecture.nodes[pending.pop()]
-        if node.op is Op.RELU:
+        if node.op in origins:
             continue
-        if node.op not in _KEEPS_SIGN:
+        if node.op not in passed:
             return False
         pending += [source for source in node.inputs if source not in known]
         known.update(node.inputs)

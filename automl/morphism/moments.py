@@ -8,8 +8,10 @@ from math import erf
 import numpy as np
 
 from automl.morphism.architecture import Architecture
-from automl.morphism.nodes import BATCH_NORM_EPS, Op
+from automl.morphism.nodes import BATCH_NORM_EPS, RECTIFIERS, Op
 from automl.morphism.weights import Array, Weights
+
+Vector = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 _ORIGINS = frozenset({Op.INPUT, Op.BATCH_NORM, Op.CONV, Op.DENSE, Op.FLATTEN})
 
@@ -18,8 +20,8 @@ _ORIGINS = frozenset({Op.INPUT, Op.BATCH_NORM, Op.CONV, Op.DENSE, Op.FLATTEN})
 class Moments:
     """Mean and variance of a tensor's channels, estimated without data; float64, shape (C,)."""
 
-    mean: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-    variance: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+    mean: Vector
+    variance: Vector
 
 
 def undoing_norm(moments: Moments) -> dict[str, Array]:
@@ -77,15 +79,29 @@ def _moments(
             np.sum([moments.mean for moments in read], axis=0),
             np.sum([moments.variance for moments in read], axis=0),
         )
-    return _rectified(read[0]) if node.op is Op.RELU else read[0]
+    if node.op in RECTIFIERS:
+        return _rectified(read[0], 6.0 if node.op is Op.RELU6 else np.inf)
+    return read[0]
 
 
-def _rectified(moments: Moments) -> Moments:
-    """Return the moments of max(x, 0) for Gaussian x (Barr and Sherrill 1999, eq. 2 and 3)."""
-    mu, sigma = moments.mean, np.sqrt(moments.variance)
-    z = mu / np.maximum(sigma, 1e-12)
-    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
-    below = np.array([(1 + erf(value / np.sqrt(2))) / 2 for value in z])
-    mean = mu * below + sigma * density
-    second = (mu**2 + sigma**2) * below + mu * sigma * density
+def _rectified(moments: Moments, top: float) -> Moments:
+    """Return the moments of min(max(x, 0), top) for Gaussian x (Barr and Sherrill 1999, sec. 2)."""
+    mu, sigma = moments.mean, np.maximum(np.sqrt(moments.variance), 1e-12)
+    low, high = -mu / sigma, (top - mu) / sigma
+    inside = _below(high) - _below(low)
+    above = 1 - _below(high)
+    density, top_density = _density(low), _density(high)
+    reach = top if np.isfinite(top) else 0.0  # nothing lies beyond an infinite top
+    mean = mu * inside + sigma * (density - top_density) + reach * above
+    second = (mu**2 + sigma**2) * inside + sigma * (mu * density - (reach + mu) * top_density)
+    second += reach**2 * above
     return Moments(mean, np.maximum(second - mean**2, 0.0))
+
+
+def _below(z: Vector) -> Vector:
+    """Return the share of a standard Gaussian that lies below each value."""
+    return np.array([(1 + erf(value / np.sqrt(2))) / 2 for value in z])
+
+
+def _density(z: Vector) -> Vector:
+    return np.asarray(np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi))

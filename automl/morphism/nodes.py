@@ -23,6 +23,7 @@ class Op(StrEnum):
     CONV = "conv"
     BATCH_NORM = "batch_norm"
     RELU = "relu"
+    RELU6 = "relu6"
     MAX_POOL = "max_pool"
     AVG_POOL = "avg_pool"
     GLOBAL_POOL = "global_pool"
@@ -41,7 +42,8 @@ ATTRIBUTES: Mapping[Op, tuple[str, ...]] = {
     Op.DROPOUT: ("rate",),
 }
 JOINS = frozenset({Op.ADD, Op.CONCAT})
-_ANY_SHAPE = frozenset({Op.INPUT, Op.BATCH_NORM, Op.RELU, Op.DROPOUT})
+RECTIFIERS = frozenset({Op.RELU, Op.RELU6})  # their outputs have no negative values
+_ANY_SHAPE = frozenset({Op.INPUT, Op.BATCH_NORM, Op.DROPOUT}) | RECTIFIERS
 
 
 @dataclass(frozen=True, slots=True, eq=False)

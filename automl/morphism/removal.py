@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from automl.morphism.architecture import Architecture
-from automl.morphism.insert import never_negative
+from automl.morphism.insert import is_idle
 from automl.morphism.move import Move, MoveKind, illegal
-from automl.morphism.nodes import JOINS, Node, Op
+from automl.morphism.nodes import JOINS, RECTIFIERS, Node, Op
 from automl.morphism.resize import RefusedError, resized_arrays, resized_nodes, spread_forwards
 from automl.morphism.weights import Array, Edit, Weights
 
 _LAYERS = frozenset({Op.CONV, Op.DENSE})
-_GOES_ALONG = (Op.BATCH_NORM, Op.RELU)  # what belongs to the layer before it
+_GOES_ALONG = (frozenset({Op.BATCH_NORM}), RECTIFIERS)  # what belongs to the layer before it
 
 
 def remove_sites(architecture: Architecture) -> list[int]:
@@ -32,7 +32,7 @@ def remove_options(architecture: Architecture, site: int) -> list[Move]:
 def remove(parent: Architecture, move: Move) -> Edit:
     """Return the parent without a convolution or dense layer, its readers reading its input.
 
-    Its batch norm goes too, and the ReLU behind where that would change nothing.
+    Its batch norm goes too, and the ReLU or ReLU6 behind where that would change nothing.
 
     Raises:
         SearchError: the move is not legal for this parent.
@@ -41,10 +41,11 @@ def remove(parent: Architecture, move: Move) -> Edit:
     if not _is_spare(parent, site):
         raise illegal(move, "its output has not the shape of its input")
     source, last = parent.nodes[site].inputs[0], site
-    for op in _GOES_ALONG:
+    for ops in _GOES_ALONG:
         readers = parent.consumers()[last]
-        follows = len(readers) == 1 and parent.nodes[readers[0]].op is op
-        if follows and (op is Op.BATCH_NORM or never_negative(parent, source)):
+        op = parent.nodes[readers[0]].op
+        follows = len(readers) == 1 and op in ops
+        if follows and (op is Op.BATCH_NORM or is_idle(op, parent, source)):
             last = readers[0]
     return _swept(parent.nodes, {last: source}, lambda _: {}, move)
 

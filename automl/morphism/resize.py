@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from automl.morphism.architecture import Architecture
 from automl.morphism.move import Move, illegal
-from automl.morphism.nodes import Node, Op
+from automl.morphism.nodes import RECTIFIERS, Node, Op
 from automl.morphism.weights import Array, Edit, Weights
 
 Segments = tuple[tuple[int, int], ...]
@@ -21,9 +21,9 @@ its new channels at its end; which ones a run loses is for the weights to say.""
 Picks = Callable[[int, int], npt.NDArray[np.int64]]
 """Given a run's lengths before and after: for each channel after, its place in the run before."""
 
-_PASSES_CHANNELS = frozenset(
-    {Op.BATCH_NORM, Op.RELU, Op.MAX_POOL, Op.AVG_POOL, Op.GLOBAL_POOL, Op.DROPOUT}
-)
+_PASSES_CHANNELS = RECTIFIERS | {
+    Op.BATCH_NORM, Op.MAX_POOL, Op.AVG_POOL, Op.GLOBAL_POOL, Op.DROPOUT,
+}  # fmt: skip
 _WRITERS = frozenset({Op.CONV, Op.DENSE})
 
 

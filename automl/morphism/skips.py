@@ -7,11 +7,11 @@ import numpy as np
 from automl.morphism.architecture import Architecture
 from automl.morphism.insert import fresh_norm, he_normal, insert, keyed
 from automl.morphism.move import MAX_WIDTH, Move, MoveKind, illegal
-from automl.morphism.nodes import Node, Op, conv
+from automl.morphism.nodes import RECTIFIERS, Node, Op, conv
 from automl.morphism.weights import Array, Edit, Weights
 
-_TARGETS = frozenset({Op.BATCH_NORM, Op.RELU, Op.ADD})
-_SOURCES = frozenset({Op.INPUT, Op.RELU, Op.ADD, Op.CONCAT, Op.MAX_POOL, Op.AVG_POOL})
+_TARGETS = frozenset({Op.BATCH_NORM, Op.ADD}) | RECTIFIERS
+_SOURCES = frozenset({Op.INPUT, Op.ADD, Op.CONCAT, Op.MAX_POOL, Op.AVG_POOL}) | RECTIFIERS
 
 
 def skip_sites(architecture: Architecture) -> list[int]:

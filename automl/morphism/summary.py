@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
-from automl.morphism.nodes import JOINS, Node, Op
+from automl.morphism.nodes import JOINS, RECTIFIERS, Node, Op
 
 if TYPE_CHECKING:
     from automl.morphism.architecture import Architecture
 
-_SILENT = frozenset({Op.INPUT, Op.BATCH_NORM, Op.RELU, Op.DROPOUT})
+_SILENT = frozenset({Op.INPUT, Op.BATCH_NORM, Op.DROPOUT}) | RECTIFIERS
 _POOLS = frozenset({Op.MAX_POOL, Op.AVG_POOL})
 
 

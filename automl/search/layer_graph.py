@@ -6,10 +6,10 @@ import math
 from functools import lru_cache
 
 from automl.morphism.architecture import Architecture, Op
-from automl.morphism.nodes import Layer
+from automl.morphism.nodes import RECTIFIERS, Layer
 from automl.search.space import LabelledGraph
 
-_FOLLOWERS = frozenset({Op.BATCH_NORM, Op.RELU, Op.DROPOUT})
+_FOLLOWERS = frozenset({Op.BATCH_NORM, Op.DROPOUT}) | RECTIFIERS
 
 
 def layer_graph(architecture: Architecture) -> LabelledGraph:

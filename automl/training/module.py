@@ -171,6 +171,7 @@ def _layer(node: Node, sources: Sequence[Shape]) -> nn.Module:
         return _Pool(node)
     plain: dict[Op, type[nn.Module]] = {
         Op.RELU: nn.ReLU,
+        Op.RELU6: nn.ReLU6,
         Op.GLOBAL_POOL: _GlobalPool,
         Op.FLATTEN: nn.Flatten,
         Op.ADD: _Add,

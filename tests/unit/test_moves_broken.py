@@ -15,7 +15,7 @@ from automl.morphism.architecture import Architecture, Node, Op
 from automl.morphism.insert import fresh_norm
 from automl.morphism.moments import Moments, undoing_norm
 from automl.morphism.moves import GROWING, Limits, Move, MoveKind, apply_move, inherit, legal_moves
-from automl.morphism.nodes import conv
+from automl.morphism.nodes import RECTIFIERS, conv
 from automl.morphism.weights import Weights
 from tests.morphs import TOLERANCE, Array, evaluate, gap, random_images, random_weights
 
@@ -213,8 +213,8 @@ BROKEN = [
     ("narrow", narrow, "channel_importance", lambda *_: np.arange(9)),
     ("narrow", resize._Spread, "_backwards", add_is_not_followed),
     ("narrow", resize._Spread, "_join", lambda spread, reader: None),
-    ("remove", removal, "_GOES_ALONG", (Op.RELU,)),
-    ("remove", removal, "_GOES_ALONG", (Op.BATCH_NORM,)),
+    ("remove", removal, "_GOES_ALONG", (RECTIFIERS,)),
+    ("remove", removal, "_GOES_ALONG", (frozenset({Op.BATCH_NORM}),)),
     ("drop skip", removal, "_swept", lambda nodes, _, arrays, move: SWEPT(nodes, {}, arrays, move)),
     ("drop input", removal, "resized_arrays", without(Op.CONV)),
     ("drop input", removal, "spread_forwards", lambda graph, site, first: {}),

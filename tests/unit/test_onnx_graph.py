@@ -43,7 +43,7 @@ def _every_op() -> Architecture:
         Node(Op.DROPOUT, (12,), {"rate": 0.4}),
         Node(Op.DENSE, (13,), {"units": 10}),
         Node(Op.BATCH_NORM, (14,)),
-        Node(Op.RELU, (15,)),
+        Node(Op.RELU6, (15,)),
         Node(Op.DENSE, (16,), {"units": len(LABELS)}),
     )
     return Architecture(SIZE, 3, nodes).canonical()[0]
