@@ -19,7 +19,7 @@ $(STAMP):
 		echo "error: $(PYTHON) is not on the PATH. Install Python 3.11, or set PYTHON=/path/to/python3.11." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[airflow,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[airflow,dev,pretrained]'
 	rm -f .venv/installed-*
 	touch $@
 

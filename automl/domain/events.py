@@ -57,7 +57,7 @@ class RunOpened(_Event):
     generation_key: str
     spec: dict[str, Any]
     origin: str
-    space: dict[str, int] | None = None
+    space: dict[str, int | str] | None = None
 
 
 class TrialOpened(_Event):

@@ -64,7 +64,7 @@ class Run:
     generation: int
     spec: dict[str, Any]
     origin: str
-    space: dict[str, int] | None = None
+    space: dict[str, int | str] | None = None
     state: RunState = RunState.OPEN
     search_end: SearchEnd | None = None
     search_ended_at: datetime | None = None

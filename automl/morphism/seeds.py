@@ -14,7 +14,14 @@ INPUT_CHANNELS = 3
 def seed_architectures(
     image_size: int, classes: int, channels: int = INPUT_CHANNELS
 ) -> list[Architecture]:
-    """Return three networks of different kinds, canonical, cheapest first.
+    """Return three networks of different kinds, canonical, cheapest first; see `named_seeds`."""
+    return list(named_seeds(image_size, classes, channels).values())
+
+
+def named_seeds(
+    image_size: int, classes: int, channels: int = INPUT_CHANNELS
+) -> dict[str, Architecture]:
+    """Return the seed networks by what they are, canonical, cheapest first.
 
     One has the three blocks of Auto-Keras, one is residual, one plain and wide.
 
@@ -23,9 +30,12 @@ def seed_architectures(
         classes: number of logits.
         channels: of the images.
     """
-    builders = (_three_blocks, _residual, _wide)
-    seeds = [build(_Builder(image_size, channels), classes) for build in builders]
-    return sorted((seed.canonical()[0] for seed in seeds), key=lambda seed: seed.flops)
+    builders = {"three blocks": _three_blocks, "residual": _residual, "wide": _wide}
+    seeds = {
+        name: build(_Builder(image_size, channels), classes).canonical()[0]
+        for name, build in builders.items()
+    }
+    return dict(sorted(seeds.items(), key=lambda named: named[1].flops))
 
 
 class _Builder:

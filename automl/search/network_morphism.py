@@ -72,6 +72,9 @@ GENES: Mapping[str, Gene] = {
     _DROPOUT: Gene(default=0.0, low=0.0, high=0.6, step=0.05, relative=False),
 }
 
+# Steps as large as fresh weights need would undo what the pretrained ones know.
+PRETRAINED_GENES: Mapping[str, float] = {"learning_rate": 0.02}
+
 
 class NetworkMorphismSpace:
     """Seeds sized to the image, and their morphs within limits.
@@ -81,6 +84,8 @@ class NetworkMorphismSpace:
         classes: number of classes.
         limits: what no candidate may exceed.
         noise: breaks the symmetry of copied filters; it does not change a child's function.
+        pretrained: a network whose weights have been trained on other images; the first seed,
+            unless it is beyond the limits.
 
     Raises:
         ConfigError: every seed is beyond the limits.
@@ -92,14 +97,15 @@ class NetworkMorphismSpace:
         classes: int,
         limits: Limits | None = None,
         noise: float = SYMMETRY_NOISE,
+        pretrained: Architecture | None = None,
     ) -> None:
         self._limits = limits or Limits()
         self._noise = noise
-        self._seeds = _seeds(image_size, classes, self._limits)
+        self._seeds = _seeds(image_size, classes, self._limits, pretrained)
         self._architectures = Recent[str, Architecture](_ARCHITECTURES_KEPT)  # by genotype
 
     def seeds(self) -> Sequence[Candidate]:
-        """Return the seed architectures with default genes, cheapest first."""
+        """Return the pretrained seed, if there is one, and the fresh ones, cheapest first."""
         return self._seeds
 
     def sample(self, parents: Sequence[Trial], rng: np.random.Generator) -> Candidate:
@@ -200,8 +206,11 @@ class NetworkMorphismSpace:
         return self._architectures.get(genotype, lambda: Architecture.parse(genotype))
 
 
-def _seeds(image_size: int, classes: int, limits: Limits) -> tuple[Candidate, ...]:
-    architectures = seed_architectures(image_size, classes)
+def _seeds(
+    image_size: int, classes: int, limits: Limits, pretrained: Architecture | None
+) -> tuple[Candidate, ...]:
+    first = [] if pretrained is None else [pretrained]
+    architectures = first + seed_architectures(image_size, classes)
     able = [seed for seed in architectures if limits.allow(seed)]
     if not able:
         raise ConfigError(
@@ -212,7 +221,14 @@ def _seeds(image_size: int, classes: int, limits: Limits) -> tuple[Candidate, ..
         )
     genes = {name: gene.default for name, gene in GENES.items()}
     return tuple(
-        Candidate(genotype=seed.genotype(), hyperparameters={**genes, _DROPOUT: _own_dropout(seed)})
+        Candidate(
+            genotype=seed.genotype(),
+            hyperparameters={
+                **genes,
+                **(PRETRAINED_GENES if seed is pretrained else {}),
+                _DROPOUT: _own_dropout(seed),
+            },
+        )
         for seed in able
     )
 

@@ -29,6 +29,7 @@ from automl.steps.comparison import compare_strategies
 from automl.steps.context import StepContext
 from automl.steps.cores import available_cores
 from automl.steps.prepare import close_run
+from automl.steps.pretrained import seed_of, without_pretrained
 from automl.steps.publish import export_record
 from automl.steps.queries import curve, leaderboard_rows
 
@@ -154,6 +155,7 @@ def _publish(context: StepContext, run: Run, registry: Registry, version: int) -
             summary={
                 "run": context.run,
                 "trial": trial.number,
+                "seed": seed_of(study, trial),
                 "snapshot": run.snapshot,
                 "parameters": architecture.parameters,
                 "weights": final_fit.source,
@@ -168,7 +170,16 @@ def _publish(context: StepContext, run: Run, registry: Registry, version: int) -
             strategies=[asdict(row) for row in compare_strategies(study.comparable(run))],
             architecture=architecture.summary(),
             curve=epochs,
-            notes=[n for n in (final_fit.note, _quarantine_note(snapshot), curve_note) if n],
+            notes=[
+                note
+                for note in (
+                    final_fit.note,
+                    without_pretrained(run),
+                    _quarantine_note(snapshot),
+                    curve_note,
+                )
+                if note
+            ],
         )
     )
     registry.write(version, {REPORT_FILE: report}, facts, exported.files)

@@ -20,6 +20,7 @@ from automl.errors import (
 from automl.morphism.architecture import Architecture
 from automl.steps.context import StepContext
 from automl.steps.cores import threads_of_final_fit
+from automl.steps.pretrained import fresh_weights
 from automl.steps.signals import StopSignal
 from automl.steps.training import (
     RUNG,
@@ -148,8 +149,12 @@ def _fit(
         context.store.put(checkpoint_key, checkpoint.to_bytes())
 
     start: Checkpoint | InitialWeights | None = _stored(context, checkpoint_key)
-    if start is None and not context.spec.final_fit.retrain:
-        start = InitialWeights(load_weights(context, trial))
+    if start is None:
+        start = (
+            fresh_weights(context, trial, trainer.normalization)
+            if context.spec.final_fit.retrain
+            else InitialWeights(load_weights(context, trial))
+        )
     rows = Examples(
         np.concatenate([trainer.train_rows.images, trainer.selection.images]),
         np.concatenate([trainer.train_rows.labels, trainer.selection.labels]),

@@ -11,7 +11,8 @@ from automl.morphism.seeds import seed_architectures
 from automl.steps import prepare
 from automl.steps.context import StepContext
 from automl.steps.cores import threads_of_trial
-from automl.steps.proposals import space_facts, space_of_search
+from automl.steps.pretrained import pretrained_facts
+from automl.steps.proposals import Facts, space_facts, space_of_search
 from automl.steps.training import BFLOAT16, RUNG
 from automl.training.device import choose_device
 from automl.training.device_factors import calibrate
@@ -31,15 +32,17 @@ def open_search(context: StepContext, manifest: SnapshotManifest) -> list[int]:
 
     Raises:
         ConfigError: no network is within the limits; nothing is written then.
+        DamagedDataError: the installed pretrained weights are not those that were published.
         SearchError: the run has been closed without success.
     """
     facts = None
     if context.record.refresh().run(context.run) is None:
-        facts = {
+        known: Facts = {
             **space_facts(manifest),
             **_limit_facts(context.spec.search.limits, manifest),
             BFLOAT16: int(_precision(context, manifest) is Precision.BFLOAT16),
         }
+        facts = {**known, **pretrained_facts(context, known)}
         space_of_search(context.spec.search, facts)
     return prepare.open_run(context, manifest.id, facts)
 

@@ -97,7 +97,7 @@ def _locate(uri: str) -> tuple[ObjectStore, str]:
 
 
 def open_run(
-    context: StepContext, snapshot: str, space: Mapping[str, int] | None = None
+    context: StepContext, snapshot: str, space: Mapping[str, int | str] | None = None
 ) -> list[int]:
     """Open the run, whose deadline begins to count now, and return the indices of its workers.
 

@@ -16,6 +16,7 @@ from automl.domain.trial import Trial
 from automl.errors import ConfigError, DamagedDataError
 from automl.morphism.costs import DeviceFactors
 from automl.morphism.limits import LatencyLimit, Limits, MemoryLimit
+from automl.morphism.pretrained import lite0
 from automl.search.bayesian import BayesianOptions, BayesianSearcher
 from automl.search.evolution import RegularizedEvolution
 from automl.search.history import HistoryReader, changed_trials
@@ -25,9 +26,11 @@ from automl.search.searcher import Searcher, Suggestion
 from automl.search.space import SearchSpace
 from automl.search.tree_search import Effort
 
-SPACE_VERSION = 3  # rises whenever the same log and seed would lead to other proposals
+SPACE_VERSION = 4  # rises whenever the same log and seed would lead to other proposals
+PRETRAINED = "pretrained"  # the fact that names the weights of a pretrained seed
 _DEVICE_FACTORS = tuple(field.name for field in fields(DeviceFactors))
 
+Facts = Mapping[str, int | str]
 SpaceOf = Callable[[Run], SearchSpace]
 
 
@@ -130,8 +133,8 @@ def recorded_search(run: Run) -> SearchSection:
         ) from error
 
 
-def space_facts(manifest: SnapshotManifest) -> dict[str, int]:
-    """Return what the search space depends on besides the specification, for `run_opened`."""
+def space_facts(manifest: SnapshotManifest) -> dict[str, int | str]:
+    """Return what every search space depends on besides the specification, for `run_opened`."""
     return {
         "image_size": manifest.image_size,
         "classes": len(manifest.classes),
@@ -139,7 +142,7 @@ def space_facts(manifest: SnapshotManifest) -> dict[str, int]:
     }
 
 
-def search_space(run: Run, facts: Mapping[str, int] | None = None) -> NetworkMorphismSpace:
+def search_space(run: Run, facts: Facts | None = None) -> NetworkMorphismSpace:
     """Return the search space of a run.
 
     Args:
@@ -153,7 +156,7 @@ def search_space(run: Run, facts: Mapping[str, int] | None = None) -> NetworkMor
     return space_of_search(recorded_search(run), run.space or facts or {})
 
 
-def space_of_search(search: SearchSection, facts: Mapping[str, int]) -> NetworkMorphismSpace:
+def space_of_search(search: SearchSection, facts: Facts) -> NetworkMorphismSpace:
     """Return the search space of a specification.
 
     Args:
@@ -165,23 +168,30 @@ def space_of_search(search: SearchSection, facts: Mapping[str, int]) -> NetworkM
         DamagedDataError: a fact is missing.
     """
     try:
-        size, classes, limits = facts["image_size"], facts["classes"], _limits(search.limits, facts)
+        size, classes = int(facts["image_size"]), int(facts["classes"])
+        limits = limits_of(search.limits, facts)
     except KeyError as error:
         raise DamagedDataError(
             f"The log's description of the search space, {dict(facts)}, has no {error}, on which "
             f"a search with limits {search.limits.model_dump(exclude_none=True)} depends.",
             "restore it from a backup of the home; see docs/runbook.md",
         ) from error
-    return NetworkMorphismSpace(size, classes, limits)
+    pretrained = lite0(size, classes).architecture if PRETRAINED in facts else None
+    return NetworkMorphismSpace(size, classes, limits, pretrained=pretrained)
 
 
-def _limits(limits: LimitsSection, facts: Mapping[str, int]) -> Limits:
+def limits_of(limits: LimitsSection, facts: Facts) -> Limits:
+    """Return what no architecture may exceed.
+
+    Raises:
+        KeyError: a fact that a limit depends on is missing.
+    """
     latency = memory = None
     if limits.latency_ms is not None:
-        factors = DeviceFactors(**{name: facts[name] for name in _DEVICE_FACTORS})
+        factors = DeviceFactors(**{name: int(facts[name]) for name in _DEVICE_FACTORS})
         latency = LatencyLimit(limits.latency_ms, factors)
     if limits.device_memory is not None:
-        memory = MemoryLimit(limits.device_memory, facts["batch_size"])
+        memory = MemoryLimit(limits.device_memory, int(facts["batch_size"]))
     found = Limits(latency=latency, memory=memory)
     return found if limits.parameters is None else replace(found, parameters=limits.parameters)
 

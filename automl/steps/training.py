@@ -18,6 +18,7 @@ from automl.morphism.moves import Move, inherit
 from automl.steps.checkpoints import checkpoint_key, counting_checkpoints
 from automl.steps.context import StepContext
 from automl.steps.cores import threads_of_trial
+from automl.steps.pretrained import pretrained_weights
 from automl.steps.trials import TrialResult
 from automl.storage.leases import KeepAlive
 from automl.training.checkpoint import Checkpoint, EpochResult
@@ -201,11 +202,11 @@ class TrialTrainer:
         )
 
     def _start(self, trial: Trial, architecture: Architecture) -> InitialWeights | None:
-        """Return the weights inherited from the parent, or None for fresh ones."""
+        """Return the parent's weights, moved, or pretrained ones, or None for fresh ones."""
         candidate = trial.candidate
         assert candidate is not None
         if candidate.parent is None:
-            return None
+            return pretrained_weights(self.context, trial, self.normalization)
         parent = self.context.record.study.trials[candidate.parent]
         assert parent.candidate is not None
         place, weights = inherit(

