@@ -169,7 +169,7 @@ def _unfit(limits: LimitsSection, facts: Facts) -> str:
     """Return why the pretrained network is no seed of a search; empty if it is one."""
     size = int(facts["image_size"])
     if size < LITE0_SMALLEST_SIZE:
-        return f"{LITE0_NAME} needs images of {LITE0_SMALLEST_SIZE} pixels, these have {size}"
+        return f"{LITE0_NAME} needs images of {LITE0_SMALLEST_SIZE} px, these have {size}"
     network = lite0(size, int(facts["classes"])).architecture
     for bounded in limits_of(limits, facts).bounded(network):
         if bounded.value > bounded.most:

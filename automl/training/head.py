@@ -10,7 +10,7 @@ from torch import nn
 
 from automl.training.module import Network
 
-HEAD_DECAY = 1e-2  # half of it times the squared weights of standardised features is added
+HEAD_DECAY = 3e-2  # half of it times the squared weights of standardised features is added
 _MOST_ROWS = 16_384
 _BATCH_ROWS = 128
 _ITERATIONS = 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -238,6 +239,13 @@ def test_a_damaged_curve_is_missing_in_the_report_and_publishes(
     report = (home / "models/digits/1/report.html").read_text()
     assert "The learning curve is missing" in report
     assert path.relative_to(home).as_posix() in report
+
+
+def test_the_report_says_where_the_winner_comes_from(home: Path) -> None:
+    report = (home / "models/digits/1/report.html").read_text()
+
+    assert re.search(r"<td>seed</td><td>(three blocks|residual|wide) \(trial \d+\)</td>", report)
+    assert "No pretrained seed was available: EfficientNet-Lite0 needs images of 24 px" in report
 
 
 @pytest.fixture
