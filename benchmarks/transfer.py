@@ -23,9 +23,10 @@ from automl.preprocessing.decode import decode_image
 from automl.preprocessing.image import ImagePreprocessor, resize_graph
 from automl.training.backbone import LITE0_PACKAGE, lite0_state
 from automl.training.device import cpu_threads
+from automl.training.examples import Examples
 from automl.training.head import features_of, fit_head
 from automl.training.module import Network, Normalization, build_module, load_weights
-from automl.training.problem import Examples
+from automl.training.rows import ResidentRows
 from tests.requirements import shared_dataset
 
 OUT = Path(__file__).parent / "out" / "transfer.json"
@@ -85,19 +86,23 @@ def head_accuracy(name: str, size: int) -> dict[str, object]:
     classes = int(train.labels.max()) + 1
     module = network(size, classes, normalization)
     started_s = time.process_time()
-    features = features_of(module, torch.from_numpy(train.images))
-    assert features is not None
+    features = _features(module, train)
     features_s = time.process_time() - started_s
-    layer = fit_head(features.numpy(), train.labels, classes)
+    layer = fit_head(features, train.labels, classes)
     assert layer is not None
     head_s = time.process_time() - started_s - features_s
-    read = features_of(module, torch.from_numpy(test.images))
-    assert read is not None
-    found = (read.numpy() @ layer[0].T + layer[1]).argmax(axis=1)
+    found = (_features(module, test) @ layer[0].T + layer[1]).argmax(axis=1)
     return {
         "dataset": name, "size": size, "accuracy": float(np.mean(found == test.labels)),
         "rows": len(train), "test_rows": len(test), "features_s": features_s, "head_s": head_s,
     }  # fmt: skip
+
+
+def _features(module: Network, examples: Examples) -> np.ndarray:
+    rows = ResidentRows(examples, torch.device("cpu"))
+    found = features_of(module, rows.batches(np.arange(len(examples)), _BATCH, 0))
+    assert found is not None
+    return np.asarray(found[0].numpy())
 
 
 def training_speed(size: int, threads: int, precision: torch.dtype) -> dict[str, object]:

@@ -20,7 +20,7 @@ from automl.errors import (
 from automl.morphism.architecture import Architecture
 from automl.steps.context import StepContext
 from automl.steps.cores import threads_of_final_fit
-from automl.steps.pretrained import fresh_weights
+from automl.steps.pretrained import fresh_weights, is_pretrained, lineage
 from automl.steps.signals import StopSignal
 from automl.steps.training import (
     RUNG,
@@ -172,7 +172,8 @@ def _fit(
         device=choose_device(),
         threads=useful_threads(architecture, trainer.threads),
         precision=trainer.precision,
-        is_warm=not context.spec.final_fit.retrain,
+        is_warm=not context.spec.final_fit.retrain
+        or is_pretrained(context.record.study, lineage(context.record.study, trial)[-1]),
     )
     try:
         result = fit(

@@ -60,28 +60,37 @@ def pretrained_facts(context: StepContext, facts: Facts) -> dict[str, str]:
     return {PRETRAINED: digest}
 
 
+def is_pretrained(study: Study, trial: Trial) -> bool:
+    """Return whether a trial starts from the pretrained weights.
+
+    It does without a parent, if its architecture is that of the pretrained seed of the run that
+    opened it, whatever its training genes are.
+    """
+    run, candidate = study.run(trial.run), trial.candidate
+    space: Facts = (run.space if run else None) or {}
+    if candidate is None or candidate.parent is not None or PRETRAINED not in space:
+        return False
+    seed = lite0(int(space["image_size"]), int(space["classes"])).architecture
+    return candidate.genotype == seed.genotype()
+
+
 def pretrained_weights(
     context: StepContext, trial: Trial, normalization: Normalization
 ) -> InitialWeights | None:
     """Return the weights that a trial without a parent starts from, None for fresh ones.
-
-    A candidate is pretrained if its architecture is that of the pretrained seed of the run that
-    opened it, whatever its training genes are.
 
     Args:
         context: the step's context, its record up to date.
         trial: the trial, proposed.
         normalization: of the images that it will be trained on.
     """
-    run = context.record.study.run(trial.run)
-    space: Facts = (run.space if run else None) or {}
-    if PRETRAINED not in space:
+    study = context.record.study
+    if not is_pretrained(study, trial):
         return None
-    assert trial.candidate is not None
-    seed = lite0(int(space["image_size"]), int(space["classes"])).architecture
-    if trial.candidate.genotype != seed.genotype():
-        return None
-    key = _key(context, str(space[PRETRAINED]))
+    run = study.run(trial.run)
+    assert run is not None
+    assert run.space is not None
+    key = _key(context, str(run.space[PRETRAINED]))
     weights = weights_from_bytes(context.store.get(key).data, key)
     return InitialWeights(
         normalised_for(weights, normalization.mean, normalization.std), fit_head=True

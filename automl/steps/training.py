@@ -18,7 +18,7 @@ from automl.morphism.moves import Move, inherit
 from automl.steps.checkpoints import checkpoint_key, counting_checkpoints
 from automl.steps.context import StepContext
 from automl.steps.cores import threads_of_trial
-from automl.steps.pretrained import pretrained_weights
+from automl.steps.pretrained import is_pretrained, pretrained_weights
 from automl.steps.trials import TrialResult
 from automl.storage.leases import KeepAlive
 from automl.training.checkpoint import Checkpoint, EpochResult
@@ -154,7 +154,8 @@ class TrialTrainer:
                 device=choose_device(),
                 threads=useful_threads(architecture, self.threads),
                 precision=self.precision,
-                is_warm=trial.candidate.parent is not None,
+                is_warm=trial.candidate.parent is not None
+                or is_pretrained(self.context.record.study, trial),
             ),
             checkpoint if checkpoint is not None else self._start(trial, architecture),
             FitHooks(should_stop=should_stop, on_epoch=storage.add_epoch, save=storage.save),

@@ -118,7 +118,7 @@ def _need_bytes(context: StepContext) -> int | None:
     return _TRAINING_FACTOR * limit + image_bytes * sum(manifest.counts.values()) + _RUNTIME_BYTES
 
 
-def step_work(study: Study, space: Mapping[str, int]) -> float:
+def step_work(study: Study, space: Mapping[str, int | str]) -> float:
     """Return the predicted work of a training step, in multiply-adds: the mean over many networks.
 
     They are the seeds and the newest proposals.
@@ -130,5 +130,5 @@ def step_work(study: Study, space: Mapping[str, int]) -> float:
     newest = study.trials[-_PROPOSALS_SEEN:]
     genotypes = [trial.candidate.genotype for trial in newest if trial.candidate is not None]
     proposed = [Architecture.from_genotype(genotype) for genotype in genotypes]
-    seeds = seed_architectures(space["image_size"], space["classes"])
-    return space["batch_size"] * fmean(training_work(each) for each in [*seeds, *proposed])
+    seeds = seed_architectures(int(space["image_size"]), int(space["classes"]))
+    return int(space["batch_size"]) * fmean(training_work(each) for each in [*seeds, *proposed])

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 from torch import nn
 
 from automl.training.module import Network
+from automl.training.rows import Batch
 
 HEAD_DECAY = 3e-2  # half of it times the squared weights of standardised features is added
 _MOST_ROWS = 16_384
-_BATCH_ROWS = 128
 _ITERATIONS = 100
 _LEAST_STD = 1e-6  # of a feature that says something
 
@@ -47,31 +47,29 @@ def fit_head(
     return None if fitted is None else (fitted[0].numpy(), fitted[1].numpy())
 
 
+def head_rows(count: int) -> np.ndarray:
+    """Return which of so many rows a head is fitted to: all, or many evenly spaced ones, int64."""
+    return np.linspace(0, count - 1, min(count, _MOST_ROWS)).round().astype(np.int64)
+
+
 def fit_network_head(
-    module: Network,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    should_stop: Callable[[], bool] = never,
+    module: Network, rows: Iterable[Batch], should_stop: Callable[[], bool] = never
 ) -> bool:
     """Fit the last dense layer of a network in place, and return whether it was fitted.
 
-    What it reads is computed in evaluation mode, without augmentation; of very many images, from
-    evenly spaced ones.
+    What it reads is computed in evaluation mode, without augmentation.
 
     Args:
-        module: the network, on the images' device.
-        images: uint8 (n, S, S, C).
-        labels: int64 (n,).
+        module: the network, on the rows' device.
+        rows: images uint8 (B, S, S, C) and labels int64 (B,); see `head_rows`.
         should_stop: asked before every batch and at every evaluation of the loss; where it says so,
             the network stays as it is.
     """
-    rows = torch.linspace(0, len(images) - 1, min(len(images), _MOST_ROWS), device=images.device)
-    chosen = rows.round().long()
-    features = features_of(module, images[chosen], should_stop)
-    if features is None:
+    found = features_of(module, rows, should_stop)
+    if found is None:
         return False
     layer = last_layer(module)
-    fitted = _fit(features, labels[chosen], layer.out_features, should_stop)
+    fitted = _fit(*found, layer.out_features, should_stop)
     if fitted is None:
         return False
     with torch.no_grad():
@@ -81,16 +79,17 @@ def fit_network_head(
 
 
 def features_of(
-    module: Network, images: torch.Tensor, should_stop: Callable[[], bool] = never
-) -> torch.Tensor | None:
-    """Return what the last dense layer reads, float32 (n, d), in evaluation mode; None if stopped.
+    module: Network, rows: Iterable[Batch], should_stop: Callable[[], bool] = never
+) -> Batch | None:
+    """Return what the last dense layer reads, float32 (n, d), and the labels; None if stopped.
 
     Args:
-        module: the network, on the images' device.
-        images: uint8 (n, S, S, C), one or more.
+        module: the network, on the rows' device; it is put in evaluation mode for this.
+        rows: images uint8 (B, S, S, C) and labels int64 (B,), one batch or more.
         should_stop: asked before every batch.
     """
     parts: list[torch.Tensor] = []
+    labels: list[torch.Tensor] = []
 
     def keep(_layer: nn.Module, read: tuple[torch.Tensor, ...]) -> None:
         parts.append(read[0].float())
@@ -100,14 +99,15 @@ def features_of(
     hook = last_layer(module).register_forward_pre_hook(keep)
     try:
         with torch.no_grad():
-            for batch in torch.split(images, _BATCH_ROWS):
+            for images, target in rows:
                 if should_stop():
                     return None
-                module(batch.permute(0, 3, 1, 2))
+                module(images.permute(0, 3, 1, 2))
+                labels.append(target)
     finally:
         hook.remove()
         module.train(was_training)
-    return torch.cat(parts)
+    return torch.cat(parts), torch.cat(labels)
 
 
 def last_layer(module: Network) -> nn.Linear:

@@ -41,7 +41,7 @@ from automl.training.schedule import Pace, learning_rate
 
 LABEL_SMOOTHING = 0.1
 MOMENTUM = 0.9
-_WARM_RATE = 0.3  # of the peak learning rate that fresh weights get
+_WARM_RATE = 0.5  # of the peak learning rate that fresh weights get
 _POOL = 2
 _SMALLEST_POOLED_PX = 24  # images are not pooled to less
 _POOLED_SHARE = 1 / 3  # of a training of fresh weights

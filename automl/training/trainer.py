@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -11,6 +12,9 @@ import torch
 from automl.errors import DivergedError, OutOfMemoryError
 from automl.training.checkpoint import Checkpoint
 from automl.training.device import is_out_of_memory, repeatable
+from automl.training.head import fit_network_head, head_rows
+from automl.training.inference import BATCH_ROWS
+from automl.training.module import build_module, extract_weights, load_weights
 from automl.training.problem import (
     FitHooks,
     FitProblem,
@@ -18,6 +22,7 @@ from automl.training.problem import (
     InitialWeights,
     StopReason,
 )
+from automl.training.rows import rows_on
 from automl.training.state import Training
 
 _SAVE_INTERVAL_S = 60.0
@@ -84,6 +89,11 @@ def _fit(
     hooks: FitHooks,
     micro_batch: int,
 ) -> FitResult:
+    if isinstance(start, InitialWeights) and start.fit_head:
+        fitted = _with_head(problem, start, hooks)
+        if isinstance(fitted, StopReason):
+            return Training(problem, start, hooks, micro_batch).result(fitted)
+        start = fitted
     training = Training(problem, start, hooks, micro_batch)
     saving = _Saving(training, hooks)
     try:
@@ -92,6 +102,29 @@ def _fit(
         return training.result(StopReason.DIVERGED, str(error))
     saving.stop()  # who dies before the result is recorded need not train again
     return training.result(reason)
+
+
+def _with_head(
+    problem: FitProblem, start: InitialWeights, hooks: FitHooks
+) -> InitialWeights | StopReason:
+    """Return the weights with the last layer fitted to what the others compute of the rows."""
+    reason: StopReason | None = None
+
+    def should_stop() -> bool:
+        nonlocal reason
+        reason = hooks.should_stop()
+        return reason is not None
+
+    device = torch.device(problem.device)
+    module = build_module(problem.architecture, problem.normalization)
+    load_weights(module, start.weights)
+    module.to(device)
+    rows = rows_on(problem.train, device)
+    with closing(rows.batches(head_rows(len(problem.train)), BATCH_ROWS, 0)) as batches:
+        if not fit_network_head(module, batches, should_stop):
+            assert reason is not None
+            return reason
+    return InitialWeights(extract_weights(module))
 
 
 def _run(training: Training, saving: _Saving, hooks: FitHooks) -> StopReason | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from automl.morphism.seeds import seed_architectures
-from automl.training.head import HEAD_DECAY, features_of, fit_head, fit_network_head
+from automl.training.head import HEAD_DECAY, features_of, fit_head, fit_network_head, head_rows
 from automl.training.module import (
     Network,
     Normalization,
@@ -19,6 +19,7 @@ from automl.training.module import (
     initial_weights,
     load_weights,
 )
+from automl.training.rows import Batch
 
 ROWS, WIDTH, CLASSES = 200, 12, 4
 
@@ -83,6 +84,11 @@ def test_it_stops_when_asked_to(rows: tuple[np.ndarray, np.ndarray]) -> None:
     assert fit_head(*rows, CLASSES, after(3)) is None
 
 
+def batches(images: torch.Tensor, labels: torch.Tensor) -> Iterable[Batch]:
+    """The rows in two batches."""
+    return zip(torch.split(images, 256), torch.split(labels, 256), strict=True)
+
+
 def network() -> tuple[Network, torch.Tensor, torch.Tensor]:
     """A fresh network, and images whose class is their brightness."""
     architecture = seed_architectures(8, CLASSES)[0]
@@ -99,7 +105,7 @@ def test_a_network_gets_the_head_and_keeps_everything_else() -> None:
     before = extract_weights(module)
     last = len(module.nodes) - 1
 
-    assert fit_network_head(module, images, labels)
+    assert fit_network_head(module, batches(images, labels))
 
     weights = extract_weights(module)
     changed = {key for key in before if not np.array_equal(before[key], weights[key])}
@@ -111,16 +117,17 @@ def test_a_network_gets_the_head_and_keeps_everything_else() -> None:
 
 
 def test_what_the_head_reads_is_computed_in_evaluation_mode() -> None:
-    module, images, _ = network()
+    module, images, labels = network()
 
-    found = features_of(module, images)
+    found = features_of(module, batches(images, labels))
 
     assert found is not None
     module.eval()
     with torch.no_grad():
         logits = module(images.permute(0, 3, 1, 2))
         last = list(module.nodes.values())[-1]
-        torch.testing.assert_close(last(found), logits, atol=1e-5, rtol=1e-5)
+        assert torch.equal(found[1], labels)
+        torch.testing.assert_close(last(found[0]), logits, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 6])
@@ -128,7 +135,15 @@ def test_a_network_that_is_stopped_stays_as_it_is(count: int) -> None:
     module, images, labels = network()
     before = extract_weights(module)
 
-    assert not fit_network_head(module, images, labels, after(count))
+    assert not fit_network_head(module, batches(images, labels), after(count))
 
     assert all(np.array_equal(array, before[key]) for key, array in extract_weights(module).items())
     assert module.training
+
+
+def test_of_very_many_rows_evenly_spaced_ones_are_read() -> None:
+    few, many = head_rows(10), head_rows(100_000)
+
+    assert few.tolist() == list(range(10))
+    assert (many[0], many[-1], len(many)) == (0, 99_999, 16_384)
+    assert set(np.diff(many)) == {6, 7}

@@ -40,9 +40,10 @@ def our_features(state: State, pixels: np.ndarray) -> np.ndarray:
     module = build_module(network.architecture, NORMALIZATION)
     weights = network.weights(state)
     load_weights(module, normalised_for(weights, NORMALIZATION.mean, NORMALIZATION.std))
-    found = features_of(module, torch.from_numpy(pixels))
+    rows = torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64)
+    found = features_of(module, [rows])
     assert found is not None
-    return found.numpy()
+    return found[0].numpy()
 
 
 @pytest.mark.parametrize("size", [64, 65, 70, 224])

@@ -229,6 +229,27 @@ def test_training_starts_from_the_weights_it_is_given() -> None:
     np.testing.assert_array_equal(result.best_weights["1.weight"], weights["1.weight"])
 
 
+def test_a_head_is_fitted_before_the_first_step() -> None:
+    task = replace(
+        problem(1, train=400, dropout=0.0),
+        hyperparameters={**problem().hyperparameters, "learning_rate": 0.0},
+    )
+    trained = fit(problem(6, train=400, dropout=0.0), None, FitHooks()).best_weights
+    assert trained is not None
+    head = f"{len(task.architecture.nodes) - 1}.weight"
+    weights = {**trained, head: np.zeros_like(trained[head])}
+    outside = Outside(stop_before=0)
+
+    plain = fit(task, InitialWeights(weights), FitHooks())
+    fitted = fit(task, InitialWeights(weights, fit_head=True), FitHooks())
+    stopped = fit(task, InitialWeights(weights, fit_head=True), outside.hooks)
+
+    assert plain.score is not None
+    assert fitted.score is not None
+    assert plain.score < 0.3 < 0.6 < fitted.score
+    assert (stopped.stopped, stopped.epochs, outside.saved) == (StopReason.SLICE, 0, [])
+
+
 def test_the_best_weights_are_those_of_the_lowest_selection_loss() -> None:
     outside = Outside(save_s=0.0)
 
