@@ -1,0 +1,55 @@
+"""The platform's own trainer, called as the benchmarks need it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from automl.morphism.architecture import Architecture
+from automl.training.module import Normalization
+from automl.training.problem import DEFAULT_HYPERPARAMETERS, Examples, FitProblem, Rung
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a training runs.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        threads: CPU threads.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+
+
+def fit_problem(
+    architecture: Architecture, train: Examples, rung: Rung, seed: Sequence[int], place: Place
+) -> FitProblem:
+    """Return a training with default genes and without selection rows: the last epoch counts."""
+    return FitProblem(
+        architecture=architecture,
+        hyperparameters=DEFAULT_HYPERPARAMETERS,
+        normalization=normalization_of(train.images),
+        train=train,
+        selection=None,
+        rung=rung,
+        seed=seed,
+        device=place.device,
+        threads=place.threads,
+    )
+
+
+def normalization_of(images: np.ndarray) -> Normalization:
+    """Return mean and standard deviation of each channel of uint8 [n, S, S, C].
+
+    A channel that has one value everywhere keeps its scale.
+    """
+    pixels = images.reshape(-1, images.shape[-1])
+    std = pixels.std(axis=0, dtype=np.float64)
+    return Normalization(
+        tuple(pixels.mean(axis=0, dtype=np.float64).tolist()),
+        tuple(np.where(std > 0, std, 1.0).tolist()),
+    )
