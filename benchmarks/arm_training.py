@@ -42,10 +42,21 @@ class Budget:
 class Recipe(Protocol):
     """A network and how to train it; each group of its optimiser has its peak rate as `peak`."""
 
-    module: nn.Module  # uint8 (B, C, S, S) to logits
-    optimizer: torch.optim.Optimizer
-    batch_size: int
-    flips_tests: bool  # whether logits are means over the image and its mirror image
+    @property
+    def module(self) -> nn.Module:
+        """The network: uint8 (B, C, S, S) to logits (B, classes)."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What makes the steps."""
+
+    @property
+    def batch_size(self) -> int:
+        """Examples per step."""
+
+    @property
+    def flips_tests(self) -> bool:
+        """Whether predictions should be made from an image and its mirror image."""
 
     def begin_epoch(self, epoch: int) -> None:
         """Get ready for an epoch."""
@@ -178,16 +189,23 @@ def _step_seconds(
     return statistics.median(taken[1:])
 
 
-def predict(recipe: Recipe, images: np.ndarray, threads: int) -> np.ndarray:
-    """Return the classes of uint8 images [n, S, S, C], int64 [n], in float32."""
-    recipe.module.eval()
+def predict(module: nn.Module, images: np.ndarray, threads: int, *, mirror: bool) -> np.ndarray:
+    """Return predicted classes, int64 [n], computed in float32.
+
+    Args:
+        module: the network.
+        images: uint8 [n, S, S, C].
+        threads: CPU threads.
+        mirror: whether the logits of the mirror images are added.
+    """
+    module.eval()
+    parts = []
     with torch.inference_mode(), cpu_threads(threads):
-        parts = []
         for rows in torch.split(torch.from_numpy(images), _PREDICTED_ROWS):
             batch = rows.permute(0, 3, 1, 2)
-            logits = recipe.module(batch)
-            if recipe.flips_tests:
-                logits = logits + recipe.module(batch.flip(3))
+            logits = module(batch)
+            if mirror:
+                logits = logits + module(batch.flip(3))
             parts.append(logits.argmax(dim=1))
     return torch.cat(parts).numpy()
 
