@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from automl.training.problem import Examples
+from automl.training.examples import Examples
 from benchmarks.arm_training import shifted
 from benchmarks.fits import normalization_of
 

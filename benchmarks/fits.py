@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from automl.morphism.architecture import Architecture
+from automl.training.examples import Examples
 from automl.training.module import Normalization
-from automl.training.problem import DEFAULT_HYPERPARAMETERS, Examples, FitProblem, Rung
+from automl.training.precision import Precision
+from automl.training.problem import DEFAULT_HYPERPARAMETERS, FitProblem, Rung
+from automl.training.symmetry import Symmetries
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,26 +22,33 @@ class Place:
     Attributes:
         device: "cpu" or "cuda".
         threads: CPU threads.
+        precision: what it computes in.
     """
 
     device: str = "cpu"
     threads: int = 1
+    precision: Precision = Precision.FLOAT32
 
 
 def fit_problem(
     architecture: Architecture, train: Examples, rung: Rung, seed: Sequence[int], place: Place
 ) -> FitProblem:
-    """Return a training with default genes and without selection rows: the last epoch counts."""
+    """Return a training of fresh weights with default genes, of images that bear every change.
+
+    It has no selection rows: the last epoch counts.
+    """
     return FitProblem(
         architecture=architecture,
         hyperparameters=DEFAULT_HYPERPARAMETERS,
         normalization=normalization_of(train.images),
+        symmetries=Symmetries(mirror=True, colour=True),
         train=train,
         selection=None,
         rung=rung,
         seed=seed,
         device=place.device,
         threads=place.threads,
+        precision=place.precision,
     )
 
 

@@ -26,12 +26,15 @@ from typing import Any
 import numpy as np
 
 from automl.domain.candidate import Candidate
+from automl.errors import DivergedError
 from automl.morphism.architecture import Architecture
 from automl.morphism.moves import Move, inherit
 from automl.search.network_morphism import NetworkMorphismSpace
 from automl.steps.training import RUNG
+from automl.training.examples import Examples
 from automl.training.inference import predict_probabilities
-from automl.training.problem import Examples, FitHooks, FitProblem, FitResult, InitialWeights
+from automl.training.problem import FitHooks, FitProblem, FitResult, InitialWeights, StopReason
+from automl.training.symmetry import find_symmetries
 from automl.training.trainer import fit
 from benchmarks.accuracy import Difference
 from benchmarks.fits import Place, fit_problem
@@ -85,7 +88,14 @@ def median_epochs(reached: Sequence[int | None]) -> float:
 
 
 def run_pair(plan: Plan, data: Data) -> dict[str, Any]:
-    """Return the line of a pair."""
+    """Return the line of a pair; one with a training that diverged has `diverged` only."""
+    try:
+        return {"plan": asdict(plan), **_measured(plan, data)}
+    except DivergedError as error:
+        return {"plan": asdict(plan), "diverged": error.message}
+
+
+def _measured(plan: Plan, data: Data) -> dict[str, Any]:
     rng = np.random.default_rng([DATASETS.index(plan.dataset), plan.pair])
     space = NetworkMorphismSpace(data.size, data.classes)
     parent = _parent(space, plan.pair, rng)
@@ -102,7 +112,6 @@ def run_pair(plan: Plan, data: Data) -> dict[str, Any]:
     hits = [_hits(child, result, data) for result in (full, scratch)]
     difference = Difference.of(*hits)
     return {
-        "plan": asdict(plan),
         "parent": _architecture(parent).summary(),
         "child": _architecture(child).summary(),
         "moves": [document["kind"] for document in child.moves],
@@ -150,11 +159,20 @@ def _problem(candidate: Candidate, data: Data, plan: Plan) -> FitProblem:
     rung = replace(RUNG, epochs=plan.epochs, patience=0)
     architecture = _architecture(candidate)
     problem = fit_problem(architecture, data.train, rung, (plan.pair,), Place(threads=_THREADS))
-    return replace(problem, selection=data.selection, hyperparameters=candidate.hyperparameters)
+    return replace(
+        problem,
+        selection=data.selection,
+        hyperparameters=candidate.hyperparameters,
+        symmetries=find_symmetries(data.train, data.selection),
+    )
 
 
 def _train(candidate: Candidate, data: Data, plan: Plan, start: InitialWeights | None) -> FitResult:
-    return fit(_problem(candidate, data, plan), start, FitHooks())
+    problem = replace(_problem(candidate, data, plan), is_warm=start is not None)
+    result = fit(problem, start, FitHooks())
+    if result.stopped is StopReason.DIVERGED:
+        raise DivergedError(result.cause)
+    return result
 
 
 def _losses(result: FitResult) -> list[float]:
@@ -193,7 +211,7 @@ def run_missing(plans: Sequence[Plan], out: Path, processes: int) -> list[dict[s
             row = future.result()
             append_line(log, row)
             found[_key(row["plan"])] = row
-            print(f"{count}/{len(missing)} {row['plan']}: {row['epochs']}", file=sys.stderr)
+            print(f"{count}/{len(missing)} {row['plan']}: {row.get('epochs')}", file=sys.stderr)
     finally:
         pool.shutdown(cancel_futures=True)
     return [found[_key(asdict(plan))] for plan in plans]
@@ -204,7 +222,9 @@ def _key(plan: Mapping[str, Any]) -> str:
 
 
 def report(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the lines of the table, in Markdown; the last one is of all pairs."""
+    """Return the lines of the table, in Markdown, its last one of all pairs, and who is missing."""
+    diverged = [row["plan"] for row in rows if "diverged" in row]
+    rows = [row for row in rows if "diverged" not in row]
     lines = [
         f"| dataset | pairs | epochs from scratch for {SHORT_EPOCHS} inherited, median [quartiles] "
         "| never | accuracy inherited | from scratch | difference |",
@@ -220,7 +240,7 @@ def report(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             f"| {name} | {len(group)} | {median_epochs(reached):g} [{low:g}, {high:g}] "
             f"| {reached.count(None)} | {inherited:.2f} | {scratch:.2f} | {_mean(group)} |"
         )
-    return lines
+    return [*lines, *(f"diverged, and left out: {plan}" for plan in diverged)]
 
 
 def _quartiles(reached: Sequence[int | None]) -> tuple[float, float]:

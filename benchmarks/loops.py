@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from automl.morphism.architecture import Architecture
-from automl.training.device import autocast
+from automl.training.examples import Examples
 from automl.training.module import (
     Network,
     Normalization,
@@ -21,7 +21,7 @@ from automl.training.module import (
     initial_weights,
     load_weights,
 )
-from automl.training.problem import Examples
+from automl.training.precision import autocast
 from benchmarks.fits import Place, normalization_of
 
 Change = Callable[[torch.Tensor], torch.Tensor]
@@ -75,7 +75,7 @@ def bare_loop(loop: Loop, change: Change) -> list[float]:
     for _ in range(loop.epochs):
         start_s = time.perf_counter()
         for rows in torch.split(torch.randperm(len(labels), device=images.device), loop.batch_size):
-            with autocast(loop.place.device):
+            with autocast(loop.place.device, loop.place.precision):
                 logits = module(change(images[rows]))
             loss = nn.functional.cross_entropy(logits.float(), labels[rows])
             optimizer.zero_grad(set_to_none=True)
@@ -121,7 +121,7 @@ def loader_loop(loop: Loop, workers: int) -> list[float]:
         start_s = time.perf_counter()
         for images, labels in batches:
             shown = images.to(loop.place.device, memory_format=torch.channels_last)
-            with autocast(loop.place.device):
+            with autocast(loop.place.device, loop.place.precision):
                 logits = module(shown)
             loss = nn.functional.cross_entropy(logits.float(), labels.to(loop.place.device))
             optimizer.zero_grad(set_to_none=True)

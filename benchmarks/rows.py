@@ -15,7 +15,7 @@ from automl.data.samples import write_digits
 from automl.data.sources import read_manifest
 from automl.preprocessing.decode import decode_image
 from automl.preprocessing.image import ImagePreprocessor, resize_graph
-from automl.training.problem import Examples
+from automl.training.examples import Examples
 from tests.requirements import shared_dataset
 
 _DIGITS_TEST_SHARE = 0.2

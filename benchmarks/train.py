@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ import torch
 
 from automl.morphism.architecture import Architecture
 from automl.morphism.seeds import seed_architectures
-from automl.training.problem import Examples, FitHooks, Rung
+from automl.training.examples import Examples
+from automl.training.precision import choose_precision
+from automl.training.problem import FitHooks, Rung
 from automl.training.trainer import fit
 from benchmarks.fits import Place, fit_problem
 from benchmarks.loops import Loop, bare_loop, flip_and_shift, loader_loop, unchanged
@@ -58,8 +60,9 @@ class Case:
 
     @property
     def place(self) -> Place:
-        """Where it is trained."""
-        return Place(self.device, self.threads)
+        """Where it is trained, in the precision that the platform would choose."""
+        precision = choose_precision(self.device, self.architecture, self.threads)
+        return Place(self.device, self.threads, precision)
 
     @property
     def architecture(self) -> Architecture:
@@ -78,27 +81,31 @@ class Case:
         )
 
 
-def our_seconds(architecture: Architecture, rows: Examples, place: Place) -> list[float]:
+def our_seconds(loop: Loop) -> list[float]:
     """Return the seconds of each epoch of the platform's trainer with its defaults.
 
-    Without selection rows it evaluates nothing; its epochs include augmentation, the checks of
-    the loss, and the copies that it makes for checkpoints.
+    Without selection rows it evaluates nothing; its epochs include augmentation, averaged weights
+    and the copies that it makes for checkpoints. Weights count as trained before, since fresh ones
+    would see smaller images at first, which makes epochs shorter than a bare loop's.
     """
-    rung = Rung(_EPOCHS, BATCH_SIZE, patience=0)
-    problem = fit_problem(architecture, rows, rung, (0,), place)
-    return [epoch.seconds for epoch in fit(problem, None, FitHooks()).curve]
+    rung = Rung(loop.epochs, loop.batch_size, patience=0)
+    problem = fit_problem(loop.architecture, loop.rows, rung, (0,), loop.place)
+    problem = replace(problem, is_warm=True)
+    curve = fit(problem, None, FitHooks()).curve
+    assert all(epoch.resolution == loop.architecture.input_size for epoch in curve)
+    return [epoch.seconds - epoch.evaluation_seconds for epoch in curve]
 
 
-def contenders(loaders: Sequence[int]) -> dict[str, Callable[[Case, Examples], list[float]]]:
+def contenders(loaders: Sequence[int]) -> dict[str, Callable[[Loop], list[float]]]:
     """Return what is timed; each gives the seconds of its epochs."""
 
-    def loader(workers: int) -> Callable[[Case, Examples], list[float]]:
-        return lambda case, rows: loader_loop(_loop(case, rows), workers)
+    def loader(workers: int) -> Callable[[Loop], list[float]]:
+        return lambda loop: loader_loop(loop, workers)
 
     return {
-        OURS: lambda case, rows: our_seconds(case.architecture, rows, case.place),
-        BARE: lambda case, rows: bare_loop(_loop(case, rows), unchanged),
-        BARE_CHANGED: lambda case, rows: bare_loop(_loop(case, rows), flip_and_shift),
+        OURS: our_seconds,
+        BARE: lambda loop: bare_loop(loop, unchanged),
+        BARE_CHANGED: lambda loop: bare_loop(loop, flip_and_shift),
         **{_loader_name(workers): loader(workers) for workers in loaders},
     }
 
@@ -118,20 +125,24 @@ def measure(case: Case, pairs: int, seconds: float, loaders: Sequence[int]) -> d
     """
     torch.set_num_threads(case.threads)
     size = case.architecture.input_size
-    speed = _rate(bare_loop(_loop(case, random_rows(size, 4 * BATCH_SIZE)), unchanged), 4)
+    loop = Loop(
+        case.architecture, random_rows(size, 4 * BATCH_SIZE), case.place, BATCH_SIZE, _EPOCHS
+    )
+    speed = _rate(bare_loop(loop, unchanged), 4)
     steps = int(np.clip(seconds * speed / BATCH_SIZE, 4, _MOST_ROWS // BATCH_SIZE))
-    rows = random_rows(size, steps * BATCH_SIZE)
+    loop = replace(loop, rows=random_rows(size, steps * BATCH_SIZE))
     entrants = contenders(loaders)
     rates: dict[str, list[float]] = {name: [] for name in entrants}
     for pair in range(pairs):
         for name in reversed(entrants) if pair % 2 else entrants:
             torch.set_num_threads(case.threads)
-            rates[name].append(_rate(entrants[name](case, rows), steps))
-    return {"case": asdict(case), "label": case.label, "rows": len(rows), "rates": rates}
-
-
-def _loop(case: Case, rows: Examples) -> Loop:
-    return Loop(case.architecture, rows, case.place, BATCH_SIZE, _EPOCHS)
+            rates[name].append(_rate(entrants[name](loop), steps))
+    return {
+        "case": asdict(case),
+        "label": f"{case.label}, {loop.place.precision}",
+        "rows": steps * BATCH_SIZE,
+        "rates": rates,
+    }
 
 
 def _rate(seconds: Sequence[float], steps: int) -> float:

@@ -10,7 +10,7 @@ import torch
 
 from automl.domain.parsing import parse_spec
 from automl.domain.specification import Strategy
-from automl.training.problem import Examples
+from automl.training.examples import Examples
 from benchmarks import arms
 from benchmarks.accuracy import ARMS, DATASETS, Difference, Unit, accuracy_cell, report, run_missing
 from benchmarks.arm_networks import Airbench, SmallResNet

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from automl.training.problem import Examples
+from automl.training.examples import Examples
 from benchmarks.inheritance import Data, Plan, epochs_to_reach, median_epochs, report, run_pair
 
 
@@ -30,8 +30,11 @@ def test_the_table_counts_who_never_got_there() -> None:
         for epochs, gain in ((5, 1.0), (7, 3.0), (None, 2.0))
     ]  # fmt: skip
 
-    line = report(rows)[2]
+    lost = {"plan": {"dataset": "digits", "pair": 8}, "diverged": "The loss is nan."}
 
+    _, _, line, _, missing = report([*rows, lost])
+
+    assert missing == "diverged, and left out: {'dataset': 'digits', 'pair': 8}"
     assert line == "| digits | 3 | 7 [5, inf] | 1 | 90.00 | 88.00 | +2.00 ± 0.58 |"
 
 
