@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,12 +13,15 @@ import torch
 
 from automl.domain.specification import Strategy
 from automl.morphism.architecture import Architecture
+from automl.morphism.pretrained import lite0
 from automl.morphism.seeds import seed_architectures
 from automl.search.network_morphism import NetworkMorphismSpace
+from automl.training.backbone import LITE0_PACKAGE, lite0_state
 from automl.training.device import cpu_threads
 from automl.training.examples import Examples
-from automl.training.inference import predict_probabilities
-from automl.training.module import Normalization, build_module, load_weights
+from automl.training.head import features_of
+from automl.training.inference import BATCH_ROWS, predict_probabilities
+from automl.training.module import Network, Normalization, build_module, load_weights
 from automl.training.precision import choose_precision
 from automl.training.problem import FitHooks, FitProblem, Rung, StopReason
 from automl.training.symmetry import find_symmetries
@@ -188,35 +190,33 @@ def _frozen_features(dataset: Dataset, terms: Terms, _folder: Path) -> Answer:
     if dataset.name not in PHOTOGRAPHS:
         raise ArmUnavailableError("its images are no photographs")
     train, test = dataset.examples()
-    features = _pretrained_features(dataset.size)
+    module = _pretrained(dataset.size)
     started_s = time.monotonic()
     with cpu_threads(terms.threads):
-        known, asked = features(train.images), features(test.images)
+        known, asked = (_features(module, rows) for rows in (train, test))
     hits, strength = _logistic_regression((known, train.labels), (asked, test.labels), terms.seed)
     seconds = round(time.monotonic() - started_s, 1)
     return Answer(hits, {"train_seconds": seconds, "inverse_penalty": strength})
 
 
-def _pretrained_features(size: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what maps uint8 images [n, size, size, 3] to float32 features [n, d]."""
-    names = ("automl.morphism.pretrained", "automl.training.backbone", "automl.training.head")
-    try:
-        pretrained, backbone, head = (importlib.import_module(name) for name in names)
-    except ModuleNotFoundError as error:
-        if error.name not in names:
-            raise
-        raise ArmUnavailableError(f"this version has no {error.name}") from error
-    state = backbone.lite0_state()
+def _pretrained(size: int) -> Network:
+    """Return EfficientNet-Lite0 for uint8 images of a size."""
+    state = lite0_state()
     if state is None:
-        raise ArmUnavailableError(f"{backbone.LITE0_PACKAGE} is not installed")
-    network = pretrained.lite0(size, classes=2)
+        raise ArmUnavailableError(f"{LITE0_PACKAGE} is not installed")
+    network = lite0(size, classes=2)
     module = build_module(network.architecture, _AS_IT_IS)
     load_weights(module, network.weights(state))
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
-    def features(images: np.ndarray) -> np.ndarray:
-        return np.asarray(head.features_of(module, torch.from_numpy(images)).numpy())
 
-    return features
+def _features(module: Network, rows: Examples) -> np.ndarray:
+    """Return what the last layer reads, float32 [n, d]."""
+    tensors = (torch.from_numpy(rows.images), torch.from_numpy(rows.labels))
+    batches = zip(*(torch.split(tensor, BATCH_ROWS) for tensor in tensors), strict=True)
+    found = features_of(module, batches)
+    assert found is not None  # nothing stops it
+    return np.asarray(found[0].numpy())
 
 
 def _logistic_regression(
