@@ -41,7 +41,6 @@ _AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("search.resources.gpus", lambda value: value in {0, 1}, "use 1, or 0 for the CPU"),
     ("search.resources.memory", lambda value: value is None, "leave it out"),
     ("final_fit.ensemble", lambda value: value == 1, "use 1"),
-    ("final_fit.from", lambda value: value is None, "leave it out"),
     ("export.quantize", lambda value: value is Quantization.NONE, "use none"),
     ("export.max_loss", lambda value: value == 0.005, "leave it out"),
     ("export.approve", lambda value: value is False, "use false"),
@@ -60,7 +59,7 @@ def unavailable_problems(spec: StudySpec) -> list[Problem]:
     for path, is_available, instead in _AVAILABLE:
         value: Any = spec
         for key in path.split("."):
-            value = getattr(value, "from_" if key == "from" else key)
+            value = getattr(value, key)
         if not is_available(value):
             shown = getattr(value, "value", value)
             problems.append(Problem(path, f"{shown!r} is not available yet; {instead}"))

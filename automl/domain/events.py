@@ -18,6 +18,8 @@ from automl.errors import NewerSchemaError
 
 SCHEMA = 1
 
+FitSource = Literal["retrained", "continued", "incumbent"]
+
 
 class SearchEnd(StrEnum):
     """Why a search ended."""
@@ -25,6 +27,7 @@ class SearchEnd(StrEnum):
     DEADLINE = "deadline"
     MAX_TRIALS = "max_trials"
     EXHAUSTED = "exhausted"
+    CONTINUED = "continued"  # there was none: the run continues a published version
 
 
 class RunState(StrEnum):
@@ -137,15 +140,21 @@ class WinnerChosen(_Event):
 
 
 class FinalFitFinished(_Event):
-    """The published weights exist under the key `weights`; `source` says how they were made."""
+    """The published weights exist under the key `weights`; `source` says how they were made.
+
+    `mean` and `std` of each channel are what the weights were trained with; None in logs from
+    before they were recorded: those of the run's snapshot.
+    """
 
     type: Literal["final_fit_finished"] = "final_fit_finished"
     run: str
     trial: int
     weights: str
-    source: Literal["retrained", "incumbent"]
+    source: FitSource
     epochs: int
     note: str = ""
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
 class VersionReserved(_Event):

@@ -85,6 +85,12 @@ class Run:
         return self.state is RunState.OPEN and self.search_end is None
 
     @property
+    def continues(self) -> int | None:
+        """The published version that it continues instead of searching; None if it searches."""
+        version: int | None = self.spec.get("final_fit", {}).get("from")
+        return version
+
+    @property
     def is_undecided(self) -> bool:
         """Whether an outcome may still make a trial its winner."""
         return self.state is RunState.OPEN and self.winner is None
@@ -113,6 +119,11 @@ class Study:
     def run(self, name: str) -> Run | None:
         """Return the run called `name`, or None."""
         return next((run for run in reversed(self.runs) if run.name == name), None)
+
+    def fitted(self, version: int) -> Run | None:
+        """Return the run whose final fit made `version`, or None."""
+        made = (run for run in self.runs if run.version == version and run.final_fit is not None)
+        return next(made, None)
 
     @property
     def open_run(self) -> Run | None:

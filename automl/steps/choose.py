@@ -10,6 +10,7 @@ from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import Problem, SearchError
 from automl.steps.context import StepContext
+from automl.steps.continuation import continued_trial
 from automl.steps.proposals import recorded_search, search_space
 from automl.steps.trials import end_search
 
@@ -32,11 +33,13 @@ class Winner:
 def choose(context: StepContext) -> Winner:
     """Return the run's winner: the trial with the least loss, the cheaper one of equals.
 
-    Trials of earlier runs take part if they are comparable and within the limits of this one. A
+    Trials of earlier runs take part if they are comparable and within the limits of this one. The
+    winner of a run that continues a version is that version's trial, whatever it was measured on. A
     second call returns the same winner.
 
     Raises:
-        SearchError: no such trial has a score and weights; the problems are their causes.
+        SearchError: no such trial has a score and weights; the problems are their causes. Or the
+            log does not tell of the version.
     """
     context.opened_run()
     end_search(context, SearchEnd.DEADLINE)
@@ -45,17 +48,11 @@ def choose(context: StepContext) -> Winner:
         run = context.run_in(study)
         if run.winner is not None:
             return ()
-        able = _within_limits(run, study.comparable(run))
-        best = best_trial(able)
-        if best is None or best.loss is None:
-            raise SearchError(
-                f"No trial of study {context.spec.name} has completed.",
-                "see the causes below; a longer search.time_limit helps where trials timed out",
-                [
-                    Problem(f"trial {t.number}", _fate(t) if t in able else _TOO_LARGE)
-                    for t in study.comparable(run)
-                ],
-            )
+        if run.continues is not None:
+            best = continued_trial(study, run.continues)
+        else:
+            best = _best(context, study, run)
+        assert best.loss is not None
         return (
             WinnerChosen(at=context.clock.now(), run=run.name, trial=best.number, loss=best.loss),
         )
@@ -66,6 +63,21 @@ def choose(context: StepContext) -> Winner:
     measurement = study.trials[run.winner].measurement
     assert measurement.score is not None
     return Winner(run.winner, measurement.score, measurement.error)
+
+
+def _best(context: StepContext, study: Study, run: Run) -> Trial:
+    able = _within_limits(run, study.comparable(run))
+    best = best_trial(able)
+    if best is not None:
+        return best
+    raise SearchError(
+        f"No trial of study {context.spec.name} has completed.",
+        "see the causes below; a longer search.time_limit helps where trials timed out",
+        [
+            Problem(f"trial {t.number}", _fate(t) if t in able else _TOO_LARGE)
+            for t in study.comparable(run)
+        ],
+    )
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import numpy as np
 
-from automl.domain.events import FinalFitFinished
+from automl.domain.events import FinalFitFinished, FitSource
 from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import (
@@ -18,7 +19,8 @@ from automl.errors import (
     StorageError,
 )
 from automl.morphism.architecture import Architecture
-from automl.steps.context import StepContext
+from automl.steps.context import ESTIMATOR_ORIGIN, StepContext
+from automl.steps.continuation import published_network
 from automl.steps.cores import threads_of_final_fit
 from automl.steps.pretrained import fresh_weights, is_pretrained, lineage
 from automl.steps.signals import StopSignal
@@ -33,6 +35,7 @@ from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.device import choose_device
 from automl.training.examples import Examples
 from automl.training.inference import predict_probabilities
+from automl.training.module import Normalization
 from automl.training.problem import FitHooks, FitProblem, InitialWeights, StopReason
 from automl.training.results import weights_to_bytes
 from automl.training.trainer import fit
@@ -40,6 +43,8 @@ from automl.training.trainer import fit
 log = logging.getLogger(__name__)
 
 _CONTINUED_SHARE = 3  # continuing takes a third of the epochs that a fresh fit takes
+_MARGIN_S = 3.0  # from the end that a fit is sized to until it is stopped, so that it is judged
+_LEAST_BUDGET_S = 1.0  # what a fit without any time left is sized to; it is stopped at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +63,61 @@ class FinalFit:
         }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is fitted.
+
+    Attributes:
+        trial: whose architecture and training genes it has.
+        incumbent: the weights that are published unless the fit is as good.
+        incumbent_epochs: for how many epochs they were trained.
+        normalization: what the incumbent was trained with, and the fit is.
+        source: how the fitted weights are made; continued ones start from the incumbent.
+        epochs: of the fit.
+        seed: of the fit.
+    """
+
+    trial: Trial
+    incumbent: Weights
+    incumbent_epochs: int
+    normalization: Normalization
+    source: FitSource
+    epochs: int
+    seed: tuple[int, ...]
+
+    @property
+    def architecture(self) -> Architecture:
+        """The trial's architecture."""
+        assert self.trial.candidate is not None
+        return Architecture.from_genotype(self.trial.candidate.genotype)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """Weights to publish.
+
+    Attributes:
+        weights: the weights; None if a fit came to none.
+        source: how they were made.
+        epochs: how many led to them.
+        note: why they are not what was planned, or "".
+    """
+
+    weights: Weights | None
+    source: FitSource
+    epochs: int
+    note: str = ""
+
+
 def final_fit(context: StepContext, stop: StopSignal) -> FinalFit:
     """Fit the winner on training and selection rows and store the weights to publish.
 
-    The incumbent's weights are published instead where the fit fails, is out of time, or is worse
-    on the calibration rows, which neither has seen, by more than the paired standard error.
+    The incumbent's weights are published instead where the fit fails, comes to nothing in its time,
+    or is worse on the calibration rows, which neither has seen, by more than the paired standard
+    error. The incumbent are the winner's weights, or those of the version that the run continues.
 
     Raises:
-        SearchError: no winner has been chosen.
+        SearchError: no winner has been chosen, or the version that is continued is gone.
         StorageError: the process was asked to stop.
     """
     run = context.opened_run()
@@ -74,34 +126,31 @@ def final_fit(context: StepContext, stop: StopSignal) -> FinalFit:
         return FinalFit(done.trial, done.source, done.epochs, done.note)
     if run.winner is None:
         raise SearchError(f"Run {run.name} has no winner yet.", "run the step choose first")
-    trial = context.record.study.trials[run.winner]
     trainer = _with_all_threads(TrialTrainer.load(context, run))
-    incumbent = load_weights(context, trial)
-    epochs = _epochs(context.record.study, trial, continued=not context.spec.final_fit.retrain)
-    weights, note = _fit(context, run, trainer, epochs, stop)
-    if weights is not None:
-        note = _worse_than(trainer, trial, weights, incumbent)
-    is_refit = weights is not None and not note
-    if note:
-        log.warning("the incumbent's weights are published: %s", note)
+    plan = _plan(context, run, trainer)
+    chosen = _better(trainer, plan, _fit(context, run, trainer, plan, stop))
+    assert chosen.weights is not None
+    if chosen.source == "incumbent":
+        log.warning("the incumbent's weights are published: %s", chosen.note)
     key = context.key("runs", context.run, "weights.safetensors")
-    chosen = weights if weights is not None and is_refit else incumbent
-    context.store.put(key, weights_to_bytes(chosen))
+    context.store.put(key, weights_to_bytes(chosen.weights))
     event = FinalFitFinished(
         at=context.clock.now(),
         run=context.run,
-        trial=trial.number,
+        trial=plan.trial.number,
         weights=key,
-        source="retrained" if is_refit else "incumbent",
-        epochs=epochs if is_refit else trial.measurement.epochs,
-        note=note,
+        source=chosen.source,
+        epochs=chosen.epochs,
+        note=chosen.note,
+        mean=plan.normalization.mean,
+        std=plan.normalization.std,
     )
 
     def decide(study: Study) -> list[FinalFitFinished]:
         return [] if context.run_in(study).final_fit is not None else [event]
 
     context.record.commit(decide)
-    return FinalFit(trial.number, event.source, event.epochs, note)
+    return FinalFit(event.trial, event.source, event.epochs, event.note)
 
 
 def _with_all_threads(trainer: TrialTrainer) -> TrialTrainer:
@@ -109,31 +158,68 @@ def _with_all_threads(trainer: TrialTrainer) -> TrialTrainer:
     return replace(trainer, threads=threads_of_final_fit(trainer.context.spec.search))
 
 
-def _epochs(study: Study, trial: Trial, *, continued: bool) -> int:
-    """Return for how many epochs to fit: those that led to the best weights, ancestors included."""
+def _plan(context: StepContext, run: Run, trainer: TrialTrainer) -> _Plan:
+    assert run.winner is not None
+    study = context.record.study
+    trial, seed = study.trials[run.winner], context.spec.search.seed
+    epochs = fresh_epochs(study, trial)
+    continued_epochs = max(1, epochs // _CONTINUED_SHARE)
+    if run.continues is None:
+        is_fresh = context.spec.final_fit.retrain
+        return _Plan(
+            trial=trial,
+            incumbent=load_weights(context, trial),
+            incumbent_epochs=trial.measurement.epochs,
+            normalization=trainer.normalization,
+            source="retrained" if is_fresh else "continued",
+            epochs=epochs if is_fresh else continued_epochs,
+            seed=(seed, trial.number, 1),
+        )
+    network, weights = published_network(context, run.continues)
+    origin = study.fitted(run.continues)
+    assert origin is not None
+    assert origin.final_fit is not None
+    return _Plan(
+        trial=trial,
+        incumbent=weights,
+        incumbent_epochs=origin.final_fit.epochs,
+        # the weights know no other; that of the new snapshot would shift what every layer sees
+        normalization=network.normalization,
+        source="continued",
+        epochs=continued_epochs,
+        seed=(seed, trial.number, 1, run.continues),  # another order than in the fit before
+    )
+
+
+def fresh_epochs(study: Study, trial: Trial) -> int:
+    """Return for how many epochs fresh weights of a trial's architecture are fitted.
+
+    Those that led to its best weights, ancestors included: inherited weights need few epochs, fresh
+    ones need what the whole lineage did. At most as many as a trial may take, but never fewer than
+    the lineage's first trial needed. Epochs are counted, not steps: the selection rows, which come
+    on top, make an epoch longer and are seen as often as the others.
+    """
     total, place = 0, trial
     while True:
-        total += (place.measurement.best_epoch or 0) + 1
+        first = (place.measurement.best_epoch or 0) + 1
+        total += first
         if place.candidate is None or place.candidate.parent is None:
-            break
+            return max(first, min(total, RUNG.epochs))
         place = study.trials[place.candidate.parent]
-    total = min(total, RUNG.epochs)
-    return max(1, total // _CONTINUED_SHARE) if continued else total
 
 
 def _fit(
-    context: StepContext, run: Run, trainer: TrialTrainer, epochs: int, stop: StopSignal
-) -> tuple[Weights | None, str]:
-    """Return the fitted weights, or None and why there are none.
+    context: StepContext, run: Run, trainer: TrialTrainer, plan: _Plan, stop: StopSignal
+) -> _Fitted:
+    """Return the fitted weights, or none and why.
 
     A step that is run again continues from its checkpoint, within the same time limit.
     """
-    assert run.winner is not None
     assert run.chosen_at is not None
-    trial = context.record.study.trials[run.winner]
-    assert trial.candidate is not None
+    assert plan.trial.candidate is not None
     limit = context.spec.final_fit.time_limit
-    end = run.chosen_at + limit
+    is_called = run.origin == ESTIMATOR_ORIGIN  # when its user likes, maybe hours after the search
+    end = (context.clock.now() if is_called else run.chosen_at) + limit
     checkpoint_key = context.key("runs", context.run, "final-fit.safetensors")
 
     def should_stop() -> StopReason | None:
@@ -142,52 +228,61 @@ def _fit(
         return StopReason.DEADLINE if context.clock.now() >= end else None
 
     def on_epoch(epoch: EpochResult) -> StopReason | None:
-        log.info("final fit, epoch %d of %d: loss %.4f", epoch.epoch + 1, epochs, epoch.train_loss)
+        log.info("final fit, epoch %d: loss %.4f", epoch.epoch + 1, epoch.train_loss)
         return None
 
     def save(checkpoint: Checkpoint) -> None:
         context.store.put(checkpoint_key, checkpoint.to_bytes())
 
     start: Checkpoint | InitialWeights | None = _stored(context, checkpoint_key)
+    used_s = start.seconds if isinstance(start, Checkpoint) else 0.0  # all attempts share a budget
+    left_s = (end - context.clock.now()) / timedelta(seconds=1) - _MARGIN_S
     if start is None:
         start = (
-            fresh_weights(context, trial, trainer.normalization)
-            if context.spec.final_fit.retrain
-            else InitialWeights(load_weights(context, trial))
+            fresh_weights(context, plan.trial, plan.normalization)
+            if plan.source == "retrained"
+            else InitialWeights(plan.incumbent)
         )
-    rows = Examples(
-        np.concatenate([trainer.train_rows.images, trainer.selection.images]),
-        np.concatenate([trainer.train_rows.labels, trainer.selection.labels]),
-    )
-    architecture = Architecture.from_genotype(trial.candidate.genotype)
     problem = FitProblem(
-        architecture=architecture,
-        hyperparameters=trial.candidate.hyperparameters,
-        normalization=trainer.normalization,
+        architecture=plan.architecture,
+        hyperparameters=plan.trial.candidate.hyperparameters,
+        normalization=plan.normalization,
         symmetries=trainer.symmetries,
-        train=rows,
+        train=_fitted_rows(trainer),
         selection=None,
-        rung=replace(RUNG, epochs=epochs, patience=0),
-        seed=(context.spec.search.seed, trial.number, 1),
+        rung=replace(
+            RUNG, epochs=plan.epochs, patience=0, seconds=used_s + max(left_s, _LEAST_BUDGET_S)
+        ),
+        seed=plan.seed,
         device=choose_device(),
-        threads=useful_threads(architecture, trainer.threads),
+        threads=useful_threads(plan.architecture, trainer.threads),
         precision=trainer.precision,
-        is_warm=not context.spec.final_fit.retrain
-        or is_pretrained(context.record.study, lineage(context.record.study, trial)[-1]),
+        is_warm=plan.source == "continued"
+        or is_pretrained(context.record.study, lineage(context.record.study, plan.trial)[-1]),
     )
     try:
         result = fit(
             problem, start, FitHooks(should_stop=should_stop, on_epoch=on_epoch, save=save)
         )
     except OutOfMemoryError as error:
-        return None, f"the fit failed: {error}"
+        return _Fitted(None, plan.source, 0, f"the fit failed: {error}")
     if result.stopped is StopReason.SIGNAL:
         raise StorageError("The final fit was asked to stop.", "run the step again")
     if result.stopped is StopReason.DIVERGED:
-        return None, f"the fit failed: {result.cause}"
-    if result.stopped is StopReason.DEADLINE or result.best_weights is None:
-        return None, f"final_fit.time_limit of {limit.total_seconds():g} s was reached"
-    return result.best_weights, ""
+        return _Fitted(None, plan.source, 0, f"the fit failed: {result.cause}")
+    note = ""
+    if result.epochs < plan.epochs:
+        fitting = f"{result.epochs} of {plan.epochs} epochs"
+        note = f"{fitting} fit into final_fit.time_limit of {limit.total_seconds():g} s"
+    return _Fitted(result.best_weights, plan.source, result.epochs, note)
+
+
+def _fitted_rows(trainer: TrialTrainer) -> Examples:
+    """Return the rows that are trained on: all but the calibration and the test rows."""
+    return Examples(
+        np.concatenate([trainer.train_rows.images, trainer.selection.images]),
+        np.concatenate([trainer.train_rows.labels, trainer.selection.labels]),
+    )
 
 
 def _stored(context: StepContext, key: str) -> Checkpoint | None:
@@ -203,22 +298,37 @@ def _stored(context: StepContext, key: str) -> Checkpoint | None:
     return checkpoint
 
 
-def _worse_than(trainer: TrialTrainer, trial: Trial, weights: Weights, incumbent: Weights) -> str:
-    """Return why the fit is worse than the incumbent on the calibration rows, or ""."""
+def _better(trainer: TrialTrainer, plan: _Plan, fitted: _Fitted) -> _Fitted:
+    """Return the fit, or the incumbent with the reason why the fit is not published."""
+    reasons = [fitted.note] if fitted.note else []
+    if fitted.weights is not None:
+        worse = _worse_than(trainer, plan, fitted.weights)
+        if not worse:
+            return fitted
+        reasons.append(worse)
+    return _Fitted(plan.incumbent, "incumbent", plan.incumbent_epochs, "; ".join(reasons))
+
+
+def _worse_than(trainer: TrialTrainer, plan: _Plan, weights: Weights) -> str:
+    """Return why weights are worse than the incumbent, or "".
+
+    The losses of the same calibration rows are compared. Of fewer than two rows the difference has
+    no standard error: then finite weights count as good enough.
+    """
+    if not all(np.isfinite(array).all() for array in weights.values()):
+        return "its weights are not finite"
     rows = trainer.calibration
     if len(rows.labels) < 2:
         return ""
-    assert trial.candidate is not None
-    architecture = Architecture.from_genotype(trial.candidate.genotype)
 
     def losses(candidate: Weights) -> np.ndarray:
         probabilities = predict_probabilities(
-            architecture, candidate, trainer.normalization, rows.images, trainer.threads
+            plan.architecture, candidate, plan.normalization, rows.images, trainer.threads
         )
         chosen = probabilities[np.arange(len(rows.labels)), rows.labels]
         return np.asarray(-np.log(np.maximum(chosen, 1e-12)))
 
-    difference = losses(weights) - losses(incumbent)
+    difference = losses(weights) - losses(plan.incumbent)
     mean = float(difference.mean())
     error = float(difference.std(ddof=1)) / len(difference) ** 0.5
     if mean <= error:

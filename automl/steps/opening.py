@@ -10,6 +10,7 @@ from automl.domain.specification import LimitsSection
 from automl.morphism.seeds import seed_architectures
 from automl.steps import prepare
 from automl.steps.context import StepContext
+from automl.steps.continuation import check_continuation
 from automl.steps.cores import threads_of_trial
 from automl.steps.pretrained import pretrained_facts
 from automl.steps.proposals import Facts, space_facts, space_of_search
@@ -31,7 +32,8 @@ def open_search(context: StepContext, manifest: SnapshotManifest) -> list[int]:
         manifest: the snapshot's.
 
     Raises:
-        ConfigError: no network is within the limits; nothing is written then.
+        ConfigError: no network is within the limits, or the version that is to be continued does
+            not fit; nothing is written then.
         DamagedDataError: the installed pretrained weights are not those that were published.
         SearchError: the run has been closed without success.
     """
@@ -43,7 +45,7 @@ def open_search(context: StepContext, manifest: SnapshotManifest) -> list[int]:
             BFLOAT16: int(_precision(context, manifest) is Precision.BFLOAT16),
         }
         facts = {**known, **pretrained_facts(context, known)}
-        space_of_search(context.spec.search, facts)
+        check_continuation(context, manifest, space_of_search(context.spec.search, facts))
     return prepare.open_run(context, manifest.id, facts)
 
 

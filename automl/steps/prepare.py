@@ -7,7 +7,14 @@ from pathlib import Path
 
 from automl.data.prepare import DatasetRequest, local_client, prepare_snapshot
 from automl.data.snapshot import Snapshot, SnapshotManifest
-from automl.domain.events import Event, RunClosed, RunOpened, RunState
+from automl.domain.events import (
+    Event,
+    RunClosed,
+    RunOpened,
+    RunState,
+    SearchEnd,
+    SearchEnded,
+)
 from automl.domain.study import Study
 from automl.errors import AutoMLError, ConfigError, DataError, Problem
 from automl.steps.context import StepContext
@@ -101,6 +108,9 @@ def open_run(
 ) -> list[int]:
     """Open the run, whose deadline begins to count now, and return the indices of its workers.
 
+    A run that continues a version searches nothing: its search is over at once, and one worker is
+    enough to find that out.
+
     The caller holds the run's lease, so that no other run of the study is alive; one that was left
     open is closed as abandoned. A second call for the same run changes nothing.
 
@@ -137,10 +147,12 @@ def open_run(
                 space=None if space is None else dict(space),
             )
         )
+        if context.spec.final_fit.from_ is not None:
+            events.append(SearchEnded(at=now, run=context.run, reason=SearchEnd.CONTINUED))
         return events
 
-    context.run_in(context.record.commit(decide))
-    return list(range(context.spec.search.workers))
+    run = context.run_in(context.record.commit(decide))
+    return list(range(context.spec.search.workers if run.continues is None else 1))
 
 
 def close_run(context: StepContext, state: RunState, cause: str, *, promoted: bool = False) -> None:

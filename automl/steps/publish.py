@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from automl.data.snapshot import Part, Snapshot
+from automl.data.snapshot import Part, Snapshot, read_manifest
 from automl.domain.events import Event, VersionReserved
 from automl.domain.study import Run, Study
 from automl.errors import ParityError, SearchError
@@ -21,6 +21,7 @@ from automl.export.runtime import OnnxClassifier
 from automl.export.verify import build_samples
 from automl.morphism.architecture import Architecture
 from automl.steps.context import StepContext
+from automl.steps.continuation import FittedNetwork, fitted_network
 from automl.steps.cores import available_cores
 from automl.steps.training import load_tensors_of
 from automl.training.inference import predict_probabilities
@@ -55,8 +56,7 @@ def export(context: StepContext) -> int:
             never exists.
     """
     run = context.opened_run()
-    if run.final_fit is None:
-        raise SearchError(f"Run {run.name} has no final fit yet.", "run the step final_fit first")
+    network = fitted_network(context, run)
     registry = Registry(context.store, context.spec.name)
     version = registry.claim_version(context.run)
 
@@ -68,7 +68,7 @@ def export(context: StepContext) -> int:
     context.record.commit(reserve)
     if registry.exists(version):
         return version
-    exported = build(context, run, run.final_fit.trial, run.final_fit.weights, version)
+    exported = build(context, run, network, version)
     files = {MODEL_FILE: exported.onnx, SAMPLES_FILE: exported.samples}
     for name, data in files.items():
         registry.put_file(version, name, data)
@@ -95,26 +95,24 @@ def _record_key(context: StepContext) -> str:
     return context.key("runs", context.run, "export.json")
 
 
-def build(context: StepContext, run: Run, trial: int, weights_key: str, version: int) -> Exported:
-    """Return the exported file of a trial's architecture with the weights under `weights_key`.
+def build(context: StepContext, run: Run, network: FittedNetwork, version: int) -> Exported:
+    """Return the exported file of a network, with the normalisation that it was trained with.
 
     Args:
         context: the step's context, its record up to date.
-        run: the run.
-        trial: number of the trial.
-        weights_key: where the weights are stored.
+        run: the run, whose snapshot has the preprocessing and the rows to compare on.
+        network: the network.
         version: goes into the file's metadata; 0 for a file that is not published.
 
     Raises:
         ParityError: the file disagrees with the network on raw validation images.
     """
-    candidate = context.record.study.trials[trial].candidate
+    candidate = context.record.study.trials[network.trial].candidate
     assert candidate is not None
     snapshot = Snapshot.open(context.store, context.spec.name, run.snapshot)
     manifest = snapshot.manifest
     architecture = Architecture.from_genotype(candidate.genotype)
-    weights = load_tensors_of(context, weights_key)
-    normalization = Normalization(tuple(manifest.mean), tuple(manifest.std))
+    weights, normalization = load_tensors_of(context, network.weights), network.normalization
     onnx = build_onnx(
         architecture,
         weights,
@@ -162,7 +160,9 @@ def incumbent_onnx(context: StepContext) -> bytes:
         raise SearchError(f"Run {run.name} has no winner yet.", "run the step choose first")
     key = context.record.study.trials[run.winner].measurement.weights
     assert key is not None
-    return build(context, run, run.winner, key, 0).onnx
+    manifest = read_manifest(context.store, context.spec.name, run.snapshot)
+    normalization = Normalization(tuple(manifest.mean), tuple(manifest.std))
+    return build(context, run, FittedNetwork(run.winner, key, normalization), 0).onnx
 
 
 def fitted_onnx(context: StepContext) -> bytes:
@@ -172,6 +172,4 @@ def fitted_onnx(context: StepContext) -> bytes:
         SearchError: there was no final fit.
     """
     run = context.opened_run()
-    if run.final_fit is None:
-        raise SearchError(f"Run {run.name} has no final fit yet.", "run the step final_fit first")
-    return build(context, run, run.final_fit.trial, run.final_fit.weights, 0).onnx
+    return build(context, run, fitted_network(context, run), 0).onnx

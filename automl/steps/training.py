@@ -286,11 +286,19 @@ def load_weights(context: StepContext, trial: Trial) -> Weights:
 
     Raises:
         TrainingError: it has none.
+        NotFoundError: they have been removed.
+        DamagedDataError: they are not what was written.
     """
     key = trial.measurement.weights
     if key is None:
         raise TrainingError(f"Trial {trial.number} has no weights.", "choose a completed trial")
-    return load_tensors_of(context, key)
+    try:
+        return load_tensors_of(context, key)
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"The weights of trial {trial.number} are gone: {error.message}",
+            "restore them from a backup of the home, or start a new run",
+        ) from error
 
 
 def load_tensors_of(context: StepContext, key: str) -> Weights:

@@ -46,6 +46,8 @@ def run_worker(
         SearchError: the run was never opened, or has been closed without success.
     """
     run, report = context.opened_run(), WorkerReport()
+    if run.continues is not None:
+        return report  # also after the deadline, where a search would take what others began
     clock = WorkerClock(context, run.deadline, stop, slice_s)
     if clock.is_too_late and not _begun(end_search(context, SearchEnd.DEADLINE), run):
         return report
