@@ -20,6 +20,9 @@ from automl.steps.settings import Settings
 from automl.storage.home import Home as StateHome
 
 _PIPE_COLUMNS = 160  # nobody's terminal is narrow where there is none
+_SHOWN_APART = frozenset(
+    {"curve", "genotype", "schema", "moves", "layers", "difference", "versions"}
+)
 
 app = typer.Typer(
     help="Search for a better network every night and publish it as one ONNX file.",
@@ -124,7 +127,7 @@ def _table(rows: list[dict[str, Any]], columns: list[str]) -> None:
     table = Table(box=SIMPLE, pad_edge=False)
     for column in columns:
         table.add_column(
-            column, no_wrap=column not in {"cause", "onnx", "why"}, overflow="ellipsis"
+            column, no_wrap=column not in {"cause", "onnx", "why", "weights"}, overflow="ellipsis"
         )
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
@@ -177,8 +180,10 @@ def show(study: str, trial: int, home: Home = None, as_json: AsJson = False) -> 
 
     def pretty(document: dict[str, Any]) -> None:
         for key, value in document.items():
-            if key not in {"curve", "genotype", "schema", "moves", "layers", "difference"}:
+            if key not in _SHOWN_APART:
                 typer.echo(f"{key}: {_cell(value)}")
+        for made in document["versions"]:
+            typer.echo(f"version {made['version']}: weights {made['summary']}")
         if document["layers"]:
             typer.echo(f"\n{document['layers']}")
         if document["difference"]:
@@ -196,10 +201,14 @@ def models(study: str, home: Home = None, as_json: AsJson = False) -> None:
 
     def pretty(document: dict[str, Any]) -> None:
         rows = [
-            row | {"accuracy": row["metrics"].get("accuracy", {}).get("value")}
+            row
+            | {
+                "accuracy": row["metrics"].get("accuracy", {}).get("value"),
+                "weights": row["weights"] and row["weights"]["summary"],
+            }
             for row in document["versions"]
         ]
-        _table(rows, ["version", "published_at", "promoted", "accuracy", "onnx"])
+        _table(rows, ["version", "published_at", "promoted", "accuracy", "weights", "onnx"])
         if document["promotions"]:
             _table(document["promotions"], ["promotion", "when", "from", "to", "who", "why"])
         typer.echo(f"champion: {document['champion']}")

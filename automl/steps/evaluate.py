@@ -30,6 +30,7 @@ from automl.steps.context import StepContext
 from automl.steps.cores import available_cores
 from automl.steps.prepare import close_run
 from automl.steps.pretrained import seed_of, without_pretrained
+from automl.steps.provenance import lineage_summary, weights_summary
 from automl.steps.publish import export_record
 from automl.steps.queries import curve, leaderboard_rows
 
@@ -158,8 +159,8 @@ def _publish(context: StepContext, run: Run, registry: Registry, version: int) -
                 "seed": seed_of(study, trial),
                 "snapshot": run.snapshot,
                 "parameters": architecture.parameters,
-                "weights": final_fit.source,
-                "epochs": final_fit.epochs,
+                "weights": weights_summary(run),
+                "lineage": lineage_summary(study, run),
             },
             metrics=facts.metrics,
             labels=classifier.labels,
@@ -172,12 +173,7 @@ def _publish(context: StepContext, run: Run, registry: Registry, version: int) -
             curve=epochs,
             notes=[
                 note
-                for note in (
-                    final_fit.note,
-                    without_pretrained(run),
-                    _quarantine_note(snapshot),
-                    curve_note,
-                )
+                for note in (without_pretrained(run), _quarantine_note(snapshot), curve_note)
                 if note
             ],
         )

@@ -13,6 +13,8 @@ from automl.export.registry import Registry
 from automl.morphism.architecture import Architecture
 from automl.morphism.summary import difference, table
 from automl.steps.comparison import compare_strategies
+from automl.steps.pretrained import lineage
+from automl.steps.provenance import versions_of, weights_document
 from automl.storage.home import Home
 from automl.storage.study_log import StudyRecord
 from automl.training.results import curve_from_bytes
@@ -114,7 +116,7 @@ def _trial_row(trial: Trial, rank: int | None) -> dict[str, Any]:
 
 
 def show_document(home: Home, name: str, number: int) -> dict[str, Any]:
-    """Return one trial with its lineage and learning curve.
+    """Return one trial with its lineage, its learning curve and the versions made of it.
 
     Raises:
         ConfigError: there is no such trial.
@@ -127,21 +129,18 @@ def show_document(home: Home, name: str, number: int) -> dict[str, Any]:
     trial = study.trials[number]
     order = [entry.number for entry in ranked(study, study.runs[-1])]
     document = _trial_row(trial, order.index(number) + 1 if number in order else None)
-    lineage, place = [], trial
-    while place.candidate is not None and place.candidate.parent is not None:
-        place = study.trials[place.candidate.parent]
-        lineage.append(place.number)
     candidate = trial.candidate
     document |= {
         "run": trial.run,
         "state": trial.state.value,
-        "lineage": lineage,
+        "lineage": [ancestor.number for ancestor in lineage(study, trial)[1:]],
         "moves": list(candidate.moves) if candidate else [],
         "hyperparameters": candidate.hyperparameters if candidate else {},
         "genotype": json.loads(candidate.genotype) if candidate else None,
         **_architecture(study, trial),
         "resumed_at": trial.measurement.resumed_at,
         "best_epoch": trial.measurement.best_epoch,
+        "versions": versions_of(study, number),
         "curve": curve(home, name, trial),
     }
     return {"schema": 1, "study": name} | document
@@ -174,20 +173,24 @@ def curve(home: Home, name: str, trial: Trial) -> list[dict[str, Any]]:
 
 
 def models_document(home: Home, name: str) -> dict[str, Any]:
-    """Return the published versions of a study, its promotions and which version is champion."""
-    load_study(home, name)
+    """Return the published versions of a study, its promotions and which version is champion.
+
+    Each version says how its weights were made; None where the log does not tell.
+    """
+    study = load_study(home, name)
     registry = Registry(home.store, name)
     champion = registry.champion()
     promotions = registry.promotions()
     promoted = {promotion.to_version for promotion in promotions.values()}
     versions = []
     for version in registry.versions():
-        manifest = registry.manifest(version)
+        manifest, run = registry.manifest(version), study.fitted(version)
         versions.append(
             {
                 "version": version,
                 "published_at": manifest.made_by.get("at"),
                 "promoted": version in promoted,
+                "weights": None if run is None else weights_document(run),
                 "metrics": {
                     metric: interval.model_dump() for metric, interval in manifest.metrics.items()
                 },
