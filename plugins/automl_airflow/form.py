@@ -76,6 +76,9 @@ FIELDS: tuple[Field, ...] = (
           section="Final fit"),
     Field("final_time_limit", "final_fit.time_limit", "1h", _DURATION,
           "How long that may take.", "Final fit"),
+    Field("continue_version", "final_fit.from", None, _COUNT_OR_NONE,
+          "A published version to train on with the present data, instead of a search.",
+          "Final fit"),
     Field("min_improvement", "export.min_improvement", 0.0, {"type": "number", "minimum": 0},
           "Gain on the test rows below which the champion stays.", "Publishing"),
 )  # fmt: skip

@@ -174,6 +174,7 @@ PARAMS = {
     "images": None, "label": None, "image_size": "auto", "split": "stratified",
     "validation_fraction": 0.2, "test_fraction": 0.2, "max_bad_fraction": 0.05, "max_trials": None,
     "seed": 0, "slice": "30s", "retrain": True, "final_time_limit": "1m", "min_improvement": 0.0,
+    "continue_version": None,
 }  # fmt: skip
 
 
@@ -205,6 +206,13 @@ def test_the_child_gets_the_payload_and_no_secret_of_airflow(operator: Any) -> N
     assert payload["spec"]["data"]["source"] == "/data/leaves.csv"
     assert payload["study_file"] is None
     assert not [name for name in result["env"] if name.startswith("AIRFLOW")]
+
+
+@pytest.mark.parametrize("version", [None, 3])
+def test_the_form_can_name_a_version_to_continue(operator: Any, version: int | None) -> None:
+    result = operator("prepare").execute(context(continue_version=version))
+
+    assert result["payload"]["spec"]["final_fit"]["from"] == version
 
 
 def test_the_address_of_the_study_log_travels_in_the_environment_alone(

@@ -324,7 +324,7 @@ def test_the_operator_closes_a_run_whose_step_fails_for_good(home: Path) -> None
         "images": None, "label": None, "image_size": "auto", "split": "stratified",
         "validation_fraction": 0.2, "test_fraction": 0.2, "max_bad_fraction": 0.05,
         "max_trials": None, "seed": 0, "slice": "30s", "retrain": True, "final_time_limit": "1m",
-        "min_improvement": 0.0,
+        "min_improvement": 0.0, "continue_version": None,
     }  # fmt: skip
     given: Any = {
         "params": params,
