@@ -15,10 +15,12 @@ import pytest
 from tests.crash.checks import faults_of
 from tests.crash.conftest import MakePlace
 from tests.crash.home import copy_home
-from tests.crash.night import SEARCH, STEPS, Night, Place, StepEnd, small_study
+from tests.crash.night import RUN, SEARCH, STEPS, STUDY, Night, Place, StepEnd, small_study
 from tests.crash.points import Crash, Fault, Operation
 
 _DRAWN = {SEARCH: 2}  # operations by step; one of each other step
+_AFTER_SEARCH = STEPS[STEPS.index(SEARCH) + 1 :]
+_WEIGHTS = f"studies/{STUDY}/runs/{RUN}/weights.safetensors"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,12 +32,14 @@ class Milestones:
         places: by step, copies of the state before it.
         ends: by step, how the processes of all steps before it ended.
         operations: by step, the storage operations of that of its processes which made most.
+        weights: what it published. They follow from the trials, in which workers race.
     """
 
     study: dict[str, Any]
     places: dict[str, Place]
     ends: dict[str, list[tuple[str, StepEnd]]]
     operations: dict[str, list[Operation]]
+    weights: bytes = b""
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +57,9 @@ def milestones(make_place: MakePlace, tmp_path_factory: pytest.TempPathFactory) 
             if name == step
         ]
         found.operations[step] = max(traces, key=len)
-    assert faults_of(place.settings.open_home(), night) == []
-    return found
+    home = place.settings.open_home()
+    assert faults_of(home, night) == []
+    return dataclasses.replace(found, weights=home.store.get(_WEIGHTS).data)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -117,7 +122,10 @@ def _faults(step: str, crash: Crash, milestones: Milestones, make_place: MakePla
         night.run(step, crash)
         for later in STEPS[STEPS.index(step) + 1 :]:
             night.run(later)
-        found = faults_of(place.settings.open_home(), night)
+        home = place.settings.open_home()
+        found = faults_of(home, night)
+        if step in _AFTER_SEARCH and home.store.get(_WEIGHTS).data != milestones.weights:
+            found.append("other weights are published than without a crash")
     except AssertionError as error:
         found = [str(error)]
     return [f"{crash}: {fault}" for fault in found]
