@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from automl.training.symmetry import Symmetries
 
 _FLIP_STREAM, _EPOCH_STREAM = 2, 3  # spawn keys of a training's generators
-_JITTER = 0.3  # largest change of brightness, contrast and saturation at full strength
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_JITTER = 0.3  # largest change of contrast and brightness at full strength
+_BALANCE = 0.3  # share of a brightness' change that each channel has of its own
+_PIXEL_BYTES = 4  # images are moved a pixel at a time, as whole numbers of so many bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Draws:
         rows: which row of each image every row is taken from, (n, S).
         columns: the same for the columns.
         holes: first and last row and column of the lost square, (n, 4); None without any.
-        jitter: factors of brightness, contrast and saturation, (n, 3); None for none.
+        jitter: factors of contrast and of each channel's brightness, (n, 4); None for none.
     """
 
     rows: torch.Tensor
@@ -38,11 +40,11 @@ class Augmentation:
 
     Attributes:
         strength: 0 (not at all) to 1: images move by up to strength * size / 8 pixels, borders
-            repeated, and lose a square of size / 4 with probability strength / 2; brightness,
-            contrast and saturation of photographs change by up to strength * 0.3.
+            repeated, and lose a square of size / 4 with probability strength / 2; contrast,
+            brightness and colour balance of photographs change by up to strength * 0.3.
         symmetries: what the images may bear. Mirrored images alternate from epoch to epoch, so that
             two epochs in a row show each image both ways (arXiv:2404.00498, sec. 3.6).
-        fill: colour of the lost squares, per channel, 0 to 255.
+        fill: mean colour of the images, per channel, 0 to 255; that of the lost squares.
     """
 
     strength: float
@@ -93,8 +95,10 @@ class Augmentation:
     ) -> torch.Tensor | None:
         if self.strength == 0 or not self.symmetries.colour:
             return None
-        most = _JITTER * self.strength
-        factors = rng.uniform(1 - most, 1 + most, (count, 3)).astype(np.float32)
+        change = _JITTER * self.strength * rng.uniform(-1, 1, (count, 5))
+        contrast, common, own = 1 + change[:, :1], change[:, 1:2], change[:, 2:]
+        brightness = 1 + (1 - _BALANCE) * common + _BALANCE * own
+        factors = np.concatenate([contrast, brightness], axis=1).astype(np.float32)
         return torch.from_numpy(factors).to(device)
 
     def apply(self, images: torch.Tensor, draws: Draws, part: slice) -> torch.Tensor:
@@ -110,27 +114,42 @@ class Augmentation:
         """
         if self.strength == 0:
             return images
-        size, device = images.shape[1], images.device
-        batch = torch.arange(len(images), device=device)[:, None, None]
+        count, size, _, channels = images.shape
+        pixels = nn.functional.pad(images, (0, _PIXEL_BYTES - channels)).view(torch.int32)
         rows, columns = draws.rows[part].long(), draws.columns[part].long()
-        changed = images[batch, rows[:, :, None], columns[:, None, :]]
-        if draws.jitter is not None:
-            changed = _recoloured(changed, draws.jitter[part])
-        if draws.holes is None:
-            return changed
-        place = torch.arange(size, device=device)
-        start, end = draws.holes[part, :2, None], draws.holes[part, 2:, None]
-        inside = (place >= start) & (place < end)  # (B, 2, S): rows and columns
-        hole = inside[:, 0, :, None] & inside[:, 1, None, :]
-        fill = torch.tensor(self.fill, device=device).round().to(changed.dtype)
-        return torch.where(hole[..., None], fill, changed)
+        places = rows[:, :, None] * size + columns[:, None, :]
+        moved = torch.gather(pixels.flatten(1), 1, places.flatten(1)).view(count, size, size)
+        if draws.holes is not None:
+            moved = torch.where(_inside(draws.holes[part], size), self._fill(images.device), moved)
+        changed = moved[..., None].view(torch.uint8)
+        if draws.jitter is None:
+            return changed[..., :channels]
+        return self._recoloured(changed, draws.jitter[part])
+
+    def _fill(self, device: torch.device) -> torch.Tensor:
+        """Return the fill colour as one pixel, int32."""
+        colour = [round(value) for value in self.fill] + [0] * (_PIXEL_BYTES - len(self.fill))
+        return torch.tensor(colour, dtype=torch.uint8, device=device).view(torch.int32)
+
+    def _recoloured(self, pixels: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+        """Return images with other colours, float32 (B, S, S, 3).
+
+        Contrast is taken about the mean colour of all images, so that every channel of an image
+        undergoes one affine map.
+
+        Args:
+            pixels: uint8 (B, S, S, 4), the last byte unused.
+            factors: of contrast and of each channel's brightness, (B, 4).
+        """
+        contrast = factors[:, :1]
+        gain = nn.functional.pad(contrast * factors[:, 1:], (0, 1))[:, None, None]
+        mean = torch.tensor([*self.fill, 0.0], device=pixels.device)
+        offset = ((1 - contrast) * mean)[:, None, None]
+        return torch.addcmul(offset, pixels.float(), gain).clamp_(0, 255)[..., :3]
 
 
-def _recoloured(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Return images whose brightness, contrast and saturation are scaled, float32."""
-    brightness, contrast, saturation = factors.T[:, :, None, None, None]
-    values = images.to(torch.float32) * brightness
-    luma = (values * torch.tensor(_LUMA, device=values.device)).sum(dim=3, keepdim=True)
-    mean = luma.mean(dim=(1, 2), keepdim=True)
-    values = saturation * values + (1 - saturation) * luma
-    return torch.clamp(contrast * values + (1 - contrast) * mean, 0, 255)
+def _inside(holes: torch.Tensor, size: int) -> torch.Tensor:
+    """Return which pixels are lost, bool (B, S, S)."""
+    place = torch.arange(size, device=holes.device)
+    inside = (place >= holes[:, :2, None]) & (place < holes[:, 2:, None])  # rows and columns
+    return inside[:, 0, :, None] & inside[:, 1, None, :]

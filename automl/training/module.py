@@ -98,7 +98,8 @@ class _Normalise(nn.Module):
         self.register_buffer("std", std, persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return (images.to(torch.float32) - self.mean) / self.std
+        values = images.to(torch.float32, memory_format=torch.channels_last)
+        return (values - self.mean) / self.std
 
 
 class _GlobalPool(nn.Module):

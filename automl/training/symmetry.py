@@ -24,7 +24,7 @@ class Symmetries:
 
     Attributes:
         mirror: being mirrored left to right.
-        colour: changes of brightness, contrast and saturation, as photographs.
+        colour: changes of contrast, brightness and colour balance, as photographs.
     """
 
     mirror: bool
