@@ -72,9 +72,6 @@ GENES: Mapping[str, Gene] = {
     _DROPOUT: Gene(default=0.0, low=0.0, high=0.6, step=0.05, relative=False),
 }
 
-# Steps as large as fresh weights need would undo what the pretrained ones know.
-PRETRAINED_GENES: Mapping[str, float] = {"learning_rate": 0.02}
-
 
 class NetworkMorphismSpace:
     """Seeds sized to the image, and their morphs within limits.
@@ -221,14 +218,7 @@ def _seeds(
         )
     genes = {name: gene.default for name, gene in GENES.items()}
     return tuple(
-        Candidate(
-            genotype=seed.genotype(),
-            hyperparameters={
-                **genes,
-                **(PRETRAINED_GENES if seed is pretrained else {}),
-                _DROPOUT: _own_dropout(seed),
-            },
-        )
+        Candidate(genotype=seed.genotype(), hyperparameters={**genes, _DROPOUT: _own_dropout(seed)})
         for seed in able
     )
 
