@@ -54,8 +54,8 @@ def head_rows(count: int) -> np.ndarray:
 
 def fit_network_head(
     module: Network, rows: Iterable[Batch], should_stop: Callable[[], bool] = never
-) -> bool:
-    """Fit the last dense layer of a network in place, and return whether it was fitted.
+) -> float | None:
+    """Fit the last dense layer of a network in place.
 
     What it reads is computed in evaluation mode, without augmentation.
 
@@ -64,18 +64,22 @@ def fit_network_head(
         rows: images uint8 (B, S, S, C) and labels int64 (B,); see `head_rows`.
         should_stop: asked before every batch and at every evaluation of the loss; where it says so,
             the network stays as it is.
+
+    Returns:
+        Mean loss of the rows (nats per example); None if it had to stop.
     """
     found = features_of(module, rows, should_stop)
     if found is None:
-        return False
+        return None
+    features, labels = found
     layer = last_layer(module)
-    fitted = _fit(*found, layer.out_features, should_stop)
+    fitted = _fit(features, labels, layer.out_features, should_stop)
     if fitted is None:
-        return False
+        return None
     with torch.no_grad():
         layer.weight.copy_(fitted[0])
         layer.bias.copy_(fitted[1])
-    return True
+        return float(nn.functional.cross_entropy(layer(features), labels))
 
 
 def features_of(

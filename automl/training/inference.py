@@ -13,7 +13,7 @@ from automl.morphism.architecture import Architecture
 from automl.training.device import cpu_threads
 from automl.training.module import Network, Normalization, build_module, load_weights
 
-BATCH_ROWS = 512
+BATCH_ROWS = 128
 _LATENCY_RUNS = 20
 _WARM_UP_RUNS = 5
 

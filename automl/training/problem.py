@@ -62,7 +62,8 @@ class InitialWeights:
 
     Attributes:
         weights: by `<node index>.<name>`.
-        fit_head: whether the last dense layer is first fitted to what the others compute.
+        fit_head: whether the first epoch fits the last dense layer alone to what the others
+            compute.
     """
 
     weights: Weights
@@ -88,6 +89,8 @@ class FitProblem:
         precision: what convolutions and dense layers compute in.
         is_warm: whether the weights to start from have been trained before; they then get a lower
             learning rate, and no smaller images.
+        keeps_norms: whether batch norms keep the statistics of these weights: those of a network
+            that was pretrained on other images are worth more than those of a batch.
     """
 
     architecture: Architecture
@@ -102,6 +105,7 @@ class FitProblem:
     threads: int
     precision: Precision = Precision.FLOAT32
     is_warm: bool = False
+    keeps_norms: bool = False
 
     def __post_init__(self) -> None:
         missing = sorted(DEFAULT_HYPERPARAMETERS.keys() - self.hyperparameters.keys())

@@ -17,7 +17,9 @@ from automl.morphism.resolution import reads_resolution
 from automl.training.augmentation import Augmentation
 from automl.training.averaging import WeightAverage
 from automl.training.checkpoint import Checkpoint, EpochResult
-from automl.training.inference import BATCH_ROWS, logits_of
+from automl.training.head import fit_network_head, head_rows
+from automl.training.inference import BATCH_ROWS
+from automl.training.judging import JudgedRows, at_resolution
 from automl.training.module import (
     Network,
     Weights,
@@ -36,12 +38,13 @@ from automl.training.problem import (
     StopReason,
     standard_error,
 )
-from automl.training.rows import as_tensor, rows_on
+from automl.training.rows import rows_on
 from automl.training.schedule import Pace, learning_rate
 
 LABEL_SMOOTHING = 0.1
 MOMENTUM = 0.9
 _WARM_RATE = 0.5  # of the peak learning rate that fresh weights get
+_PRETRAINED_RATE = 0.02  # likewise, of networks whose batch norms keep their statistics
 _POOL = 2
 _SMALLEST_POOLED_PX = 24  # images are not pooled to less
 _POOLED_SHARE = 1 / 3  # of a training of fresh weights
@@ -70,10 +73,9 @@ class Training:
         self._hooks, self._started_s = hooks, hooks.clock()
         self._device = torch.device(problem.device)
         self._rows = rows_on(problem.train, self._device)
-        self._selection: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._selection: JudgedRows | None = None
         if problem.selection is not None and len(problem.selection):
-            images, labels = as_tensor(problem.selection.images), problem.selection.labels
-            self._selection = images.to(self._device), as_tensor(labels).to(self._device)
+            self._selection = JudgedRows(problem.selection, self._device)
         self._augmentation = Augmentation(
             problem.hyperparameters["augmentation"], problem.symmetries, problem.normalization.mean
         )
@@ -81,6 +83,7 @@ class Training:
         averaged = start.averaged if isinstance(start, Checkpoint) else weights
         self._module, self._average = self._built(weights), self._built(averaged).eval()
         self._averaging = WeightAverage(self._module, self._average)
+        self._set_mode()
         self._optimizer = _optimizer(self._module, problem)
         self._pooled_px = _pooled_px(problem)
         self.epochs = problem.rung.epochs
@@ -91,6 +94,7 @@ class Training:
         self._best_weights: Weights = {}
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self._device)
         self._resolution = 0
+        self.needs_head = isinstance(start, InitialWeights) and start.fit_head
         self._batches: Generator[tuple[torch.Tensor, torch.Tensor, int]] | None = None
         if isinstance(start, Checkpoint):
             self._restore(start)
@@ -104,6 +108,14 @@ class Training:
         module.to(self._device)
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return module
+
+    def _set_mode(self) -> None:
+        """Put the module in training mode."""
+        self._module.train()
+        if self.problem.keeps_norms:
+            for layer in self._module.modules():
+                if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+                    layer.eval()
 
     def _restore(self, start: Checkpoint) -> None:
         self.epoch, self.step = start.epoch, start.step
@@ -182,6 +194,8 @@ class Training:
     @property
     def _peak(self) -> float:
         peak = self.problem.hyperparameters["learning_rate"]
+        if self.problem.keeps_norms:
+            return _PRETRAINED_RATE * peak
         return _WARM_RATE * peak if self.problem.is_warm else peak
 
     def _epoch_batches(self, progress: float) -> Generator[tuple[torch.Tensor, torch.Tensor, int]]:
@@ -197,7 +211,7 @@ class Training:
             for step, (images, labels) in enumerate(batches, self.step):
                 start = step * problem.batch_size
                 changed = self._augmentation.apply(images, draws, slice(start, start + len(labels)))
-                yield _pooled(changed, resolution), labels, int(seeds[step])
+                yield at_resolution(changed, resolution), labels, int(seeds[step])
 
     def _rng(self, stream: int) -> np.random.Generator:
         """Return the epoch's generator of a stream."""
@@ -211,6 +225,31 @@ class Training:
         if self._best is not None and 0 < self._best.resolution < pixels:
             self._best, self._best_weights, self._stale_epochs = None, {}, 0
         return pixels
+
+    def fit_head(self) -> EpochResult | StopReason:
+        """Fit the last layer to what the others compute of the rows; this is the first epoch.
+
+        Returns:
+            What it came to; or why it was broken off.
+        """
+        reason: StopReason | None = None
+
+        def should_stop() -> bool:
+            nonlocal reason
+            reason = self._hooks.should_stop()
+            return reason is not None
+
+        rows = head_rows(len(self.problem.train))
+        with closing(self._rows.batches(rows, BATCH_ROWS, 0)) as batches:
+            loss = fit_network_head(self._module, batches, should_stop)
+        self._set_mode()
+        if loss is None:
+            assert reason is not None
+            return reason
+        self._average.load_state_dict(self._module.state_dict())
+        self.needs_head, self._seen = False, len(rows)
+        self._loss_sum.fill_(loss * len(rows))
+        return self.finish_epoch()
 
     def finish_epoch(self) -> EpochResult | StopReason:
         """Evaluate the epoch whose steps are made, and turn to the next one.
@@ -257,26 +296,21 @@ class Training:
         self._loss_sum.zero_()
         return result
 
-    def _evaluate(
-        self, resolution: int, *, at_any_cost: bool = False
-    ) -> tuple[float | None, float | None] | StopReason:
+    def _evaluate(self, resolution: int) -> tuple[float | None, float | None] | StopReason:
         """Return log loss and accuracy of the averaged weights on the selection rows.
 
         A slice that ends, a signal, or a deadline before which another epoch has been evaluated
-        break it off, unless it is wanted at any cost.
+        break it off.
         """
+
+        def should_stop() -> StopReason | None:
+            reason = self._hooks.should_stop()
+            is_needed = reason is StopReason.DEADLINE and self._best is None
+            return None if is_needed else reason
+
         if self._selection is None:
             return None, None
-        images, labels = self._selection
-        parts: list[torch.Tensor] = []
-        for batch in torch.split(images, BATCH_ROWS):
-            reason = self._hooks.should_stop() if parts and not at_any_cost else None
-            if reason is not None and (reason is not StopReason.DEADLINE or self._best is not None):
-                return reason
-            parts.append(logits_of(self._average, _pooled(batch, resolution)))
-        logits = torch.cat(parts)
-        loss = float(nn.functional.cross_entropy(logits, labels))
-        return loss, float((logits.argmax(dim=1) == labels).double().mean())
+        return self._selection.evaluate(self._average, resolution, should_stop)
 
     def _is_better(self, result: EpochResult) -> bool:
         if self._best is None or result.selection_loss is None:
@@ -354,7 +388,7 @@ class Training:
         if best.resolution in {0, full} or self._selection is None:
             return best
         load_weights(self._average, self._best_weights)
-        measured = self._evaluate(full, at_any_cost=True)
+        measured = self._selection.evaluate(self._average, full, lambda: None)
         assert not isinstance(measured, StopReason)
         return replace(best, selection_loss=measured[0], selection_accuracy=measured[1])
 
@@ -365,14 +399,6 @@ def _pooled_px(problem: FitProblem) -> int:
     small = full // _POOL
     is_useful = not problem.is_warm and full % _POOL == 0 and small >= _SMALLEST_POOLED_PX
     return small if is_useful and reads_resolution(problem.architecture, small) else full
-
-
-def _pooled(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Return images (B, S, S, C) as (B, C, size, size), averaged where that is smaller."""
-    images = images.permute(0, 3, 1, 2)  # stays in place: channels last
-    if images.shape[2] == size:
-        return images
-    return nn.functional.avg_pool2d(images.to(torch.float32), images.shape[2] // size)
 
 
 def _parts(count: int, most: int) -> list[slice]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -12,9 +11,6 @@ import torch
 from automl.errors import DivergedError, OutOfMemoryError
 from automl.training.checkpoint import Checkpoint
 from automl.training.device import is_out_of_memory, repeatable
-from automl.training.head import fit_network_head, head_rows
-from automl.training.inference import BATCH_ROWS
-from automl.training.module import build_module, extract_weights, load_weights
 from automl.training.problem import (
     FitHooks,
     FitProblem,
@@ -22,7 +18,6 @@ from automl.training.problem import (
     InitialWeights,
     StopReason,
 )
-from automl.training.rows import rows_on
 from automl.training.state import Training
 
 _SAVE_INTERVAL_S = 60.0
@@ -89,11 +84,6 @@ def _fit(
     hooks: FitHooks,
     micro_batch: int,
 ) -> FitResult:
-    if isinstance(start, InitialWeights) and start.fit_head:
-        fitted = _with_head(problem, start, hooks)
-        if isinstance(fitted, StopReason):
-            return Training(problem, start, hooks, micro_batch).result(fitted)
-        start = fitted
     training = Training(problem, start, hooks, micro_batch)
     saving = _Saving(training, hooks)
     try:
@@ -104,33 +94,10 @@ def _fit(
     return training.result(reason)
 
 
-def _with_head(
-    problem: FitProblem, start: InitialWeights, hooks: FitHooks
-) -> InitialWeights | StopReason:
-    """Return the weights with the last layer fitted to what the others compute of the rows."""
-    reason: StopReason | None = None
-
-    def should_stop() -> bool:
-        nonlocal reason
-        reason = hooks.should_stop()
-        return reason is not None
-
-    device = torch.device(problem.device)
-    module = build_module(problem.architecture, problem.normalization)
-    load_weights(module, start.weights)
-    module.to(device)
-    rows = rows_on(problem.train, device)
-    with closing(rows.batches(head_rows(len(problem.train)), BATCH_ROWS, 0)) as batches:
-        if not fit_network_head(module, batches, should_stop):
-            assert reason is not None
-            return reason
-    return InitialWeights(extract_weights(module))
-
-
 def _run(training: Training, saving: _Saving, hooks: FitHooks) -> StopReason | None:
     """Train, and return why the training ended before it was done, or None."""
     while not training.is_done:
-        while training.has_steps:
+        while not training.needs_head and training.has_steps:
             reason = hooks.should_stop()
             if reason is not None:
                 if reason is StopReason.DEADLINE and training.is_unjudged:
@@ -138,7 +105,7 @@ def _run(training: Training, saving: _Saving, hooks: FitHooks) -> StopReason | N
                 return reason
             training.fit_batch()
             saving.after_step()
-        result = training.finish_epoch()
+        result = training.fit_head() if training.needs_head else training.finish_epoch()
         if isinstance(result, StopReason):
             return result
         reason = hooks.on_epoch(result)

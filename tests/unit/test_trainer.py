@@ -247,7 +247,24 @@ def test_a_head_is_fitted_before_the_first_step() -> None:
     assert plain.score is not None
     assert fitted.score is not None
     assert plain.score < 0.3 < 0.6 < fitted.score
+    assert fitted.curve[0].examples == 400
+    assert fitted.curve[0].train_loss < 1
     assert (stopped.stopped, stopped.epochs, outside.saved) == (StopReason.SLICE, 0, [])
+
+
+def test_norms_may_keep_their_statistics() -> None:
+    start = fit(problem(2), None, FitHooks()).best_weights
+    assert start is not None
+
+    kept = fit(replace(problem(1), keeps_norms=True), InitialWeights(start), FitHooks())
+    moved = fit(problem(1), InitialWeights(start), FitHooks())
+
+    assert kept.best_weights is not None
+    assert moved.best_weights is not None
+    for key in [key for key in start if "running_" in key]:
+        np.testing.assert_array_equal(kept.best_weights[key], start[key])
+        assert not np.array_equal(moved.best_weights[key], start[key])
+    assert not np.array_equal(kept.best_weights["1.weight"], start["1.weight"])
 
 
 def test_the_best_weights_are_those_of_the_lowest_selection_loss() -> None:
