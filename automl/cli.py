@@ -19,6 +19,7 @@ from automl.errors import AutoMLError, ConfigError
 from automl.steps.settings import Settings
 from automl.storage.home import Home as StateHome
 
+_SHOWN_APART = frozenset({"curve", "rungs", "genotype", "schema", "moves", "layers", "difference"})
 _PIPE_COLUMNS = 160  # nobody's terminal is narrow where there is none
 _SHOWN_APART = frozenset(
     {"curve", "genotype", "schema", "moves", "layers", "difference", "versions"}
@@ -157,7 +158,7 @@ def leaderboard(study: str, home: Home = None, as_json: AsJson = False) -> None:
 
     columns = [
         "rank", "trial", "outcome", "score", "error", "parameters", "latency_ms", "seconds",
-        "strategy", "parent", "cause",
+        "strategy", "parent", "rung", "cause",
     ]  # fmt: skip
 
     def pretty(document: dict[str, Any]) -> None:
@@ -188,6 +189,9 @@ def show(study: str, trial: int, home: Home = None, as_json: AsJson = False) -> 
             typer.echo(f"\n{document['layers']}")
         if document["difference"]:
             typer.echo(f"\nagainst trial {document['parent']}:\n{document['difference']}")
+        if document["rungs"]:
+            typer.echo("\nrungs:")
+            _table(document["rungs"], list(document["rungs"][0]))
         if document["curve"]:
             _table(document["curve"], list(document["curve"][0]))
 

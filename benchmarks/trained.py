@@ -16,16 +16,16 @@ from automl.data.splits import Part
 from automl.domain.events import Event
 from automl.domain.parsing import parse_spec
 from automl.domain.specification import StudySpec
-from automl.domain.study import Study
+from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.morphism.architecture import Architecture
 from automl.steps.choose import best_trial
 from automl.steps.context import StepContext
 from automl.steps.prepare import open_run, prepare
-from automl.steps.proposals import search_space, space_facts
+from automl.steps.proposals import SpaceOf, search_space, space_facts
 from automl.steps.run_lease import RunLease
 from automl.steps.settings import Settings
-from automl.steps.training import TrialTrainer, TrialTraining, load_weights
+from automl.steps.training import Length, TrialTrainer, TrialTraining, load_weights
 from automl.steps.trials import TrialResult, TrialSource
 from automl.steps.worker import Trainer, give_back, work_on
 from automl.storage.leases import KeepAlive
@@ -103,6 +103,22 @@ def run_search(plan: Plan, folder: Path) -> tuple[Study, float | None]:
         The study, and the accuracy of its best trial on the test rows; None if no trial has a
         score.
     """
+    context, run, trainer = open_study(plan, folder)
+    with RunLease(context):
+        give_back(context, 0)
+        search(context, trainer if plan.inherits else FromScratch(trainer))
+        study = context.record.refresh()
+        best = best_trial(study.comparable(run))
+        return study, None if best is None else _test_accuracy(context, trainer, best)
+
+
+def open_study(plan: Plan, folder: Path) -> tuple[StepContext, Run, TrialTrainer]:
+    """Open the run of a search, or the one that was interrupted, and return who trains its trials.
+
+    Args:
+        plan: the search; `prepare_home` has run for it.
+        folder: where its home is.
+    """
     home = _home(plan, folder)
     if not home.exists():
         partial = home.with_name(f"{home.name}.part")
@@ -113,17 +129,14 @@ def run_search(plan: Plan, folder: Path) -> tuple[Study, float | None]:
     manifest = prepare(context, lambda done, total, what: None)
     with RunLease(context):
         open_run(context, manifest.id, space_facts(manifest))
-        give_back(context, 0)
-        run = context.opened_run()
-        trainer = replace(
-            TrialTrainer.load(context, run),
-            threads=_THREADS,
-            rung=Rung(plan.epochs, _BATCH_SIZE, patience=0),
-        )
-        _search(context, trainer if plan.inherits else FromScratch(trainer))
-        study = context.record.refresh()
-        best = best_trial(study.comparable(run))
-        return study, None if best is None else _test_accuracy(context, trainer, best)
+    run = context.opened_run()
+    trainer = replace(
+        TrialTrainer.load(context, run),
+        threads=_THREADS,
+        rung=Rung(plan.epochs, _BATCH_SIZE, patience=0),
+        length=Length.FULL,
+    )
+    return context, run, trainer
 
 
 def read_log(plan: Plan, folder: Path) -> Sequence[tuple[int, Event]]:
@@ -137,11 +150,24 @@ def _home(plan: Plan, folder: Path) -> Path:
     return folder / "searches" / name
 
 
-def _search(context: StepContext, trainer: Trainer) -> None:
+def search(
+    context: StepContext,
+    trainer: Trainer,
+    space_of: SpaceOf = search_space,
+    trial_limit_s: float = TRIAL_LIMIT_S,
+) -> None:
+    """Train trials until the search is over.
+
+    Args:
+        context: of the run, whose lease the caller holds.
+        trainer: trains.
+        space_of: gives the run's search space.
+        trial_limit_s: processor time of a trial.
+    """
     worker = f"{RUN}/0"
-    source = TrialSource(context, worker, search_space)
+    source = TrialSource(context, worker, space_of)
     while (claim := source.take()) is not None:
-        limit_s = time.process_time() + TRIAL_LIMIT_S
+        limit_s = time.process_time() + trial_limit_s
 
         def stop_reason(limit_s: float = limit_s) -> StopReason | None:
             return StopReason.DEADLINE if time.process_time() > limit_s else None

@@ -110,6 +110,26 @@ class TrialReleased(_Event):
     reason: str
 
 
+class RungReached(_Event):
+    """Trial `n` has trained `epochs` of its `planned` ones, which is rung `rung`, from 1.
+
+    `loss`, `score`, its standard error `error` and `log_loss` are what its measurement would be if
+    it ended here: those of the best epoch so far.
+    """
+
+    type: Literal["rung_reached"] = "rung_reached"
+    n: int
+    attempt: int
+    run: str
+    rung: int
+    epochs: int
+    planned: int
+    loss: float
+    score: float
+    error: float
+    log_loss: float
+
+
 class TrialFinished(_Event):
     """Trial `n` has reached its outcome."""
 
@@ -201,6 +221,7 @@ Event = (
     | TrialProposed
     | TrialClaimed
     | TrialReleased
+    | RungReached
     | TrialFinished
     | SearchEnded
     | WinnerChosen

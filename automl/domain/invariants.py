@@ -12,14 +12,14 @@ from collections.abc import Iterable
 from automl.domain.events import (
     Event,
     RunClosed,
+    RungReached,
     RunOpened,
     TrialClaimed,
     TrialFinished,
     TrialOpened,
     TrialProposed,
-    TrialReleased,
 )
-from automl.domain.study import Study, replay
+from automl.domain.study import AboutTrial, Study, replay
 from automl.domain.trial import Trial, TrialState
 from automl.errors import DamagedDataError
 
@@ -47,6 +47,8 @@ class LogAudit:
     - A trial gets one candidate, once, which no other trial of its generation and snapshot has.
     - Attempts grow by one, so that a trial has one attempt that counts.
     - An outcome is that of the last claimed attempt, and what has an outcome never changes.
+    - Rungs of a trial rise. A rung's result is that of the last claimed attempt, the first one
+      stands, and what is planned for a trial does not change.
     - An event changes the trial that it speaks of and no other.
 
     Attributes:
@@ -74,7 +76,7 @@ class LogAudit:
             self._check_run(version, event, before)
         elif isinstance(event, TrialOpened):
             self._check_start(version, event, before)
-        elif isinstance(event, TrialProposed | TrialClaimed | TrialReleased | TrialFinished):
+        elif isinstance(event, AboutTrial):
             old, new = before.trials[event.n], self.study.trials[event.n]
             self._check_trial(version, event, old, new)
             if isinstance(event, TrialClaimed) and new.attempt != old.attempt:
@@ -108,13 +110,7 @@ class LogAudit:
                 version, f"starts trial {event.n} in run {event.run}, which is not searching"
             )
 
-    def _check_trial(
-        self,
-        version: int,
-        event: TrialProposed | TrialClaimed | TrialReleased | TrialFinished,
-        old: Trial,
-        new: Trial,
-    ) -> None:
+    def _check_trial(self, version: int, event: AboutTrial, old: Trial, new: Trial) -> None:
         if old.state is TrialState.FINISHED:
             if new != old:
                 self._note(version, f"changes trial {event.n}, which has its outcome")
@@ -125,6 +121,8 @@ class LogAudit:
             self._check_candidate(version, event, new)
         if new.attempt != old.attempt:
             self._check_claim(version, event, old, new)
+        if new.rungs != old.rungs:
+            self._check_rung(version, event, old, new)
         if new.state is TrialState.FINISHED:
             self._check_outcome(version, event, old, new)
 
@@ -150,6 +148,26 @@ class LogAudit:
             )
         if old.candidate is None:
             self._note(version, f"claims trial {old.number}, which has no candidate")
+
+    def _check_rung(self, version: int, event: Event, old: Trial, new: Trial) -> None:
+        n, one = old.number, new.rungs[-1]
+        if not isinstance(event, RungReached) or event.attempt != old.attempt:
+            self._note(version, f"gives trial {n} a rung's result not of its last attempt")
+            return
+        if new.rungs[:-1] != old.rungs:
+            self._note(version, f"changes what trial {n} measured at an earlier rung")
+        if not 0 < one.epochs <= one.planned:
+            self._note(version, f"has trial {n} at epoch {one.epochs} of {one.planned}")
+        before = old.rungs[-1] if old.rungs else None
+        if before is None:
+            return
+        if one.rung <= before.rung or one.epochs <= before.epochs:
+            self._note(
+                version, f"has trial {n} at rung {one.rung} ({one.epochs} epochs) after rung "
+                f"{before.rung} ({before.epochs} epochs)",
+            )  # fmt: skip
+        if one.planned != before.planned:
+            self._note(version, f"plans {one.planned} epochs for trial {n} after {before.planned}")
 
     def _check_outcome(self, version: int, event: Event, old: Trial, new: Trial) -> None:
         if not isinstance(event, TrialFinished) or (

@@ -12,6 +12,7 @@ from automl.domain.events import (
     Event,
     FinalFitFinished,
     RunClosed,
+    RungReached,
     RunOpened,
     RunState,
     SearchEnd,
@@ -26,8 +27,10 @@ from automl.domain.events import (
     VersionReserved,
     WinnerChosen,
 )
-from automl.domain.trial import Trial, TrialState
+from automl.domain.trial import RungResult, Trial, TrialState
 from automl.errors import DamagedDataError
+
+AboutTrial = TrialProposed | TrialClaimed | TrialReleased | RungReached | TrialFinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +194,7 @@ class _Fold:
             self._open_run(event)
         elif isinstance(event, TrialOpened):
             self._open_trial(event)
-        elif isinstance(event, TrialProposed | TrialClaimed | TrialReleased | TrialFinished):
+        elif isinstance(event, AboutTrial):
             self._change_trial(event)
         else:
             self._change_run(event)
@@ -226,42 +229,13 @@ class _Fold:
             )
         )
 
-    def _change_trial(
-        self, event: TrialProposed | TrialClaimed | TrialReleased | TrialFinished
-    ) -> None:
+    def _change_trial(self, event: AboutTrial) -> None:
         if not 0 <= event.n < len(self._trials):
             raise self._contradiction(f"speaks of trial {event.n}, which was never opened")
         trial = self._trials[event.n]
         if trial.state is TrialState.FINISHED:
             return  # a late event of a zombie: the first outcome stands
-        if isinstance(event, TrialProposed):
-            if trial.candidate is None:
-                trial = dataclasses.replace(
-                    trial,
-                    state=TrialState.PROPOSED,
-                    strategy=event.strategy,
-                    candidate=event.candidate,
-                    based_on=event.based_on,
-                    repeats=event.repeats,
-                )
-        elif isinstance(event, TrialClaimed):
-            if event.attempt > trial.attempt:
-                trial = _claimed(trial, event)
-        elif event.attempt == trial.attempt:  # only the last claimed attempt counts
-            if isinstance(event, TrialReleased):
-                trial = dataclasses.replace(
-                    trial, state=TrialState.PROPOSED, releases=trial.releases + 1
-                )
-            else:
-                trial = dataclasses.replace(
-                    trial,
-                    state=TrialState.FINISHED,
-                    outcome=event.outcome,
-                    measurement=event.measurement,
-                    cause=event.cause,
-                    finished_by=event.run,
-                    finished_in=self._version,
-                )
+        trial = _changed(trial, event, self._version)
         self._trials[event.n] = trial
         if trial.state is TrialState.FINISHED:
             del self._unfinished[event.n]
@@ -319,6 +293,40 @@ class _Fold:
         )
 
 
+def _changed(trial: Trial, event: AboutTrial, version: int) -> Trial:
+    """Return an unfinished trial after an event of that version."""
+    if isinstance(event, TrialProposed):
+        return trial if trial.candidate is not None else _proposed(trial, event)
+    if isinstance(event, TrialClaimed):
+        return _claimed(trial, event) if event.attempt > trial.attempt else trial
+    if event.attempt != trial.attempt:  # only the last claimed attempt counts
+        return trial
+    if isinstance(event, RungReached):
+        return _risen(trial, event, version)
+    if isinstance(event, TrialReleased):
+        return dataclasses.replace(trial, state=TrialState.PROPOSED, releases=trial.releases + 1)
+    return dataclasses.replace(
+        trial,
+        state=TrialState.FINISHED,
+        outcome=event.outcome,
+        measurement=event.measurement,
+        cause=event.cause,
+        finished_by=event.run,
+        finished_in=version,
+    )
+
+
+def _proposed(trial: Trial, event: TrialProposed) -> Trial:
+    return dataclasses.replace(
+        trial,
+        state=TrialState.PROPOSED,
+        strategy=event.strategy,
+        candidate=event.candidate,
+        based_on=event.based_on,
+        repeats=event.repeats,
+    )
+
+
 def _claimed(trial: Trial, event: TrialClaimed) -> Trial:
     checkpoints = trial.checkpoints
     if event.checkpoint is not None and event.checkpoint not in checkpoints:
@@ -330,4 +338,14 @@ def _claimed(trial: Trial, event: TrialClaimed) -> Trial:
         worker=event.worker,
         claimed_in=event.run,
         checkpoints=checkpoints,
+    )
+
+
+def _risen(trial: Trial, event: RungReached, version: int) -> Trial:
+    """Return the trial with the rung's result; the first one of a rung stands."""
+    if any(event.rung == known.rung for known in trial.rungs):
+        return trial
+    values = event.model_dump(exclude={"type", "at", "n", "attempt", "run"})
+    return dataclasses.replace(
+        trial, rungs=(*trial.rungs, RungResult(**values, recorded_in=version))
     )

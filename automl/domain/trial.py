@@ -46,6 +46,7 @@ class Measurement(BaseModel):
         latency_ms: median time of one image on one CPU thread.
         weights: key of the checkpoint with the best weights.
         resumed_at: epochs that the last attempt continued from, 0 for a fresh start.
+        log_loss: of those weights on the selection rows (nats per example); None in older logs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +62,32 @@ class Measurement(BaseModel):
     latency_ms: float | None = None
     weights: str | None = None
     resumed_at: int = 0
+    log_loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RungResult:
+    """What a trial measured when it had trained the epochs of a rung.
+
+    Attributes:
+        rung: the rung, from 1.
+        epochs: epochs trained by then.
+        planned: epochs that the trial was to train in all.
+        loss: what is minimised.
+        score: the objective on the selection rows, in its natural orientation.
+        error: standard error of the score.
+        log_loss: on the selection rows (nats per example).
+        recorded_in: log version that holds it.
+    """
+
+    rung: int
+    epochs: int
+    planned: int
+    loss: float
+    score: float
+    error: float
+    log_loss: float
+    recorded_in: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +115,7 @@ class Trial:
         releases: how often it was given back with a checkpoint.
         finished_in: log version of its outcome; -1 before.
         repeats: the trial of another snapshot whose candidate it measures again, or None.
+        rungs: what it measured on its way, in the order of the rungs.
     """
 
     number: int
@@ -110,6 +138,7 @@ class Trial:
     releases: int = 0
     finished_in: int = -1
     repeats: int | None = None
+    rungs: tuple[RungResult, ...] = ()
 
     @property
     def is_unproposed(self) -> bool:

@@ -41,6 +41,7 @@ class Gene:
         step: standard deviation of a perturbation: of the logarithm if `relative`, else of the
             value itself.
         relative: whether the gene is a positive scale.
+        slow: whether its effect shows late in a training: what regularises more looks worse early.
     """
 
     default: float
@@ -48,6 +49,7 @@ class Gene:
     high: float
     step: float
     relative: bool
+    slow: bool = False
 
     def perturb(self, value: float, rng: np.random.Generator) -> float:
         """Return a value nearby, within the bounds, with few digits."""
@@ -65,12 +67,15 @@ class Gene:
 GENES: Mapping[str, Gene] = {
     # Peak of the one-cycle schedule: SGD with Nesterov momentum at a batch size of 64.
     "learning_rate": Gene(default=0.1, low=0.01, high=0.4, step=0.25, relative=True),
-    "weight_decay": Gene(default=5e-4, low=1e-5, high=5e-3, step=0.3, relative=True),
+    "weight_decay": Gene(default=5e-4, low=1e-5, high=5e-3, step=0.3, relative=True, slow=True),
     # Strength from none to full.
-    "augmentation": Gene(default=0.5, low=0.0, high=1.0, step=0.1, relative=False),
+    "augmentation": Gene(default=0.5, low=0.0, high=1.0, step=0.1, relative=False, slow=True),
     # Rate of all dropout nodes, whose own is the seeds' value; in front of the logits without any.
-    _DROPOUT: Gene(default=0.0, low=0.0, high=0.6, step=0.05, relative=False),
+    _DROPOUT: Gene(default=0.0, low=0.0, high=0.6, step=0.05, relative=False, slow=True),
 }
+SLOW_GENES = frozenset(name for name, gene in GENES.items() if gene.slow)
+JUDGED_EPOCHS = 20  # with fewer, trials say nothing of slow genes
+_SLOW_SHARE = 0.25  # of the children try other slow genes: they train in full
 
 
 class NetworkMorphismSpace:
@@ -83,6 +88,8 @@ class NetworkMorphismSpace:
         noise: breaks the symmetry of copied filters; it does not change a child's function.
         pretrained: a network whose weights have been trained on other images; the first seed,
             unless it is beyond the limits.
+        epochs: what trials get in all; None if it is not known. With fewer than `JUDGED_EPOCHS`,
+            slow genes stay as they are.
 
     Raises:
         ConfigError: every seed is beyond the limits.
@@ -95,9 +102,11 @@ class NetworkMorphismSpace:
         limits: Limits | None = None,
         noise: float = SYMMETRY_NOISE,
         pretrained: Architecture | None = None,
+        epochs: int | None = None,
     ) -> None:
         self._limits = limits or Limits()
         self._noise = noise
+        self._slow_share = 0.0 if epochs is not None and epochs < JUDGED_EPOCHS else _SLOW_SHARE
         self._seeds = _seeds(image_size, classes, self._limits, pretrained)
         self._architectures = Recent[str, Architecture](_ARCHITECTURES_KEPT)  # by genotype
 
@@ -139,7 +148,7 @@ class NetworkMorphismSpace:
         inherited = () if candidate.parent is None else (move.to_json() for move in moves)
         return Candidate(
             genotype=genotype,
-            hyperparameters=_perturbed(self._genes(candidate), rng),
+            hyperparameters=self._perturbed(candidate, rng),
             parent=candidate.parent,
             moves=(*candidate.moves, *inherited),
         )
@@ -171,8 +180,7 @@ class NetworkMorphismSpace:
     def _varied_seed(self, rng: np.random.Generator) -> Candidate:
         """Return a uniformly chosen seed with perturbed genes."""
         seed = self._seeds[int(rng.integers(len(self._seeds)))]
-        genes = _perturbed(self._genes(seed), rng)
-        return Candidate(genotype=seed.genotype, hyperparameters=genes)
+        return Candidate(genotype=seed.genotype, hyperparameters=self._perturbed(seed, rng))
 
     def _shrunk(
         self, architecture: Architecture, rng: np.random.Generator
@@ -188,6 +196,18 @@ class NetworkMorphismSpace:
             if self._limits.allow(architecture):
                 return moves, architecture
         return None
+
+    def _perturbed(self, candidate: Candidate, rng: np.random.Generator) -> dict[str, float]:
+        """Return genes nearby: the slow ones change in one child of four, all together.
+
+        Their changes are judged by trainings in full, so that not every child may have one.
+        """
+        genes = self._genes(candidate)
+        are_slow_kept = rng.random() >= self._slow_share
+        return {
+            name: genes[name] if gene.slow and are_slow_kept else gene.perturb(genes[name], rng)
+            for name, gene in GENES.items()
+        }
 
     def _genes(self, candidate: Candidate) -> Mapping[str, float]:
         """Return the genes of a candidate; older versions wrote none for dropout."""
@@ -241,7 +261,3 @@ def _exceeded(architectures: Sequence[Architecture], limits: Limits) -> list[Pro
 
 def _own_dropout(architecture: Architecture) -> float:
     return GENES[_DROPOUT].default if architecture.dropout is None else architecture.dropout
-
-
-def _perturbed(genes: Mapping[str, float], rng: np.random.Generator) -> dict[str, float]:
-    return {name: gene.perturb(genes[name], rng) for name, gene in GENES.items()}

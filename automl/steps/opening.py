@@ -6,14 +6,14 @@ import logging
 from dataclasses import asdict
 
 from automl.data.snapshot import SnapshotManifest
-from automl.domain.specification import LimitsSection
+from automl.domain.specification import LimitsSection, StudySpec
 from automl.morphism.seeds import seed_architectures
 from automl.steps import prepare
 from automl.steps.context import StepContext
 from automl.steps.continuation import check_continuation
 from automl.steps.cores import threads_of_trial
 from automl.steps.pretrained import pretrained_facts
-from automl.steps.proposals import Facts, space_facts, space_of_search
+from automl.steps.proposals import EPOCHS, Facts, space_facts, space_of_search
 from automl.steps.training import BFLOAT16, RUNG
 from automl.training.device import choose_device
 from automl.training.device_factors import calibrate
@@ -41,12 +41,18 @@ def open_search(context: StepContext, manifest: SnapshotManifest) -> list[int]:
     if context.record.refresh().run(context.run) is None:
         known: Facts = {
             **space_facts(manifest),
+            EPOCHS: full_epochs(context.spec, manifest),
             **_limit_facts(context.spec.search.limits, manifest),
             BFLOAT16: int(_precision(context, manifest) is Precision.BFLOAT16),
         }
         facts = {**known, **pretrained_facts(context, known)}
         check_continuation(context, manifest, space_of_search(context.spec.search, facts))
     return prepare.open_run(context, manifest.id, facts)
+
+
+def full_epochs(_spec: StudySpec, _manifest: SnapshotManifest) -> int:
+    """Return how many epochs a trial of the run gets that is neither stopped nor shortened."""
+    return RUNG.epochs
 
 
 def _limit_facts(limits: LimitsSection, manifest: SnapshotManifest) -> dict[str, int]:

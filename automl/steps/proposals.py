@@ -26,8 +26,9 @@ from automl.search.searcher import Searcher, Suggestion
 from automl.search.space import SearchSpace
 from automl.search.tree_search import Effort
 
-SPACE_VERSION = 4  # rises whenever the same log and seed would lead to other proposals
+SPACE_VERSION = 5  # rises whenever the same log and seed would lead to other proposals
 PRETRAINED = "pretrained"  # the fact that names the weights of a pretrained seed
+EPOCHS = "epochs"  # the fact that says how many a trial gets
 _DEVICE_FACTORS = tuple(field.name for field in fields(DeviceFactors))
 
 Facts = Mapping[str, int | str]
@@ -177,7 +178,8 @@ def space_of_search(search: SearchSection, facts: Facts) -> NetworkMorphismSpace
             "restore it from a backup of the home; see docs/runbook.md",
         ) from error
     pretrained = lite0(size, classes).architecture if PRETRAINED in facts else None
-    return NetworkMorphismSpace(size, classes, limits, pretrained=pretrained)
+    epochs = int(facts[EPOCHS]) if EPOCHS in facts else None
+    return NetworkMorphismSpace(size, classes, limits, pretrained=pretrained, epochs=epochs)
 
 
 def limits_of(limits: LimitsSection, facts: Facts) -> Limits:

@@ -7,17 +7,17 @@ from dataclasses import asdict
 from typing import Any
 
 from automl.domain.study import Run, Study
-from automl.domain.trial import Trial
-from automl.errors import ConfigError, NotFoundError
+from automl.domain.trial import RungResult, Trial
+from automl.errors import ConfigError
 from automl.export.registry import Registry
 from automl.morphism.architecture import Architecture
 from automl.morphism.summary import difference, table
 from automl.steps.comparison import compare_strategies
+from automl.steps.curves import read_curve
 from automl.steps.pretrained import lineage
 from automl.steps.provenance import versions_of, weights_document
 from automl.storage.home import Home
 from automl.storage.study_log import StudyRecord
-from automl.training.results import curve_from_bytes
 
 
 def load_study(home: Home, name: str) -> Study:
@@ -109,7 +109,7 @@ def _trial_row(trial: Trial, rank: int | None) -> dict[str, Any]:
         "seconds": measured.seconds,
         "strategy": trial.strategy,
         "parent": trial.candidate.parent if trial.candidate else None,
-        "rung": 0,
+        "rung": trial.rungs[-1].rung if trial.rungs else 0,
         "cause": trial.cause,
         "attempts": trial.attempt,
     }
@@ -141,9 +141,16 @@ def show_document(home: Home, name: str, number: int) -> dict[str, Any]:
         "resumed_at": trial.measurement.resumed_at,
         "best_epoch": trial.measurement.best_epoch,
         "versions": versions_of(study, number),
+        "rungs": [_rung_row(result) for result in trial.rungs],
         "curve": curve(home, name, trial),
     }
     return {"schema": 1, "study": name} | document
+
+
+def _rung_row(result: RungResult) -> dict[str, Any]:
+    row = asdict(result)
+    del row["recorded_in"]
+    return row
 
 
 def _architecture(study: Study, trial: Trial) -> dict[str, str | None]:
@@ -164,12 +171,7 @@ def curve(home: Home, name: str, trial: Trial) -> list[dict[str, Any]]:
     Raises:
         DamagedDataError: it is not what was written.
     """
-    key = f"studies/{name}/trials/{trial.number}/{trial.attempt}/curve.jsonl"
-    try:
-        data = home.store.get(key).data
-    except NotFoundError:
-        return []
-    return [epoch.to_json() for epoch in curve_from_bytes(data, key)]
+    return [epoch.to_json() for epoch in read_curve(home.store, name, trial)]
 
 
 def models_document(home: Home, name: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from automl.morphism.moves import Move, inherit
 from automl.steps.checkpoints import checkpoint_key, counting_checkpoints
 from automl.steps.context import StepContext
 from automl.steps.cores import threads_of_trial
+from automl.steps.judging import Judge
 from automl.steps.pretrained import is_pretrained, pretrained_weights
 from automl.steps.trials import TrialResult
 from automl.storage.leases import KeepAlive
@@ -49,6 +51,14 @@ _SMALL_FLOPS = 16_000_000  # multiply-adds of one image
 log = logging.getLogger(__name__)
 
 
+class Length(StrEnum):
+    """How long trials train."""
+
+    JUDGED = "judged"  # as planned by their parents' curves, and as their own let them
+    PLANNED = "planned"  # as planned by their parents' curves
+    FULL = "full"  # all epochs of the rung
+
+
 @dataclass(frozen=True, slots=True)
 class TrialTraining:
     """How the worker steers a training.
@@ -76,6 +86,7 @@ class TrialTrainer:
         symmetries: what the images bear.
         threads: CPU threads of one trial.
         rung: what a trial may spend.
+        length: whether it may end before that, or be planned for less.
     """
 
     context: StepContext
@@ -87,6 +98,7 @@ class TrialTrainer:
     symmetries: Symmetries
     threads: int
     rung: Rung = RUNG
+    length: Length = Length.JUDGED
 
     @classmethod
     def load(cls, context: StepContext, run: Run) -> TrialTrainer:
@@ -136,11 +148,7 @@ class TrialTrainer:
         if checkpoint is not None:
             log.info("trial %d resumes at epoch %d", trial.number, resumed_at)
         storage = _TrialStorage(self.context, trial, alive, checkpoint)
-
-        def should_stop() -> StopReason | None:
-            alive.check()
-            return training.should_stop()
-
+        judge = self._judge(trial, alive, checkpoint)
         result = fit(
             FitProblem(
                 architecture=architecture,
@@ -158,7 +166,7 @@ class TrialTrainer:
                 or is_pretrained(self.context.record.study, trial),
             ),
             checkpoint if checkpoint is not None else self._start(trial, architecture),
-            FitHooks(should_stop=should_stop, on_epoch=storage.add_epoch, save=storage.save),
+            self._hooks(training, alive, storage, judge),
         )
         if result.stopped in {StopReason.SLICE, StopReason.SIGNAL}:
             return TrialResult(None, Measurement(), str(result.stopped.value))
@@ -169,7 +177,45 @@ class TrialTrainer:
         if result.stopped is StopReason.DEADLINE:
             cause = f"the search's deadline came after {result.epochs} epochs"
             return TrialResult(Outcome.TIMED_OUT, measurement, cause)
+        if result.stopped is StopReason.PRUNED:
+            assert judge is not None
+            return TrialResult(Outcome.PRUNED, measurement, judge.cause)
         return TrialResult(Outcome.COMPLETED, measurement, "")
+
+    def _judge(self, trial: Trial, alive: KeepAlive, checkpoint: Checkpoint | None) -> Judge | None:
+        """Return who judges the training; None if it has its full length."""
+        if self.length is Length.FULL:
+            return None
+        judge = Judge(self.context, trial, self.rung.epochs, len(self.selection), alive)
+        if self.length is Length.JUDGED and checkpoint is not None:
+            judge.resume(checkpoint.curve)
+        return judge
+
+    def _hooks(
+        self,
+        training: TrialTraining,
+        alive: KeepAlive,
+        storage: _TrialStorage,
+        judge: Judge | None,
+    ) -> FitHooks:
+        """Return how worker, lease, storage and judge take part in a training."""
+        verdicts = judge if self.length is Length.JUDGED else None
+
+        def should_stop() -> StopReason | None:
+            alive.check()
+            verdict = None if verdicts is None else verdicts.stop_reason()
+            return verdict or training.should_stop()
+
+        def on_epoch(epoch: EpochResult) -> StopReason | None:
+            storage.add_epoch(epoch)
+            return None if verdicts is None else verdicts.on_epoch(epoch)
+
+        def replan(first: EpochResult) -> int | None:
+            return None if judge is None else judge.replan(first)
+
+        return FitHooks(
+            should_stop=should_stop, on_epoch=on_epoch, save=storage.save, replan=replan
+        )
 
     def _measure(
         self, architecture: Architecture, result: FitResult, storage: _TrialStorage
@@ -200,6 +246,7 @@ class TrialTrainer:
             flops=architecture.flops,
             latency_ms=latency_ms,
             weights=key,
+            log_loss=result.log_loss,
         )
 
     def _start(self, trial: Trial, architecture: Architecture) -> InitialWeights | None:
@@ -256,14 +303,13 @@ class _TrialStorage:
     def put(self, name: str, data: bytes) -> str:
         return self._put(f"{self._folder}/{name}", data)
 
-    def add_epoch(self, epoch: EpochResult) -> StopReason | None:
+    def add_epoch(self, epoch: EpochResult) -> None:
         self._curve.append(epoch)
         log.info(
             "epoch %d: loss %.4f, selection accuracy %s",
             epoch.epoch, epoch.train_loss, epoch.selection_accuracy,
         )  # fmt: skip
         self.put("curve.jsonl", curve_to_bytes(self._curve))
-        return None
 
     def save(self, checkpoint: Checkpoint) -> None:
         key = checkpoint_key(self._context, self._trial, checkpoint.epoch)

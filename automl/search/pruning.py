@@ -1,0 +1,316 @@
+"""Judging trials before they are done: successive halving, learning curves, lengths of trainings.
+
+Everything here is a function of a study and of learning curves; nothing is stopped here.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from automl.domain.study import Run, Study
+from automl.domain.trial import RungResult, Trial
+
+ETA = 3  # one trial in so many goes on from a rung
+LEAST_EPOCHS = 3  # of the first rung, and of any training
+_LENGTH_RATIO = math.sqrt(2)  # of one planned length to the next
+_MORE_EPOCHS = 2  # that a child trains after its first one, at least
+_JUDGED_SHARE = 1 / ETA  # of a training, before which its curve says nothing
+_ANNEALING = 0.4  # share of the loss that falls with the learning rate, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Rungs:
+    """The rungs of a training: rising numbers of epochs, the last of which is its whole length.
+
+    Attributes:
+        epochs: of rung 1 and those after it.
+    """
+
+    epochs: tuple[int, ...]
+
+    @classmethod
+    def of(cls, planned: int) -> Rungs:
+        """Return the rungs of a training of `planned` epochs, 1 or more."""
+        found, part = [planned], planned / ETA
+        while round(part) >= LEAST_EPOCHS:
+            found.append(round(part))
+            part /= ETA
+        return cls(tuple(reversed(found)))
+
+    def reached(self, epochs: int) -> int | None:
+        """Return the number of the rung that exactly so many epochs reach, from 1; else None."""
+        place = bisect_left(self.epochs, epochs)
+        is_rung = place < len(self.epochs) and self.epochs[place] == epochs
+        return place + 1 if is_rung else None
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """What a trial measured after one epoch.
+
+    Attributes:
+        loss: what is minimised.
+        log_loss: on the selection rows (nats per example).
+    """
+
+    loss: float
+    log_loss: float
+
+
+def lengths(full: int) -> tuple[int, ...]:
+    """Return the numbers of epochs that a training may be planned for, rising up to `full`.
+
+    There are few of them, since trials of one length only compete with each other.
+    """
+    found, length = {full}, float(full)
+    while length > LEAST_EPOCHS:
+        length = max(length / _LENGTH_RATIO, LEAST_EPOCHS)
+        found.add(math.ceil(length - 1e-9))
+    return tuple(sorted(found))
+
+
+def planned_epochs(parent: Sequence[float], first: float, full: int) -> int:
+    """Return for how many epochs a child trains that begins with its parent's weights.
+
+    After its first epoch it needs those that its parent needed from the same loss to its own best,
+    rounded up to one of `lengths`. A child that is worse than its parent ever was has lost what it
+    inherited and trains in full.
+
+    Args:
+        parent: the parent's log loss after each of its epochs, at least one.
+        first: the child's log loss after its first epoch.
+        full: epochs of a training that inherits nothing.
+    """
+    if first > max(parent):
+        return full
+    best = min(range(len(parent)), key=lambda epoch: parent[epoch])
+    level = next(epoch for epoch, loss in enumerate(parent) if loss <= first or epoch == best)
+    needed = 1 + max(_MORE_EPOCHS, best - level)
+    return next((length for length in lengths(full) if length >= needed), full)
+
+
+def changes_slowly(study: Study, trial: Trial, slow: Collection[str]) -> bool:
+    """Return whether a trial tries other slow genes than its parent has.
+
+    Args:
+        study: the study.
+        trial: one of its trials, which has a candidate.
+        slow: names of the genes whose effect a short training does not show.
+    """
+    assert trial.candidate is not None
+    if trial.candidate.parent is None:
+        return False
+    parent = study.trials[trial.candidate.parent].candidate
+    assert parent is not None
+    own = trial.candidate.hyperparameters
+    return any(own.get(gene) != parent.hyperparameters.get(gene) for gene in slow)
+
+
+def verdict(
+    study: Study, number: int, curve: Sequence[CurvePoint], planned: int, slow: Collection[str]
+) -> str | None:
+    """Return why a trial ends after the last epoch of its curve; None if it goes on.
+
+    Args:
+        study: the study, with the trial's result if the epoch has reached a rung.
+        number: the trial.
+        curve: its epochs so far, at least one.
+        planned: epochs that it is to train in all.
+        slow: names of the genes whose effect a short training does not show.
+    """
+    rung = Rungs.of(planned).reached(len(curve))
+    reason = None if rung is None else rung_verdict(study, number, rung, slow)
+    best = incumbent(study, number)
+    if reason is None and best is not None:
+        reason = curve_verdict(curve, best, planned)
+    return reason
+
+
+def rung_verdict(study: Study, number: int, rung: int, slow: Collection[str]) -> str | None:
+    """Return why a trial ends at a rung that it has reached; None if it goes on.
+
+    It follows from the log's prefix up to the rung's event: asked again later, the answer is the
+    same.
+
+    Args:
+        study: the study at any time after that.
+        number: the trial.
+        rung: the rung.
+        slow: names of the genes whose effect a short training does not show.
+    """
+    trial = study.trials[number]
+    own = _result(trial, rung)
+    if own is None or own.epochs >= own.planned or not _competes(study, trial, slow):
+        return None
+    results = (_result(rival, rung) for rival in _rivals(study, trial, slow))
+    return halving_verdict(
+        own,
+        [
+            result
+            for result in results
+            if result is not None
+            and result.planned == own.planned
+            and result.recorded_in < own.recorded_in
+        ],
+    )
+
+
+def halving_verdict(own: RungResult, rivals: Sequence[RungResult]) -> str | None:
+    """Return why a trial is not among the best third at its rung; None if it is, or may be.
+
+    The stopping variant of asynchronous successive halving (Li et al., arXiv:1810.05934), which
+    waits for nobody. A trial within its standard error of the worst of the best third goes on, and
+    so does everyone while there is no third.
+
+    Args:
+        own: what the trial has at the rung.
+        rivals: what comparable trials had there before it.
+    """
+    ranked = sorted([own, *rivals], key=lambda result: result.loss)
+    if len(ranked) < ETA:
+        return None
+    cut = ranked[len(ranked) // ETA - 1]
+    if own.loss - own.error <= cut.loss:
+        return None
+    return (
+        f"rung {own.rung} ({own.epochs} epochs): score {own.score:.4f} ± {own.error:.4f}, the "
+        f"best third of {len(ranked)} trials has {cut.score:.4f} or better"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Incumbent:
+    """The trial that would win now.
+
+    Attributes:
+        number: its number.
+        loss: what is minimised.
+        error: standard error of its score.
+        log_loss: on the selection rows (nats per example).
+    """
+
+    number: int
+    loss: float
+    error: float
+    log_loss: float
+
+
+def incumbent(study: Study, number: int) -> Incumbent | None:
+    """Return the best of the trials that compare with one and could win; None if there is none.
+
+    Args:
+        study: the study.
+        number: the trial that is to be compared.
+    """
+    able = [
+        Incumbent(one.number, one.loss, one.measurement.error or 0.0, one.measurement.log_loss)
+        for one in _alike(study, study.trials[number])
+        if one.can_win and one.loss is not None and one.measurement.log_loss is not None
+    ]
+    return min(able, key=lambda one: (one.loss, one.number), default=None)
+
+
+def curve_verdict(curve: Sequence[CurvePoint], best: Incumbent, planned: int) -> str | None:
+    """Return why a curve cannot reach the incumbent any more; None if it may.
+
+    Its present loss must be worse by more than the incumbent's standard error, and its log loss,
+    if all goes well from here on, must stay above the incumbent's (in the spirit of Domhan et al.,
+    IJCAI 2015).
+
+    Args:
+        curve: the trial's epochs so far.
+        best: the incumbent.
+        planned: epochs that the trial is to train in all.
+    """
+    done = len(curve)
+    if done >= planned or done < max(LEAST_EPOCHS, _JUDGED_SHARE * planned):
+        return None
+    if min(point.loss for point in curve) <= best.loss + best.error:
+        return None
+    least = least_log_loss([point.log_loss for point in curve], planned)
+    if least <= best.log_loss:
+        return None
+    return (
+        f"after {done} of {planned} epochs: the log loss of {curve[-1].log_loss:.4f} will hardly "
+        f"fall below {least:.4f}, trial {best.number} has {best.log_loss:.4f}"
+    )
+
+
+def least_log_loss(curve: Sequence[float], planned: int) -> float:
+    """Return the log loss that a curve may come down to at best.
+
+    A power law towards zero, with no asymptote to hold it up and the steepest slope that the curve
+    has had, over all of it or over its second half. Under a one-cycle learning rate the loss falls
+    most at the end, where the rate does: so the rest of the training may take away another share of
+    the loss, in proportion to its length.
+
+    Args:
+        curve: log losses after each epoch so far, two or more.
+        planned: epochs of the whole training, more than the curve has.
+    """
+    done = len(curve)
+    slopes = (
+        math.log(curve[start - 1] / curve[-1]) / math.log(done / start)
+        for start in (1, math.ceil(done / 2))
+    )
+    slope = max(0.0, *slopes)
+    left = 1 - done / planned
+    return min(curve) * float((done / planned) ** slope) * (1 - _ANNEALING * left)
+
+
+def _result(trial: Trial, rung: int) -> RungResult | None:
+    return next((result for result in trial.rungs if result.rung == rung), None)
+
+
+def _rivals(study: Study, trial: Trial, slow: Collection[str]) -> list[Trial]:
+    """Return the trials that compete with one at its rungs.
+
+    Early on, a child shows the weights it has inherited and not what it will come to, so that fresh
+    trials compete among themselves, and children too. What a change of slow genes costs early on
+    says nothing: who tries one competes with nobody, and fresh trials with those of equal ones.
+    Who repeats a trial of another snapshot starts from its end.
+    """
+    return [
+        rival
+        for rival in _alike(study, trial)
+        if rival.number != trial.number
+        and _start(rival, slow) == _start(trial, slow)
+        and _competes(study, rival, slow)
+    ]
+
+
+def _competes(study: Study, trial: Trial, slow: Collection[str]) -> bool:
+    """Return whether a trial's early results say how good it is beside others'."""
+    return trial.repeats is None and not changes_slowly(study, trial, slow)
+
+
+def _start(trial: Trial, slow: Collection[str]) -> tuple[tuple[str, float | None], ...] | None:
+    """Return what a trial's early results depend on: None for inherited weights."""
+    candidate = trial.candidate
+    assert candidate is not None
+    if candidate.parent is not None:
+        return None
+    return tuple((gene, candidate.hyperparameters.get(gene)) for gene in sorted(slow))
+
+
+def _alike(study: Study, trial: Trial) -> list[Trial]:
+    """Return the trials with a candidate that compare with one and had the same limits.
+
+    An earlier run with wider limits has better networks than a narrower one can find.
+    """
+    limits = {run.name: _limits(run) for run in study.runs}
+    return [
+        one
+        for one in study.trials
+        if one.candidate is not None
+        and one.generation == trial.generation
+        and one.snapshot == trial.snapshot
+        and limits[one.run] == limits[trial.run]
+    ]
+
+
+def _limits(run: Run) -> object:
+    return run.spec.get("search", {}).get("limits")

@@ -1,0 +1,36 @@
+"""Learning curves: their files, and what is judged of them."""
+
+from __future__ import annotations
+
+from automl.domain.trial import Trial
+from automl.errors import NotFoundError
+from automl.search.pruning import CurvePoint
+from automl.storage.objects import ObjectStore
+from automl.training.checkpoint import EpochResult
+from automl.training.results import curve_from_bytes
+
+
+def read_curve(store: ObjectStore, study: str, trial: Trial) -> list[EpochResult]:
+    """Return the learning curve of the trial's last attempt, empty before its first epoch.
+
+    Args:
+        store: the home's objects.
+        study: the study's name.
+        trial: one of its trials.
+
+    Raises:
+        DamagedDataError: it is not what was written.
+    """
+    key = f"studies/{study}/trials/{trial.number}/{trial.attempt}/curve.jsonl"
+    try:
+        data = store.get(key).data
+    except NotFoundError:
+        return []
+    return curve_from_bytes(data, key)
+
+
+def curve_point(epoch: EpochResult) -> CurvePoint | None:
+    """Return what an epoch measured; None if there are no selection rows."""
+    if epoch.selection_loss is None or epoch.selection_accuracy is None:
+        return None
+    return CurvePoint(-epoch.selection_accuracy, epoch.selection_loss)  # higher is better

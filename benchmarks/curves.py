@@ -1,0 +1,162 @@
+"""Learning curves of candidates that were trained to their planned ends, kept for replays."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from automl.domain.candidate import Candidate
+from automl.domain.study import Run
+from automl.domain.trial import Outcome, Trial
+from automl.search.network_morphism import NetworkMorphismSpace
+from automl.search.pruning import CurvePoint
+from automl.search.space import Description, SearchSpace
+from automl.steps.context import StepContext
+from automl.steps.curves import curve_point, read_curve
+from automl.steps.proposals import search_space
+from automl.steps.run_lease import RunLease
+from automl.steps.training import Length
+from automl.steps.worker import give_back
+from benchmarks.json_lines import read_lines
+from benchmarks.trained import Plan, open_study, prepare_home, search
+
+CURVES = Path(__file__).parents[1] / "tests" / "data" / "curves"
+_FRESH_SHARE = 0.4  # of the candidates after the seeds
+_LONGEST_CHAIN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A candidate and its whole curve.
+
+    Attributes:
+        parent: place of its parent among the recorded ones, before its own; None for a fresh one.
+        genes: its training genes.
+        flops: multiply-adds of one image; an epoch's work is in proportion.
+        rows: selection rows that it was scored on.
+        curve: its epochs; as many as were planned.
+    """
+
+    parent: int | None
+    genes: dict[str, float]
+    flops: int
+    rows: int
+    curve: tuple[CurvePoint, ...]
+
+    @property
+    def planned(self) -> int:
+        """Epochs of its training."""
+        return len(self.curve)
+
+    def best(self, epochs: int) -> CurvePoint:
+        """Return what it has after so many epochs: the one with the lowest log loss."""
+        return min(self.curve[:epochs], key=lambda point: point.log_loss)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON document: of each epoch log loss and score."""
+        return {
+            "parent": self.parent,
+            "genes": self.genes,
+            "flops": self.flops,
+            "rows": self.rows,
+            "curve": [[round(p.log_loss, 6), round(-p.loss, 6)] for p in self.curve],
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Recorded:
+        """Return what `to_json` wrote."""
+        curve = tuple(CurvePoint(-score, log_loss) for log_loss, score in document["curve"])
+        return cls(**{**document, "curve": curve})
+
+
+@dataclass(frozen=True, slots=True)
+class MixedSpace:
+    """Networks as a search meets them: fresh ones up to a few moves from a seed, and children.
+
+    Attributes:
+        inner: draws the moves.
+    """
+
+    inner: NetworkMorphismSpace
+
+    def seeds(self) -> Sequence[Candidate]:
+        """Return the seeds."""
+        return self.inner.seeds()
+
+    def sample(self, parents: Sequence[Trial], rng: np.random.Generator) -> Candidate:
+        """Return a fresh network, or a child of any parent."""
+        if parents and rng.random() >= _FRESH_SHARE:
+            return self.inner.sample(parents, rng)
+        seeds = self.seeds()
+        candidate = seeds[int(rng.integers(len(seeds)))]
+        for _ in range(int(rng.integers(1, _LONGEST_CHAIN + 1))):
+            candidate = self.inner.mutate(candidate, rng)
+        return candidate
+
+    def mutate(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
+        """Return a random neighbour."""
+        return self.inner.mutate(candidate, rng)
+
+    def contains(self, candidate: Candidate) -> bool:
+        """Return whether a candidate is in the space."""
+        return self.inner.contains(candidate)
+
+    def describe(self, candidate: Candidate) -> Description:
+        """Return what a surrogate may learn from."""
+        return self.inner.describe(candidate)
+
+
+def read_curves(path: Path) -> list[Recorded]:
+    """Return the recorded candidates of a file; none if it does not exist."""
+    return [Recorded.from_json(document) for document in read_lines(path)]
+
+
+def record(plan: Plan, path: Path, folder: Path) -> None:
+    """Train candidates and write a line for each; a recording that was interrupted goes on.
+
+    Candidates that got no whole curve, such as those that diverged, are left out.
+
+    Args:
+        plan: how many candidates of which dataset, for how many epochs.
+        path: the file.
+        folder: where the study's home is.
+    """
+    prepare_home(plan, folder)
+    context, run, trainer = open_study(plan, folder)
+    with RunLease(context):
+        give_back(context, 0)
+        trainer = replace(trainer, length=Length.PLANNED)
+        search(context, trainer, _mixed, trial_limit_s=math.inf)
+    trials = context.record.refresh().comparable(run)
+    completed = [trial for trial in trials if trial.outcome is Outcome.COMPLETED]
+    places = {trial.number: place for place, trial in enumerate(completed)}
+    lines = [
+        json.dumps(_recorded(context, trial, places, len(trainer.selection)).to_json()) + "\n"
+        for trial in completed
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(lines))
+
+
+def _mixed(run: Run) -> SearchSpace:
+    return MixedSpace(search_space(run))
+
+
+def _recorded(context: StepContext, trial: Trial, places: Mapping[int, int], rows: int) -> Recorded:
+    candidate, flops = trial.candidate, trial.measurement.flops
+    assert candidate is not None
+    assert flops is not None
+    points = (curve_point(epoch) for epoch in read_curve(context.store, context.spec.name, trial))
+    return Recorded(
+        parent=None if candidate.parent is None else places[candidate.parent],
+        genes=candidate.hyperparameters,
+        flops=flops,
+        rows=rows,
+        curve=tuple(point for point in points if point is not None),
+    )

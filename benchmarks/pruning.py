@@ -1,0 +1,281 @@
+"""What judging trials early saves, and what it costs: `make bench-pruning`.
+
+Recorded candidates, each with the curve of its whole training, are evaluated again in random orders
+by simulated workers, and the platform's own verdicts stop them. It prints a table and writes it to
+`benchmarks/out/pruning.json`.
+
+`python -m benchmarks.pruning --record DATASET` records the curves anew. It goes on where it was
+interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import statistics
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from automl.domain.candidate import Candidate
+from automl.domain.events import (
+    Event,
+    RungReached,
+    RunOpened,
+    TrialClaimed,
+    TrialFinished,
+    TrialOpened,
+    TrialProposed,
+)
+from automl.domain.study import Study, replay
+from automl.domain.trial import Measurement, Outcome
+from automl.search.network_morphism import SLOW_GENES
+from automl.search.pruning import Rungs, incumbent, verdict
+from automl.training.problem import standard_error
+from benchmarks.curves import CURVES, Recorded, read_curves, record
+from benchmarks.trained import Plan
+
+OUT = Path(__file__).parent / "out"
+DATASETS = ("digits", "fashion_mnist_small", "cifar10_small")
+CANDIDATES, EPOCHS, SEED = 24, 30, 200
+WORKERS = (1, 2, 4)
+ORDERS = 200
+_AT = datetime(2026, 1, 1, tzinfo=UTC)
+_RUN = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What one order of the candidates came to.
+
+    Attributes:
+        cost: work that was done, as a share of training all to their ends.
+        regret: how much worse the selected one is than the best of all, in standard errors of the
+            best one's score.
+        stopped: how many were stopped.
+    """
+
+    cost: float
+    regret: float
+    stopped: int
+
+
+class _Simulation:
+    """A study that simulated workers evaluate."""
+
+    def __init__(self, recorded: Sequence[Recorded], order: Sequence[int]) -> None:
+        self.recorded, self.order = recorded, order
+        self.study, self.done = Study(), [0] * len(order)
+        self._numbers = {place: number for number, place in enumerate(order)}
+        self._tell(
+            RunOpened(
+                at=_AT, run=_RUN, deadline=_AT + timedelta(days=1), snapshot="s", spec_hash="",
+                generation_key="", spec={}, origin="benchmark",
+            )
+        )  # fmt: skip
+
+    def begin(self, number: int) -> None:
+        """Let a worker take the next candidate."""
+        one = self.recorded[self.order[number]]
+        parent = None if one.parent is None else self._numbers[one.parent]
+        candidate = Candidate(genotype=str(number), hyperparameters=one.genes, parent=parent)
+        self._tell(
+            TrialOpened(at=_AT, n=number, run=_RUN, worker="w"),
+            TrialProposed(at=_AT, n=number, candidate=candidate, based_on=0, strategy="random"),
+            TrialClaimed(at=_AT, n=number, attempt=1, run=_RUN, worker="w"),
+        )
+
+    def train(self, number: int) -> bool:
+        """Let a trial train an epoch, and return whether it goes on."""
+        one = self.recorded[self.order[number]]
+        self.done[number] += 1
+        done = self.done[number]
+        rung, best = Rungs.of(one.planned).reached(done), one.best(done)
+        error = standard_error(-best.loss, one.rows)
+        if rung is not None:
+            self._tell(
+                RungReached(
+                    at=_AT, n=number, attempt=1, run=_RUN, rung=rung, epochs=done,
+                    planned=one.planned, loss=best.loss, score=-best.loss, error=error,
+                    log_loss=best.log_loss,
+                )
+            )  # fmt: skip
+        reason = verdict(self.study, number, one.curve[:done], one.planned, SLOW_GENES)
+        if reason is None and done < one.planned:
+            return True
+        measured = Measurement(
+            score=-best.loss, error=error, loss=best.loss, log_loss=best.log_loss, epochs=done,
+            weights="w",
+        )  # fmt: skip
+        outcome = Outcome.COMPLETED if reason is None else Outcome.PRUNED
+        self._tell(
+            TrialFinished(
+                at=_AT, n=number, attempt=1, run=_RUN, outcome=outcome, measurement=measured,
+                cause=reason or "",
+            )
+        )  # fmt: skip
+        return False
+
+    def _tell(self, *events: Event) -> None:
+        version = self.study.version + 1
+        self.study = replay(((version, event) for event in events), self.study)
+
+
+def simulate(recorded: Sequence[Recorded], order: Sequence[int], workers: int) -> Replayed:
+    """Evaluate candidates in an order; whoever is free takes the next one.
+
+    Args:
+        recorded: the candidates.
+        order: their places; parents come before their children.
+        workers: how many train at the same time, each as quick as the others.
+    """
+    simulation, waiting = _Simulation(recorded, order), iter(range(len(order)))
+    running: list[tuple[int, int]] = []  # when an epoch ends, and of which trial
+
+    def start(now: int) -> None:
+        number = next(waiting, None)
+        if number is not None:
+            simulation.begin(number)
+            heapq.heappush(running, (now + recorded[order[number]].flops, number))
+
+    for _ in range(workers):
+        start(0)
+    while running:
+        now, number = heapq.heappop(running)
+        if simulation.train(number):
+            heapq.heappush(running, (now + recorded[order[number]].flops, number))
+        else:
+            start(now)
+    return _judged(simulation)
+
+
+def _judged(simulation: _Simulation) -> Replayed:
+    recorded, order = simulation.recorded, simulation.order
+    work = sum(
+        recorded[place].flops * done for place, done in zip(order, simulation.done, strict=True)
+    )
+    finals = [one.best(one.planned).loss for one in recorded]
+    best = min(range(len(recorded)), key=lambda place: finals[place])
+    winner = incumbent(simulation.study, 0)
+    assert winner is not None
+    error = standard_error(-finals[best], recorded[best].rows)
+    return Replayed(
+        cost=work / sum(one.flops * one.planned for one in recorded),
+        regret=(winner.loss - finals[best]) / error if error else 0.0,
+        stopped=sum(trial.outcome is Outcome.PRUNED for trial in simulation.study.trials),
+    )
+
+
+def orders(recorded: Sequence[Recorded], count: int, seed: int = 0) -> Iterator[list[int]]:
+    """Yield random orders in which parents come before their children."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        left, found = list(range(len(recorded))), list[int]()
+        while left:
+            able = [place for place in left if recorded[place].parent not in left]
+            found.append(able[int(rng.integers(len(able)))])
+            left.remove(found[-1])
+        yield found
+
+
+def rank_correlations(recorded: Iterable[Recorded]) -> dict[str, tuple[int, float]]:
+    """Return for each early rung how many candidates have it, and how their ranks there hold.
+
+    Fresh candidates and children are apart, as they are in the verdicts. Spearman's correlation is
+    between the scores at the rung and those of the whole trainings.
+    """
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for one in recorded:
+        kind = "fresh" if one.parent is None else "inherited"
+        for epochs in Rungs.of(one.planned).epochs[:-1]:
+            pair = one.best(epochs).loss, one.best(one.planned).loss
+            pairs.setdefault(f"{kind} {epochs} of {one.planned}", []).append(pair)
+    return {
+        name: (len(rows), float(spearmanr(*zip(*rows, strict=True)).statistic))
+        for name, rows in sorted(pairs.items())
+        if len(rows) > 2
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Means over all orders; `regret_error` is the standard error of the mean regret."""
+
+    dataset: str
+    workers: int
+    orders: int
+    cost: float
+    regret: float
+    regret_error: float
+    stopped: float
+
+
+def replays(dataset: str, recorded: Sequence[Recorded], workers: int, count: int) -> Row:
+    """Return what judging early comes to for one dataset and number of workers."""
+    results = [simulate(recorded, order, workers) for order in orders(recorded, count)]
+    regrets = [result.regret for result in results]
+    return Row(
+        dataset,
+        workers,
+        count,
+        cost=statistics.mean(result.cost for result in results),
+        regret=statistics.mean(regrets),
+        regret_error=statistics.stdev(regrets) / len(regrets) ** 0.5,
+        stopped=statistics.mean(result.stopped for result in results),
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Record curves, or replay the recorded ones and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--record", nargs="+", choices=DATASETS, default=[], metavar="DATASET")
+    parser.add_argument("--curves", type=Path, default=CURVES)
+    parser.add_argument("--candidates", type=int, default=CANDIDATES)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--orders", type=int, default=ORDERS)
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args(arguments)
+    for dataset in options.record:
+        plan = Plan(
+            dataset,
+            "random",
+            inherits=True,
+            seed=SEED,
+            trials=options.candidates,
+            epochs=options.epochs,
+        )
+        record(plan, options.curves / f"{dataset}.jsonl", options.out / "curves")
+    if not options.record:
+        _replay(options.curves, options.orders, options.out)
+
+
+def _replay(curves: Path, count: int, out: Path) -> None:
+    document = []
+    for path in sorted(curves.glob("*.jsonl")):
+        recorded = read_curves(path)
+        correlations = rank_correlations(recorded)
+        for name, (number, correlation) in correlations.items():
+            print(f"{path.stem:22}rung {name}: rank correlation {correlation:.2f} (n = {number})")
+        for workers in WORKERS:
+            row = replays(path.stem, recorded, workers, count)
+            document.append({**asdict(row), "correlations": correlations})
+            print(
+                f"{row.dataset:22}{row.workers} workers  cost {100 * row.cost:5.1f} %  regret "
+                f"{row.regret:.2f} ± {row.regret_error:.2f} standard errors  "
+                f"{row.stopped:.1f} of {len(recorded)} stopped"
+            )
+    if not document:
+        print(f"no curves are recorded under {curves}: record some with --record")
+        return
+    out.mkdir(exist_ok=True)
+    (out / "pruning.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
