@@ -11,6 +11,7 @@ from automl.domain.events import RunState
 from automl.steps.proposals import SPACE_VERSION
 from automl.steps.queries import load_study
 from automl.steps.run_lease import is_run_alive
+from automl.steps.training import RUNG
 from automl.storage.open import open_home
 
 DAG_ID, STUDY = "automl_search", "hasty"
@@ -44,5 +45,6 @@ def test_a_run_that_fails_for_good_is_closed_and_the_next_need_not_wait(
         run.cause.startswith(f"choose: No trial of study {STUDY} has completed.")
         for run in study.runs
     )
-    assert study.runs[0].space == {"image_size": 8, "classes": 10, "version": SPACE_VERSION}
+    facts = {"image_size": 8, "classes": 10, "version": SPACE_VERSION, "epochs": RUNG.epochs}
+    assert study.runs[0].space == facts
     assert study.runs[1].snapshot == study.runs[0].snapshot

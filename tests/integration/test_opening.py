@@ -99,8 +99,9 @@ def test_what_the_limits_depend_on_is_recorded_and_nothing_else(
 
     space = run_in(home).space
     assert space is not None
-    assert space.keys() == {"image_size", "classes", "version", "bfloat16", *recorded}
+    assert space.keys() == {"image_size", "classes", "version", "epochs", "bfloat16", *recorded}
     assert space["version"] == SPACE_VERSION
+    assert space["epochs"] == RUNG.epochs
     assert space["bfloat16"] in {0, 1}
     assert space.get("batch_size", RUNG.batch_size) == RUNG.batch_size
     if recorded >= FACTORS:

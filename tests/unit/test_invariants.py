@@ -12,6 +12,7 @@ from automl.domain.candidate import Candidate
 from automl.domain.events import (
     Event,
     RunClosed,
+    RungReached,
     RunOpened,
     RunState,
     SearchEnd,
@@ -63,6 +64,13 @@ def finished(attempt: int = 1, n: int = 0, run: str = "a") -> TrialFinished:
     )
 
 
+def reached(rung: int = 1, epochs: int = 3, planned: int = 9, *, attempt: int = 1) -> RungReached:
+    return RungReached(
+        at=AT, n=0, attempt=attempt, run="a", rung=rung, epochs=epochs, planned=planned, loss=0.0,
+        score=0.0, error=0.0, log_loss=0.0,
+    )  # fmt: skip
+
+
 def ended(run: str = "a") -> SearchEnded:
     return SearchEnded(at=AT, run=run, reason=SearchEnd.DEADLINE)
 
@@ -77,9 +85,10 @@ def found(*events: Event) -> list[str]:
 
 def test_a_whole_log_has_no_violation() -> None:
     assert found(
-        opened(), ticket(), proposed(), claimed(), released(), claimed(2), finished(2),
-        ticket(1), proposed(1, "other", 7), claimed(1, 1), ended(), finished(1, 1), closed(),
-        opened("b"), ticket(2, "b"), proposed(2, "third", 14), claimed(1, 2, "b"), ended("b"),
+        opened(), ticket(), proposed(), claimed(), reached(), released(), claimed(2),
+        reached(2, 9, attempt=2), finished(2),
+        ticket(1), proposed(1, "other", 9), claimed(1, 1), ended(), finished(1, 1), closed(),
+        opened("b"), ticket(2, "b"), proposed(2, "third", 16), claimed(1, 2, "b"), ended("b"),
         claimed(2, 2, "b"), finished(2, 2, "b"),
     ) == []  # fmt: skip
 
@@ -87,7 +96,8 @@ def test_a_whole_log_has_no_violation() -> None:
 def test_late_events_of_fenced_off_attempts_are_no_violation() -> None:
     assert found(
         opened(), ticket(), proposed(), claimed(), claimed(2), claimed(1), released(1),
-        finished(1), proposed(0, "late"), finished(2), finished(2), finished(1),
+        finished(1), proposed(0, "late"), reached(), reached(attempt=2), reached(attempt=2),
+        finished(2), finished(2), finished(1), reached(2, 9, attempt=2),
     ) == []  # fmt: skip
 
 
@@ -115,6 +125,22 @@ def test_late_events_of_fenced_off_attempts_are_no_violation() -> None:
             "proposes for trial 1 the candidate of trial 0",
         ),
         ((opened(), ticket(), proposed(), claimed(), finished(run="z")), "in run z, never opened"),
+        (
+            (opened(), ticket(), proposed(), claimed(), reached(2, 9), reached()),
+            "has trial 0 at rung 1 (3 epochs) after rung 2 (9 epochs)",
+        ),
+        (
+            (opened(), ticket(), proposed(), claimed(), reached(), reached(2, 3)),
+            "has trial 0 at rung 2 (3 epochs) after rung 1 (3 epochs)",
+        ),
+        (
+            (opened(), ticket(), proposed(), claimed(), reached(), reached(2, 4, 10)),
+            "plans 10 epochs for trial 0 after 9",
+        ),
+        (
+            (opened(), ticket(), proposed(), claimed(), reached(epochs=10)),
+            "has trial 0 at epoch 10 of 9",
+        ),
         (
             (
                 opened(max_trials=1), ticket(), proposed(), claimed(), finished(),

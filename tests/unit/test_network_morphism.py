@@ -7,7 +7,12 @@ from scipy.stats import spearmanr
 from automl.domain.candidate import Candidate
 from automl.errors import DamagedDataError
 from automl.morphism.architecture import Architecture
-from automl.search.network_morphism import GENES, NetworkMorphismSpace
+from automl.search.network_morphism import (
+    GENES,
+    JUDGED_EPOCHS,
+    SLOW_GENES,
+    NetworkMorphismSpace,
+)
 from automl.search.surrogate import Surrogate
 from tests.spaces import history_of, trial
 
@@ -48,7 +53,7 @@ def test_a_candidate_without_another_gene_is_damaged(space: NetworkMorphismSpace
 def test_every_gene_is_perturbed_within_its_bounds(space: NetworkMorphismSpace) -> None:
     rng, candidate = np.random.default_rng(1), space.seeds()[0]
     values: dict[str, set[float]] = {name: set() for name in GENES}
-    for _ in range(200):
+    for _ in range(600):
         candidate = candidate.model_copy(
             update={"hyperparameters": space.mutate(candidate, rng).hyperparameters}
         )
@@ -58,6 +63,38 @@ def test_every_gene_is_perturbed_within_its_bounds(space: NetworkMorphismSpace) 
     for name, gene in GENES.items():
         assert len(values[name]) > 50
         assert gene.low <= min(values[name]) <= max(values[name]) <= gene.high
+
+
+def slow_genes(candidate: Candidate) -> tuple[float, ...]:
+    return tuple(candidate.hyperparameters[name] for name in sorted(SLOW_GENES))
+
+
+@pytest.mark.parametrize("epochs", [None, JUDGED_EPOCHS, 30])
+def test_one_child_in_four_tries_other_slow_genes(epochs: int | None) -> None:
+    space = NetworkMorphismSpace(16, 10, epochs=epochs)
+    rng, parent = np.random.default_rng(0), space.seeds()[-1]
+
+    children = [space.mutate(parent, rng) for _ in range(200)]
+
+    changed = [child for child in children if slow_genes(child) != slow_genes(parent)]
+    assert 30 <= len(changed) <= 70
+    rates = {child.hyperparameters["learning_rate"] for child in children}
+    assert len(rates) > 150
+
+
+def test_short_trainings_do_not_decide_slow_genes() -> None:
+    space = NetworkMorphismSpace(16, 10, epochs=JUDGED_EPOCHS - 1)
+    rng, parent = np.random.default_rng(0), space.seeds()[-1]
+    changed = {**parent.hyperparameters, **dict.fromkeys(SLOW_GENES, 0.005)}
+    other = parent.model_copy(update={"hyperparameters": changed})
+
+    for _ in range(50):
+        assert slow_genes(space.mutate(parent, rng)) == slow_genes(parent)
+        assert slow_genes(space.mutate(other, rng)) == (0.005,) * 3
+    assert {slow_genes(space.sample([], rng)) for _ in range(30)} <= {
+        slow_genes(seed) for seed in space.seeds()
+    }
+    assert {"weight_decay", "augmentation", "dropout"} == SLOW_GENES
 
 
 def test_a_surrogate_learns_from_morphs() -> None:

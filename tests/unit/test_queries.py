@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 
 from automl.domain.candidate import Candidate
-from automl.domain.events import Event, RunOpened, TrialOpened, TrialProposed
+from automl.domain.events import (
+    Event,
+    RungReached,
+    RunOpened,
+    TrialClaimed,
+    TrialOpened,
+    TrialProposed,
+)
 from automl.errors import ConfigError
 from automl.search.network_morphism import NetworkMorphismSpace
-from automl.steps.queries import show_document
+from automl.steps.queries import leaderboard_document, show_document
 from automl.storage.home import Home, ObjectHome
 from automl.storage.memory import MemoryObjectStore
 
@@ -30,6 +37,12 @@ def events() -> Iterator[Event]:
         yield TrialOpened(at=AT, n=n, run="a", worker="w")
         if candidate is not None:
             yield proposed(n, candidate)
+    yield TrialClaimed(at=AT, n=1, attempt=1, run="a", worker="w")
+    for rung, epochs in ((1, 3), (2, 10)):
+        yield RungReached(
+            at=AT, n=1, attempt=1, run="a", rung=rung, epochs=epochs, planned=30, loss=-0.5,
+            score=0.5, error=0.02, log_loss=1.5,
+        )  # fmt: skip
 
 
 def proposed(n: int, candidate: Candidate) -> TrialProposed:
@@ -68,6 +81,19 @@ def test_a_trial_without_a_candidate_has_no_network_to_show(home: Home) -> None:
     assert (shown["genotype"], shown["architecture"], shown["layers"], shown["difference"]) == (
         (None,) * 4
     )
+
+
+def test_rungs_are_shown(home: Home) -> None:
+    rows = {row["trial"]: row for row in leaderboard_document(home, "digits")["trials"]}
+    shown = show_document(home, "digits", 1)
+
+    assert [rows[n]["rung"] for n in range(3)] == [0, 2, 0]
+    assert shown["rung"] == 2
+    assert shown["rungs"][0] == {
+        "rung": 1, "epochs": 3, "planned": 30, "loss": -0.5, "score": 0.5, "error": 0.02,
+        "log_loss": 1.5,
+    }  # fmt: skip
+    assert show_document(home, "digits", 0)["rungs"] == []
 
 
 def test_an_unknown_trial_is_refused(home: Home) -> None:

@@ -7,6 +7,7 @@ import pytest
 from automl.domain.candidate import Candidate
 from automl.domain.events import (
     Event,
+    RungReached,
     RunOpened,
     TrialClaimed,
     TrialFinished,
@@ -17,7 +18,7 @@ from automl.domain.events import (
     event_to_json,
 )
 from automl.domain.study import replay
-from automl.domain.trial import Measurement, Outcome, TrialState
+from automl.domain.trial import Measurement, Outcome, RungResult, TrialState
 from automl.errors import DamagedDataError, NewerSchemaError
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -42,6 +43,13 @@ def finished(attempt: int, score: float, n: int = 0) -> TrialFinished:
     return TrialFinished(
         at=AT, n=n, attempt=attempt, run="a", outcome=Outcome.COMPLETED,
         measurement=Measurement(score=score, loss=-score, weights="k"),
+    )  # fmt: skip
+
+
+def reached(attempt: int, rung: int = 1, score: float = 0.5) -> RungReached:
+    return RungReached(
+        at=AT, n=0, attempt=attempt, run="a", rung=rung, epochs=3**rung, planned=27, loss=-score,
+        score=score, error=0.01, log_loss=1.0,
     )  # fmt: skip
 
 
@@ -79,6 +87,37 @@ def test_the_first_outcome_stands() -> None:
     assert replay(events).trials[0].measurement.score == 0.9
 
 
+def test_rungs_are_kept_in_their_order_with_the_versions_that_hold_them() -> None:
+    given_back = TrialReleased(at=AT, n=0, attempt=1, reason="slice")
+    events = log(
+        opened(), ticket(), proposed(), claimed(1), reached(1), given_back, claimed(2),
+        reached(2, 2, 0.7), finished(2, 0.9),
+    )  # fmt: skip
+
+    (trial,) = replay(events).trials
+
+    assert trial.rungs == (
+        RungResult(1, 3, 27, -0.5, 0.5, 0.01, 1.0, recorded_in=4),
+        RungResult(2, 9, 27, -0.7, 0.7, 0.01, 1.0, recorded_in=7),
+    )
+
+
+def test_the_first_result_of_a_rung_stands() -> None:
+    events = log(opened(), ticket(), proposed(), claimed(1), reached(1), claimed(2))
+
+    study = replay([*events, (6, reached(2, score=0.9))])
+
+    assert study.trials == replay(events).trials
+
+
+def test_a_rung_of_a_stale_attempt_or_after_the_outcome_changes_nothing() -> None:
+    stale = log(opened(), ticket(), proposed(), claimed(1), claimed(2))
+    over = log(opened(), ticket(), proposed(), claimed(1), finished(1, 0.9))
+
+    assert replay([*stale, (5, reached(1))]).trials == replay(stale).trials
+    assert replay([*over, (5, reached(1))]).trials == replay(over).trials
+
+
 def test_attempts_given_back_are_not_deaths() -> None:
     given_back = TrialReleased(at=AT, n=0, attempt=1, reason="slice")
     events = log(opened(), ticket(), proposed(), claimed(1), given_back, claimed(2), claimed(3))
@@ -87,7 +126,10 @@ def test_attempts_given_back_are_not_deaths() -> None:
 
 
 def test_replay_continues_from_any_prefix() -> None:
-    events = log(opened(), ticket(), proposed(), claimed(1), finished(1, 0.9), opened("b", "k2"))
+    events = log(
+        opened(), ticket(), proposed(), claimed(1), reached(1), finished(1, 0.9),
+        opened("b", "k2"),
+    )  # fmt: skip
 
     for length in range(len(events) + 1):
         assert replay(events[length:], replay(events[:length])) == replay(events)
@@ -105,7 +147,7 @@ def test_a_gap_in_the_trial_numbers_is_damage() -> None:
 
 
 def test_events_survive_their_stored_form() -> None:
-    for event in (opened(), ticket(), proposed(), claimed(1), finished(1, 0.9)):
+    for event in (opened(), ticket(), proposed(), claimed(1), reached(1), finished(1, 0.9)):
         assert event_from_json(event_to_json(event), "here") == event
 
 
