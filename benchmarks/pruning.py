@@ -55,13 +55,15 @@ class Replayed:
     """What one order of the candidates came to.
 
     Attributes:
-        cost: work that was done, as a share of training all to their ends.
+        cost: work that was done, as a share of training all for the full number of epochs.
+        of_planned: the same, as a share of training all to their planned ends.
         regret: how much worse the selected one is than the best of all, in standard errors of the
             best one's score.
         stopped: how many were stopped.
     """
 
     cost: float
+    of_planned: float
     regret: float
     stopped: int
 
@@ -160,13 +162,15 @@ def _judged(simulation: _Simulation) -> Replayed:
     work = sum(
         recorded[place].flops * done for place, done in zip(order, simulation.done, strict=True)
     )
+    full = max(one.planned for one in recorded)
     finals = [one.best(one.planned).loss for one in recorded]
     best = min(range(len(recorded)), key=lambda place: finals[place])
     winner = incumbent(simulation.study, 0)
     assert winner is not None
     error = standard_error(-finals[best], recorded[best].rows)
     return Replayed(
-        cost=work / sum(one.flops * one.planned for one in recorded),
+        cost=work / (full * sum(one.flops for one in recorded)),
+        of_planned=work / sum(one.flops * one.planned for one in recorded),
         regret=(winner.loss - finals[best]) / error if error else 0.0,
         stopped=sum(trial.outcome is Outcome.PRUNED for trial in simulation.study.trials),
     )
@@ -199,7 +203,7 @@ def rank_correlations(recorded: Iterable[Recorded]) -> dict[str, tuple[int, floa
     return {
         name: (len(rows), float(spearmanr(*zip(*rows, strict=True)).statistic))
         for name, rows in sorted(pairs.items())
-        if len(rows) > 2
+        if min(len(set(values)) for values in zip(*rows, strict=True)) > 2
     }
 
 
@@ -211,6 +215,7 @@ class Row:
     workers: int
     orders: int
     cost: float
+    of_planned: float
     regret: float
     regret_error: float
     stopped: float
@@ -225,6 +230,7 @@ def replays(dataset: str, recorded: Sequence[Recorded], workers: int, count: int
         workers,
         count,
         cost=statistics.mean(result.cost for result in results),
+        of_planned=statistics.mean(result.of_planned for result in results),
         regret=statistics.mean(regrets),
         regret_error=statistics.stdev(regrets) / len(regrets) ** 0.5,
         stopped=statistics.mean(result.stopped for result in results),
@@ -266,7 +272,8 @@ def _replay(curves: Path, count: int, out: Path) -> None:
             row = replays(path.stem, recorded, workers, count)
             document.append({**asdict(row), "correlations": correlations})
             print(
-                f"{row.dataset:22}{row.workers} workers  cost {100 * row.cost:5.1f} %  regret "
+                f"{row.dataset:22}{row.workers} workers  cost {100 * row.cost:5.1f} % "
+                f"({100 * row.of_planned:.1f} % of what was planned)  regret "
                 f"{row.regret:.2f} ± {row.regret_error:.2f} standard errors  "
                 f"{row.stopped:.1f} of {len(recorded)} stopped"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from automl.domain.events import RunState, TrialFinished
@@ -35,7 +35,7 @@ def faults_of(home: Home, night: Night) -> list[str]:
         *violations(events),
         *_faults_of_run(run),
         *_faults_of_registry(home, run),
-        *([] if outcomes == [Outcome.COMPLETED] * TRIALS else [f"the outcomes are {outcomes}"]),
+        *([] if _are_measured(outcomes) else [f"the outcomes are {outcomes}"]),
         *_faults_of_trials(study, finished),
         *_faults_of_training(study, night),
         *_faults_of_final_fit(run, night),
@@ -53,6 +53,11 @@ def faults_of_search(home: Home, night: Night) -> list[str]:
         *_faults_of_trials(study, finished),
         *_faults_of_training(study, night),
     ]
+
+
+def _are_measured(outcomes: Sequence[Outcome | None]) -> bool:
+    """Return whether so many trials as there should be have completed, or were judged early."""
+    return len(outcomes) == TRIALS and {*outcomes} <= {Outcome.COMPLETED, Outcome.PRUNED}
 
 
 def _faults_of_run(run: Run) -> Iterator[str]:
@@ -80,13 +85,16 @@ def _faults_of_registry(home: Home, run: Run) -> Iterator[str]:
 def _faults_of_outcomes(study: Study) -> Iterator[str]:
     """Yield the trials that neither completed nor ended for a reason of their own.
 
-    Those are given up because too many processes died, or diverge at a high learning rate: which
-    candidates there are depends on who ends first. Few do.
+    Those are given up because too many processes died, are stopped because others are better, or
+    diverge at a high learning rate: which candidates there are depends on who ends first. Few
+    diverge.
     """
     for trial in study.trials:
         is_given_up = trial.outcome is Outcome.LOST and trial.deaths + 1 == DEATHS
         has_diverged = trial.outcome is Outcome.DIVERGED and " loss is " in trial.cause
-        if trial.outcome is not Outcome.COMPLETED and not (is_given_up or has_diverged):
+        was_stopped = trial.outcome is Outcome.PRUNED and trial.cause.startswith(("rung", "after"))
+        has_reason = is_given_up or has_diverged or was_stopped
+        if trial.outcome is not Outcome.COMPLETED and not has_reason:
             yield f"trial {trial.number} is {trial.outcome} at attempt {trial.attempt}"
     diverged = sum(trial.outcome is Outcome.DIVERGED for trial in study.trials)
     if diverged > MOST_DIVERGED * len(study.trials):

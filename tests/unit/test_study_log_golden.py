@@ -6,6 +6,7 @@ import pytest
 
 from automl.domain.events import RunState, SearchEnd
 from automl.domain.invariants import violations
+from automl.domain.study import replay
 from automl.domain.trial import Outcome
 from automl.errors import ConfigError
 from automl.steps.replay import replay_document
@@ -14,6 +15,7 @@ from automl.storage.study_log import StudyRecord
 
 # as the first version of the platform wrote it: without `space` and `checkpoint`
 GOLDEN = open_home(str(Path(__file__).parent / "golden" / "study-log-1"))
+RUNGS = open_home(str(Path(__file__).parent / "golden" / "study-log-1-rungs"))
 
 
 def test_a_log_of_schema_1_still_replays() -> None:
@@ -29,6 +31,20 @@ def test_a_log_of_schema_1_still_replays() -> None:
     assert [trial.outcome for trial in study.trials] == [Outcome.COMPLETED] * 5
     assert [trial.based_on for trial in study.trials] == [1, 3, 5, 8, 11]
     assert violations(GOLDEN.study_log("digits").read()) == []
+
+
+def test_a_log_with_rungs_still_replays() -> None:
+    events = RUNGS.study_log("digits").read()
+    first, second = replay(events).trials
+
+    assert violations(events) == []
+    assert [(r.rung, r.epochs, r.planned, r.recorded_in) for r in first.rungs] == [
+        (1, 3, 10, 3), (2, 10, 10, 4),
+    ]  # fmt: skip
+    assert [(r.score, r.error, r.log_loss) for r in second.rungs] == [(0.5, 0.02, 1.4)]
+    assert (second.attempt, second.outcome) == (2, Outcome.PRUNED)
+    assert first.measurement.log_loss == 0.1
+    assert not second.can_win
 
 
 def test_the_proposals_of_another_version_of_the_search_are_not_judged() -> None:

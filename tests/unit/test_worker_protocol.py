@@ -25,6 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from automl.domain.candidate import Candidate
 from automl.domain.events import (
     Event,
+    RungReached,
     RunState,
     SearchEnd,
     TrialClaimed,
@@ -40,6 +41,7 @@ from automl.search.space import Description, LabelledGraph
 from automl.steps import prepare
 from automl.steps.checkpoints import checkpoint_key, counting_checkpoints
 from automl.steps.context import StepContext
+from automl.steps.judging import record_rung
 from automl.steps.settings import Settings
 from automl.steps.training import TrialTraining
 from automl.steps.trials import Claim, TrialResult, TrialSource, end_search
@@ -50,6 +52,7 @@ from automl.storage.memory import MemoryObjectStore
 from tests.faults import Fault, Killed, Process, TurnStore, turn
 
 WORKERS, CANDIDATES = 4, 5
+EPOCHS = 3  # of a trial, each of which is a rung
 SPEC = parse_spec(
     {
         "name": "tiny",
@@ -90,6 +93,14 @@ class FewCandidates:
 
     def describe(self, candidate: Candidate) -> Description:
         return Description(LabelledGraph((candidate.genotype,), ((),)))
+
+
+def rung_reached(*, at: datetime, n: int, attempt: int, run: str, epochs: int) -> RungReached:
+    """Return a trial's result at a rung; every epoch is one."""
+    return RungReached(
+        at=at, n=n, attempt=attempt, run=run, rung=epochs, epochs=epochs, planned=EPOCHS,
+        loss=-0.5, score=0.5, error=0.01, log_loss=0.5,
+    )  # fmt: skip
 
 
 def _candidate(index: int) -> Candidate:
@@ -261,7 +272,7 @@ class WorkerProtocol(RuleBasedStateMachine):
         end_search(self.context(in_turn=False), SearchEnd.DEADLINE)
 
     @precondition(lambda self: self.overtaken)
-    @rule(pick=st.integers(0, 99), kind=st.sampled_from([0, 1, 2]))
+    @rule(pick=st.integers(0, 99), kind=st.sampled_from([0, 1, 2, 3]))
     def write_without_a_look(self, pick: int, kind: int) -> None:
         """Append a late event of an attempt, as a writer would that checks nothing."""
         number, attempts = self.overtaken[pick % len(self.overtaken)]
@@ -272,6 +283,8 @@ class WorkerProtocol(RuleBasedStateMachine):
             event = TrialReleased(**common, reason="late")
         elif kind == 1:
             event = TrialClaimed(**common, run="r1", worker="late")
+        elif kind == 2:
+            event = rung_reached(**common, run="r1", epochs=1 + pick % EPOCHS)
         else:
             late = Measurement(score=1.0, loss=-1.0, weights="late")
             event = TrialFinished(
@@ -353,6 +366,9 @@ class Rehearsal:
             self._lease.renew()
             epoch += 1
             alive.check()
+            if epoch <= EPOCHS:
+                self._reach(trial, epoch)
+                alive.check()
             self._save(trial, checkpoint_key(context, trial, epoch))
         if wish is Wish.RELEASE:
             return TrialResult(None, Measurement(), "slice")
@@ -361,6 +377,17 @@ class Rehearsal:
         score = 1 / (2 + trial.number)
         measurement = Measurement(score=score, loss=-score, epochs=epoch, weights=f"w{epoch}")
         return TrialResult(Outcome.COMPLETED, measurement, "")
+
+    def _reach(self, trial: Trial, epoch: int) -> None:
+        """Record the epoch as a rung; what the log then holds is of this attempt or an earlier."""
+        context = self._worker.context
+        reached = rung_reached(
+            at=context.clock.now(), n=trial.number, attempt=trial.attempt, run=context.run,
+            epochs=epoch,
+        )  # fmt: skip
+        told = record_rung(context, reached).trials[trial.number]
+        if told.attempt == trial.attempt:
+            assert told.rungs[-1].epochs >= epoch
 
     def _save(self, trial: Trial, key: str) -> None:
         machine = self._machine
