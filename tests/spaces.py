@@ -160,3 +160,32 @@ def graphs(draw: st.DrawFn, most: int = 7) -> LabelledGraph:
     ]
     sizes = draw(st.lists(st.integers(0, 12), min_size=count, max_size=count))
     return LabelledGraph(tuple(labels), tuple(inputs), tuple(size / 4 for size in sizes))
+
+
+@dataclass(frozen=True, slots=True)
+class FewCandidates:
+    """A search space so small that workers meet in it, and that comes to an end.
+
+    Attributes:
+        size: how many candidates there are.
+    """
+
+    size: int
+
+    def seeds(self) -> Sequence[Candidate]:
+        return [self._candidate(0), self._candidate(1)]
+
+    def sample(self, parents: Sequence[Trial], rng: np.random.Generator) -> Candidate:
+        return self._candidate(int(rng.integers(self.size)))
+
+    def mutate(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
+        return self._candidate(int(rng.integers(self.size)))
+
+    def contains(self, candidate: Candidate) -> bool:
+        return True
+
+    def describe(self, candidate: Candidate) -> Description:
+        return Description(LabelledGraph((candidate.genotype,), ((),)))
+
+    def _candidate(self, index: int) -> Candidate:
+        return Candidate(genotype=str(index), hyperparameters={})

@@ -148,7 +148,7 @@ class Surrogate:
         observed = self._observe(scored, view)
         K = kernel(observed.apart) + _offsets(scored, history.snapshot)  # noqa: N806
         scores, errors, extra = _targets(scored, history.snapshot)
-        z, noise = scores(_losses(scored)), extra + kernel.noises(errors)
+        z, noise = scores(_bounds(scored)), extra + kernel.noises(errors)
         z, noise = impute(K, noise, z, np.array([t.outcome is Outcome.PRUNED for t in scored]))
         posterior = condition(K, noise, z)
         means = K @ posterior.weights
@@ -286,6 +286,26 @@ def _offsets(scored: Sequence[Trial], snapshot: str) -> Matrix:
 
 def _losses(scored: Sequence[Trial]) -> Vector:
     return np.array([trial.loss for trial in scored], dtype=np.float64)
+
+
+def _bounds(scored: Sequence[Trial]) -> Vector:
+    """Return the losses, and of pruned trials what their whole trainings would hardly fall below.
+
+    A trial that was stopped early would have come to less than what it had. Only that it would not
+    become the best is known: so its bound is the least loss before it, if its own is worse.
+
+    Args:
+        scored: trials that have a loss, those of a snapshot in the order they ended.
+    """
+    least: dict[str, float] = {}
+    bounds = []
+    for trial in scored:
+        assert trial.loss is not None
+        known = least.get(trial.snapshot, trial.loss)
+        bounds.append(min(known, trial.loss) if trial.outcome is Outcome.PRUNED else trial.loss)
+        if trial.outcome is not Outcome.PRUNED:
+            least[trial.snapshot] = min(known, trial.loss)
+    return np.array(bounds, dtype=np.float64)
 
 
 def _failure_rate(history: History) -> float:

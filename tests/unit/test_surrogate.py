@@ -285,6 +285,21 @@ def test_a_pruned_trial_is_a_lower_bound() -> None:
     assert pruned.predict([bad]).std >= exact.predict([bad]).std
 
 
+def test_what_a_pruned_trial_had_early_on_is_no_bound_of_its_end() -> None:
+    candidates = draws(20)
+    good = min(candidates, key=loss_of)
+    trials = measured([one for one in candidates if one != good])
+
+    def predicted(*further: Trial) -> float:
+        return float(fit([*trials, *further]).predict([good]).mean[0])
+
+    early = max(loss_of(one) for one in candidates) + 1
+    pruned = predicted(trial(50, good, early, Outcome.PRUNED))
+
+    assert pruned < predicted(trial(50, good, early)) - 0.3
+    assert pruned == pytest.approx(predicted(trial(50, good, early + 5, Outcome.PRUNED)), abs=0.05)
+
+
 def shifted(candidates: Sequence[Candidate], shift: float, snapshot: str) -> list[Trial]:
     return [
         trial(number, one, loss_of(one) + shift, snapshot=snapshot)

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from automl.domain.candidate import Candidate
 from automl.domain.events import (
     Event,
     RungReached,
@@ -37,7 +35,6 @@ from automl.domain.parsing import parse_spec
 from automl.domain.study import replay
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.errors import SearchError, StorageError
-from automl.search.space import Description, LabelledGraph
 from automl.steps import prepare
 from automl.steps.checkpoints import checkpoint_key, counting_checkpoints
 from automl.steps.context import StepContext
@@ -50,6 +47,7 @@ from automl.storage.home import ObjectHome
 from automl.storage.leases import TTL_S, KeepAlive, Lease, Leases
 from automl.storage.memory import MemoryObjectStore
 from tests.faults import Fault, Killed, Process, TurnStore, turn
+from tests.spaces import FewCandidates
 
 WORKERS, CANDIDATES = 4, 5
 EPOCHS = 3  # of a trial, each of which is a rung
@@ -76,35 +74,12 @@ class Clock:
         return self.elapsed_s
 
 
-class FewCandidates:
-    """A search space so small that workers meet in it, and that comes to an end."""
-
-    def seeds(self) -> Sequence[Candidate]:
-        return [_candidate(0), _candidate(1)]
-
-    def sample(self, parents: Sequence[Trial], rng: np.random.Generator) -> Candidate:
-        return _candidate(int(rng.integers(CANDIDATES)))
-
-    def mutate(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
-        return _candidate(int(rng.integers(CANDIDATES)))
-
-    def contains(self, candidate: Candidate) -> bool:
-        return True
-
-    def describe(self, candidate: Candidate) -> Description:
-        return Description(LabelledGraph((candidate.genotype,), ((),)))
-
-
 def rung_reached(*, at: datetime, n: int, attempt: int, run: str, epochs: int) -> RungReached:
     """Return a trial's result at a rung; every epoch is one."""
     return RungReached(
         at=at, n=n, attempt=attempt, run=run, rung=epochs, epochs=epochs, planned=EPOCHS,
         loss=-0.5, score=0.5, error=0.01, log_loss=0.5,
     )  # fmt: skip
-
-
-def _candidate(index: int) -> Candidate:
-    return Candidate(genotype=str(index), hyperparameters={})
 
 
 class Wish(StrEnum):
@@ -178,7 +153,7 @@ class WorkerProtocol(RuleBasedStateMachine):
 
     def work(self, worker: Worker) -> None:
         context = worker.context
-        source = TrialSource(context, worker.name, lambda run: FewCandidates())
+        source = TrialSource(context, worker.name, lambda run: FewCandidates(CANDIDATES))
         while True:
             claim = source.take()
             if claim is None:
