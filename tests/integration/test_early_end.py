@@ -1,0 +1,122 @@
+"""A trial that is behind ends at a rung, with real training and a real log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from automl.domain.candidate import Candidate
+from automl.domain.events import (
+    Event,
+    RungReached,
+    TrialClaimed,
+    TrialFinished,
+    TrialOpened,
+    TrialProposed,
+)
+from automl.domain.invariants import violations
+from automl.domain.parsing import parse_spec
+from automl.domain.trial import Measurement, Outcome
+from automl.search.network_morphism import NetworkMorphismSpace
+from automl.steps import prepare
+from automl.steps.context import StepContext
+from automl.steps.curves import read_curve
+from automl.steps.settings import Settings
+from automl.steps.training import TrialTrainer, TrialTraining, load_weights
+from automl.steps.trials import Claim, TrialSource
+from automl.steps.worker import work_on
+from automl.training.problem import StopReason
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> TrialTrainer:
+    """Of a run in which four trials have reached their first rung with a perfect score."""
+    sample = load_digits()
+    x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
+    source = tmp_path / "rows.npz"
+    np.savez(source, allow_pickle=False, x=x[:300], y=sample.target[:300])
+    spec = parse_spec(
+        {
+            "name": "digits",
+            "task": "image_classification",
+            "data": {"source": str(source)},
+            "search": {"workers": 1},
+        }
+    )
+    context = StepContext.open(Settings(str(tmp_path / "home")), spec, "one", "test")
+    snapshot = prepare.prepare(context, lambda done, total, what: None)
+    prepare.open_run(context, snapshot.id)
+    for n in range(4):
+        tell(context, TrialOpened(at=context.clock.now(), n=n, run="one", worker="w"))
+        tell(context, *rival(context, n))
+    return TrialTrainer.load(context, context.opened_run())
+
+
+def tell(context: StepContext, *events: Event) -> None:
+    context.record.commit(lambda _: events)
+
+
+def rival(context: StepContext, n: int) -> list[Event]:
+    """Return how an opened trial fares that is good at once, with slow genes of the first seed."""
+    at, version = context.clock.now(), context.record.study.version
+    seed = NetworkMorphismSpace(8, 10).seeds()[0]
+    genes = {**seed.hyperparameters, "learning_rate": 0.2 + n / 100}
+    candidate = Candidate(genotype=seed.genotype, hyperparameters=genes)
+    measured = Measurement(score=1.0, error=0.0, loss=-1.0, log_loss=0.05)
+    return [
+        TrialProposed(at=at, n=n, candidate=candidate, based_on=version, strategy="random"),
+        TrialClaimed(at=at, n=n, attempt=1, run="one", worker="w"),
+        RungReached(
+            at=at, n=n, attempt=1, run="one", rung=1, epochs=3, planned=30, loss=-1.0, score=1.0,
+            error=0.0, log_loss=0.05,
+        ),
+        TrialFinished(
+            at=at, n=n, attempt=1, run="one", outcome=Outcome.COMPLETED, measurement=measured
+        ),
+    ]  # fmt: skip
+
+
+def taken(trainer: TrialTrainer) -> Claim:
+    space = NetworkMorphismSpace(8, 10)
+    claim = TrialSource(trainer.context, "one/0", lambda run: space).take()
+    assert claim is not None
+    return claim
+
+
+def never() -> StopReason | None:
+    return None
+
+
+def test_a_trial_that_is_behind_ends_at_its_rung_with_what_it_has(trainer: TrialTrainer) -> None:
+    context, claim = trainer.context, taken(trainer)
+
+    trial = work_on(context, trainer, claim, TrialTraining("one/0", never))
+
+    assert (trial.number, trial.outcome, trial.can_win) == (4, Outcome.PRUNED, False)
+    assert trial.cause.startswith("rung 1 (3 epochs): score 0.")
+    assert trial.cause.endswith("the best third of 5 trials has 1.0000 or better")
+    (rung,) = trial.rungs
+    measured = trial.measurement
+    assert (rung.epochs, rung.planned) == (measured.epochs, trainer.rung.epochs) == (3, 30)
+    assert (rung.score, rung.loss) == (measured.score, measured.loss)
+    assert rung.error == pytest.approx(measured.error)
+    assert rung.log_loss == measured.log_loss
+    assert load_weights(context, trial)
+    assert len(read_curve(context.store, "digits", trial)) == 3
+    assert violations(context.record.log.read()) == []
+
+
+def test_a_trial_killed_after_its_verdict_ends_without_more_training(trainer: TrialTrainer) -> None:
+    context, claim = trainer.context, taken(trainer)
+    with claim.lease.keep_alive() as alive:  # the process dies before it records the outcome
+        result = trainer.train(claim.trial, TrialTraining("one/0", never), alive)
+    claim.lease.release()
+
+    trial = work_on(context, trainer, taken(trainer), TrialTraining("one/0", never))
+
+    assert (trial.attempt, trial.outcome, trial.cause) == (2, Outcome.PRUNED, result.cause)
+    assert (trial.measurement.epochs, trial.measurement.resumed_at) == (3, 3)
+    assert len(trial.rungs) == 1
