@@ -85,7 +85,6 @@ class NetworkMorphismSpace:
         image_size: height and width of the images in pixels.
         classes: number of classes.
         limits: what no candidate may exceed.
-        noise: breaks the symmetry of copied filters; it does not change a child's function.
         pretrained: a network whose weights have been trained on other images; the first seed,
             unless it is beyond the limits.
         epochs: what trials get in all; None if it is not known. With fewer than `JUDGED_EPOCHS`,
@@ -100,12 +99,10 @@ class NetworkMorphismSpace:
         image_size: int,
         classes: int,
         limits: Limits | None = None,
-        noise: float = SYMMETRY_NOISE,
         pretrained: Architecture | None = None,
         epochs: int | None = None,
     ) -> None:
         self._limits = limits or Limits()
-        self._noise = noise
         self._slow_share = 0.0 if epochs is not None and epochs < JUDGED_EPOCHS else _SLOW_SHARE
         self._seeds = _seeds(image_size, classes, self._limits, pretrained)
         self._architectures = Recent[str, Architecture](_ARCHITECTURES_KEPT)  # by genotype
@@ -133,7 +130,7 @@ class NetworkMorphismSpace:
         architecture = self._architecture(candidate.genotype).canonical()[0]
         moves: list[Move] = []
         for _ in range(int(rng.integers(1, MAX_MOVES + 1))):
-            drawn = random_move(architecture, self._limits, rng, noise=self._noise)
+            drawn = random_move(architecture, self._limits, rng, noise=SYMMETRY_NOISE)
             if drawn is None:
                 break
             move, architecture = drawn
