@@ -98,9 +98,10 @@ class _Simulation:
         one = self.recorded[self.order[number]]
         self.done[number] += 1
         done = self.done[number]
-        rung, best = Rungs.of(one.planned).reached(done), one.best(done)
+        share, best = done / one.planned, one.best(done)
+        rung, known = Rungs.of(one.planned).passed(share), self.study.trials[number].rungs
         error = standard_error(-best.loss, one.rows)
-        if rung is not None:
+        if rung is not None and all(result.rung < rung for result in known):
             self._tell(
                 RungReached(
                     at=_AT, n=number, attempt=1, run=_RUN, rung=rung, epochs=done,
@@ -108,7 +109,7 @@ class _Simulation:
                     log_loss=best.log_loss,
                 )
             )  # fmt: skip
-        reason = verdict(self.study, number, one.curve[:done], one.planned, SLOW_GENES)
+        reason = verdict(self.study, number, one.curve[:done], one.planned, SLOW_GENES, share=share)
         if reason is None and done < one.planned:
             return True
         measured = Measurement(

@@ -6,7 +6,6 @@ Everything here is a function of a study and of learning curves; nothing is stop
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ LEAST_EPOCHS = 3  # of the first rung, and of any training
 _LENGTH_RATIO = math.sqrt(2)  # of one planned length to the next
 _MORE_EPOCHS = 2  # that a child trains after its first one, at least
 _JUDGED_SHARE = 1 / ETA  # of a training, before which its curve says nothing
+_ROUNDING = 1e-6  # epochs
 _ANNEALING = 0.4  # share of the loss that falls with the learning rate, at most
 
 
@@ -40,11 +40,15 @@ class Rungs:
             part /= ETA
         return cls(tuple(reversed(found)))
 
-    def reached(self, epochs: int) -> int | None:
-        """Return the number of the rung that exactly so many epochs reach, from 1; else None."""
-        place = bisect_left(self.epochs, epochs)
-        is_rung = place < len(self.epochs) and self.epochs[place] == epochs
-        return place + 1 if is_rung else None
+    def passed(self, share: float) -> int | None:
+        """Return the highest rung, from 1, that a training has passed; None before the first.
+
+        Args:
+            share: of the training, 0 to 1; a training that is sized to its time may pass several
+                rungs with one epoch.
+        """
+        passed = sum(rung <= share * self.epochs[-1] + _ROUNDING for rung in self.epochs)
+        return passed or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +113,14 @@ def changes_slowly(study: Study, trial: Trial, slow: Collection[str]) -> bool:
     return any(own.get(gene) != parent.hyperparameters.get(gene) for gene in slow)
 
 
-def verdict(
-    study: Study, number: int, curve: Sequence[CurvePoint], planned: int, slow: Collection[str]
+def verdict(  # noqa: PLR0913 - what a training is judged by
+    study: Study,
+    number: int,
+    curve: Sequence[CurvePoint],
+    planned: int,
+    slow: Collection[str],
+    *,
+    share: float,
 ) -> str | None:
     """Return why a trial ends after the last epoch of its curve; None if it goes on.
 
@@ -118,14 +128,16 @@ def verdict(
         study: the study, with the trial's result if the epoch has reached a rung.
         number: the trial.
         curve: its epochs so far, at least one.
-        planned: epochs that it is to train in all.
+        planned: epochs that it is to train in all, if time allows.
         slow: names of the genes whose effect a short training does not show.
+        share: of the training that is done, above 0; more than the part of the planned epochs where
+            there is no time for all of them.
     """
-    rung = Rungs.of(planned).reached(len(curve))
+    rung = Rungs.of(planned).passed(share)
     reason = None if rung is None else rung_verdict(study, number, rung, slow)
     best = incumbent(study, number)
     if reason is None and best is not None:
-        reason = curve_verdict(curve, best, planned)
+        reason = curve_verdict(curve, best, max(len(curve), round(len(curve) / share)))
     return reason
 
 
@@ -143,7 +155,7 @@ def rung_verdict(study: Study, number: int, rung: int, slow: Collection[str]) ->
     """
     trial = study.trials[number]
     own = _result(trial, rung)
-    if own is None or own.epochs >= own.planned or not _competes(study, trial, slow):
+    if own is None or _is_last(own) or not _competes(study, trial, slow):
         return None
     results = (_result(rival, rung) for rival in _rivals(study, trial, slow))
     return halving_verdict(
@@ -259,6 +271,10 @@ def least_log_loss(curve: Sequence[float], planned: int) -> float:
     slope = max(0.0, *slopes)
     left = 1 - done / planned
     return min(curve) * float((done / planned) ** slope) * (1 - _ANNEALING * left)
+
+
+def _is_last(result: RungResult) -> bool:
+    return result.rung >= len(Rungs.of(result.planned).epochs)
 
 
 def _result(trial: Trial, rung: int) -> RungResult | None:

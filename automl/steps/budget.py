@@ -11,7 +11,7 @@ _MARGIN_S = 3.0  # from the end of a training to the deadline: measuring and rec
 _SHORTEST_S = 1.0
 
 
-def full_seconds(run: Run, search: SearchSection) -> float | None:
+def full_seconds(limit_s: float, search: SearchSection) -> float | None:
     """Return how long a training takes that is neither stopped nor shortened; None for any time.
 
     A search that ends after a number of trials gives each of them all its epochs: only then are two
@@ -19,23 +19,25 @@ def full_seconds(run: Run, search: SearchSection) -> float | None:
     good recipe that is trained long beats many that are not, and none may take most of it.
 
     Args:
-        run: gives the time limit.
-        search: how the run searches.
+        limit_s: seconds that the search may take.
+        search: how it searches.
     """
     if search.max_trials is not None:
         return None
-    limit_s = (run.deadline - run.opened_at).total_seconds()
     return min(_LARGEST_SHARE * limit_s, limit_s * search.workers / _TRIALS)
 
 
-def trial_seconds(run: Run, search: SearchSection, left_s: float) -> float | None:
-    """Return how long the next training may take; None for any time.
+def trial_seconds(
+    run: Run, search: SearchSection, left_s: float, spent_s: float = 0.0
+) -> float | None:
+    """Return how long a training may take over all its attempts; None for any time.
 
     Args:
         run: the run.
         search: how it searches.
         left_s: seconds until its deadline; the last training is sized to what is left, so that its
             learning rate comes down in time.
+        spent_s: seconds that the attempts before took.
     """
-    full_s = full_seconds(run, search)
-    return None if full_s is None else max(_SHORTEST_S, min(full_s, left_s - _MARGIN_S))
+    full_s = full_seconds((run.deadline - run.opened_at).total_seconds(), search)
+    return None if full_s is None else max(_SHORTEST_S, min(full_s, spent_s + left_s - _MARGIN_S))

@@ -243,6 +243,8 @@ def _fit(
             if plan.source == "retrained"
             else InitialWeights(plan.incumbent)
         )
+    study = context.record.study
+    keeps_norms = is_pretrained(study, lineage(study, plan.trial)[-1])
     problem = FitProblem(
         architecture=plan.architecture,
         hyperparameters=plan.trial.candidate.hyperparameters,
@@ -257,8 +259,8 @@ def _fit(
         device=choose_device(),
         threads=useful_threads(plan.architecture, trainer.threads),
         precision=trainer.precision,
-        is_warm=plan.source == "continued"
-        or is_pretrained(context.record.study, lineage(context.record.study, plan.trial)[-1]),
+        is_warm=plan.source == "continued" or keeps_norms,
+        keeps_norms=keeps_norms,
     )
     try:
         result = fit(

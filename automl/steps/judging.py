@@ -88,15 +88,18 @@ class Judge:
         done = len(self._curve)
         if len(points) < done:
             return
-        planned = self._length(self._curve[0])
-        rung = Rungs.of(planned).reached(done)
-        if rung is None:
-            study = self._context.record.refresh()
-        else:
+        planned, share = self._length(self._curve[0]), self._curve[-1].progress
+        if share <= 0:
+            return  # an epoch of an earlier release, which did not say
+        rung = Rungs.of(planned).passed(share)
+        study = self._context.record.refresh()
+        known = study.trials[self._trial.number].rungs
+        if rung is not None and all(result.rung < rung for result in known):
             self._alive.check()
             best = min(points, key=lambda point: point.log_loss)
             study = record_rung(self._context, self._reached(rung, planned, best))
-        self.cause = verdict(study, self._trial.number, points, planned, SLOW_GENES) or ""
+        number = self._trial.number
+        self.cause = verdict(study, number, points, planned, SLOW_GENES, share=share) or ""
 
     def _reached(self, rung: int, planned: int, best: CurvePoint) -> RungReached:
         score = -best.loss  # accuracy: higher is better

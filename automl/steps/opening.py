@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 
-from automl.data.snapshot import SnapshotManifest
-from automl.domain.specification import LimitsSection, StudySpec
+from automl.data.snapshot import Part, SnapshotManifest
+from automl.domain.specification import LimitsSection
 from automl.morphism.seeds import seed_architectures
 from automl.steps import prepare
+from automl.steps.budget import full_seconds
 from automl.steps.context import StepContext
 from automl.steps.continuation import check_continuation
 from automl.steps.cores import threads_of_trial
@@ -17,7 +18,7 @@ from automl.steps.proposals import EPOCHS, Facts, space_facts, space_of_search
 from automl.steps.training import BFLOAT16, RUNG
 from automl.training.device import choose_device
 from automl.training.device_factors import calibrate
-from automl.training.precision import Precision, choose_precision
+from automl.training.precision import Precision, choose_precision, step_seconds
 
 log = logging.getLogger(__name__)
 
@@ -39,20 +40,41 @@ def open_search(context: StepContext, manifest: SnapshotManifest) -> list[int]:
     """
     facts = None
     if context.record.refresh().run(context.run) is None:
+        device = "cpu" if context.spec.search.resources.gpus == 0 else choose_device()
+        precision = _precision(context, manifest, device)
         known: Facts = {
             **space_facts(manifest),
-            EPOCHS: full_epochs(context.spec, manifest),
+            EPOCHS: full_epochs(context, manifest, device, precision),
             **_limit_facts(context.spec.search.limits, manifest),
-            BFLOAT16: int(_precision(context, manifest) is Precision.BFLOAT16),
+            BFLOAT16: int(precision is Precision.BFLOAT16),
         }
         facts = {**known, **pretrained_facts(context, known)}
         check_continuation(context, manifest, space_of_search(context.spec.search, facts))
     return prepare.open_run(context, manifest.id, facts)
 
 
-def full_epochs(_spec: StudySpec, _manifest: SnapshotManifest) -> int:
-    """Return how many epochs a trial of the run gets that is neither stopped nor shortened."""
-    return RUNG.epochs
+def full_epochs(
+    context: StepContext, manifest: SnapshotManifest, device: str, precision: Precision
+) -> int:
+    """Return how many epochs a trial of the run gets that is neither stopped nor shortened.
+
+    A search with a number of trials gives them all epochs, one with a limit of time those for which
+    there is time, as far as a few steps of a seed on this machine tell.
+
+    Args:
+        context: the step's context.
+        manifest: the snapshot's.
+        device: "cpu" or "cuda".
+        precision: what trainings compute in.
+    """
+    search = context.spec.search
+    full_s = full_seconds(search.time_limit.total_seconds(), search)
+    if full_s is None:
+        return RUNG.epochs
+    seeds = seed_architectures(manifest.image_size, len(manifest.classes))
+    step_s = step_seconds(device, seeds[len(seeds) // 2], precision, threads_of_trial(search))
+    steps = max(1, manifest.counts[Part.TRAIN] // RUNG.batch_size)
+    return min(RUNG.epochs, max(1, round(full_s / (step_s * steps))))
 
 
 def _limit_facts(limits: LimitsSection, manifest: SnapshotManifest) -> dict[str, int]:
@@ -67,9 +89,7 @@ def _limit_facts(limits: LimitsSection, manifest: SnapshotManifest) -> dict[str,
     return facts
 
 
-def _precision(context: StepContext, manifest: SnapshotManifest) -> Precision:
+def _precision(context: StepContext, manifest: SnapshotManifest, device: str) -> Precision:
     """Return what trainings compute in on this machine, tried on the largest seed."""
     seed = seed_architectures(manifest.image_size, len(manifest.classes))[-1]
-    threads = threads_of_trial(context.spec.search)
-    device = "cpu" if context.spec.search.resources.gpus == 0 else choose_device()
-    return choose_precision(device, seed, threads)
+    return choose_precision(device, seed, threads_of_trial(context.spec.search))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -16,11 +17,12 @@ from automl.domain.trial import Measurement, Outcome, Trial
 from automl.errors import DamagedDataError, NotFoundError, TrainingError
 from automl.morphism.architecture import Architecture
 from automl.morphism.moves import Move, inherit
+from automl.steps.budget import trial_seconds
 from automl.steps.checkpoints import checkpoint_key, counting_checkpoints
 from automl.steps.context import StepContext
 from automl.steps.cores import threads_of_trial
 from automl.steps.judging import Judge
-from automl.steps.pretrained import is_pretrained, pretrained_weights
+from automl.steps.pretrained import is_pretrained, lineage, pretrained_weights
 from automl.steps.trials import TrialResult
 from automl.storage.leases import KeepAlive
 from automl.training.checkpoint import Checkpoint, EpochResult
@@ -66,10 +68,12 @@ class TrialTraining:
     Attributes:
         worker: the worker's name.
         should_stop: asked at every step.
+        left_s: seconds until the search's deadline.
     """
 
     worker: str
     should_stop: Callable[[], StopReason | None]
+    left_s: Callable[[], float] = lambda: math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,8 @@ class TrialTrainer:
             log.info("trial %d resumes at epoch %d", trial.number, resumed_at)
         storage = _TrialStorage(self.context, trial, alive, checkpoint)
         judge = self._judge(trial, alive, checkpoint)
+        study = self.context.record.study
+        keeps_norms = is_pretrained(study, lineage(study, trial)[-1])
         result = fit(
             FitProblem(
                 architecture=architecture,
@@ -157,13 +163,13 @@ class TrialTrainer:
                 symmetries=self.symmetries,
                 train=self.train_rows,
                 selection=self.selection,
-                rung=self.rung,
+                rung=replace(self.rung, seconds=self._seconds(training, checkpoint)),
                 seed=(self.context.spec.search.seed, trial.number),
                 device=choose_device(),
                 threads=useful_threads(architecture, self.threads),
                 precision=self.precision,
-                is_warm=trial.candidate.parent is not None
-                or is_pretrained(self.context.record.study, trial),
+                is_warm=trial.candidate.parent is not None or keeps_norms,
+                keeps_norms=keeps_norms,
             ),
             checkpoint if checkpoint is not None else self._start(trial, architecture),
             self._hooks(training, alive, storage, judge),
@@ -181,6 +187,11 @@ class TrialTrainer:
             assert judge is not None
             return TrialResult(Outcome.PRUNED, measurement, judge.cause)
         return TrialResult(Outcome.COMPLETED, measurement, "")
+
+    def _seconds(self, training: TrialTraining, checkpoint: Checkpoint | None) -> float | None:
+        """Return how long the training may take, what earlier attempts took included."""
+        spent_s = 0.0 if checkpoint is None else checkpoint.seconds
+        return trial_seconds(self.run, self.context.spec.search, training.left_s(), spent_s)
 
     def _judge(self, trial: Trial, alive: KeepAlive, checkpoint: Checkpoint | None) -> Judge | None:
         """Return who judges the training; None if it has its full length."""

@@ -58,7 +58,9 @@ def run_worker(
 
     def work(claim: Claim) -> None:
         report.begin(claim.trial.number)
-        trial = work_on(context, trainer, claim, TrialTraining(name, clock.stop_reason))
+        trial = work_on(
+            context, trainer, claim, TrialTraining(name, clock.stop_reason, lambda: clock.left_s)
+        )
         report.note(trial.measurement.score)
 
     with clock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 
@@ -60,25 +61,52 @@ def choose_precision(device: str, architecture: Architecture, threads: int) -> P
     return Precision.BFLOAT16 if ratio >= _FASTER else Precision.FLOAT32
 
 
+def step_seconds(
+    device: str, architecture: Architecture, precision: Precision, threads: int, rounds: int = 5
+) -> float:
+    """Return the median seconds of forward and backward passes of a batch of 64.
+
+    Args:
+        device: "cpu" or "cuda".
+        architecture: the network.
+        precision: what it computes in.
+        threads: CPU threads.
+        rounds: how many are timed, after one that is not.
+    """
+    step = _step(device, architecture)
+    with cpu_threads(threads):
+        step(precision)
+        return statistics.median(step(precision) for _ in range(rounds))
+
+
 def _speed_up(architecture: Architecture, threads: int) -> float:
     """Return the median ratio of the times of a training step, in turns, on the CPU."""
+    step = _step("cpu", architecture)
+    with cpu_threads(threads):
+        for precision in Precision:
+            step(precision)
+        ratios = [step(Precision.FLOAT32) / step(Precision.BFLOAT16) for _ in range(_ROUNDS)]
+    return statistics.median(ratios)
+
+
+def _step(device: str, architecture: Architecture) -> Callable[[Precision], float]:
+    """Return a call that makes a forward and a backward pass, and returns the seconds it took."""
     channels, size = architecture.input_channels, architecture.input_size
     normalization = Normalization((127.0,) * channels, (64.0,) * channels)
     module = build_module(architecture, normalization)
     load_weights(module, initial_weights(architecture, (0,)))
+    module.to(device)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = torch.zeros((_BATCH_SIZE, size, size, channels), dtype=torch.uint8)
+    images = torch.zeros((_BATCH_SIZE, size, size, channels), dtype=torch.uint8, device=device)
     images = images.permute(0, 3, 1, 2)
 
     def seconds(precision: Precision) -> float:
         start = time.perf_counter()
-        with autocast("cpu", precision):
+        with autocast(device, precision):
             loss = module(images).float().square().mean()
         loss.backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    with cpu_threads(threads):
-        for precision in Precision:
-            seconds(precision)
-        ratios = [seconds(Precision.FLOAT32) / seconds(Precision.BFLOAT16) for _ in range(_ROUNDS)]
-    return statistics.median(ratios)
+    return seconds

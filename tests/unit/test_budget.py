@@ -23,7 +23,7 @@ def test_a_training_takes_a_share_of_the_search(
 ) -> None:
     search = SearchSection(workers=workers)
 
-    assert full_seconds(run(limit_s), search) == expected
+    assert full_seconds(limit_s, search) == expected
     assert trial_seconds(run(limit_s), search, 790) == expected
 
 
@@ -32,10 +32,12 @@ def test_the_last_training_is_sized_to_what_is_left() -> None:
 
     assert trial_seconds(run(800), search, 53) == 50
     assert trial_seconds(run(800), search, 2) == 1
+    assert trial_seconds(run(800), search, 53, spent_s=30) == 80
+    assert trial_seconds(run(800), search, 700, spent_s=30) == 200
 
 
 def test_a_search_of_so_many_trials_gives_them_any_time() -> None:
     search = SearchSection(workers=2, max_trials=5)
 
-    assert full_seconds(run(800), search) is None
+    assert full_seconds(800, search) is None
     assert trial_seconds(run(800), search, 10) is None

@@ -73,13 +73,17 @@ def alive(context: StepContext, trial: Trial) -> KeepAlive:
     return lease.keep_alive()
 
 
-def epoch(number: int, score: float, loss: float | None = None) -> EpochResult:
+def epoch(number: int, score: float, loss: float | None = None, planned: int = FULL) -> EpochResult:
     measured = 1 - score if loss is None else loss
-    return EpochResult(number, 1.0, measured, score, 0.1, 1.0)
+    done = (number + 1) / planned
+    return EpochResult(number, 1.0, measured, score, 0.1, 1.0, progress=done)
 
 
-def train(judge: Judge, scores: Sequence[float], first: int = 0) -> list[StopReason | None]:
-    return [judge.on_epoch(epoch(n, score)) for n, score in enumerate(scores, start=first)]
+def train(
+    judge: Judge, scores: Sequence[float], first: int = 0, planned: int = FULL
+) -> list[StopReason | None]:
+    places = enumerate(scores, start=first)
+    return [judge.on_epoch(epoch(n, score, planned=planned)) for n, score in places]
 
 
 def rungs_in(context: StepContext) -> list[RungReached]:
@@ -203,7 +207,7 @@ def test_a_child_is_planned_by_its_parents_curve(context: StepContext) -> None:
 
     assert judge.replan(first) == 11  # 1 + 9, rounded up
     judge.on_epoch(first)
-    train(judge, [0.6] * 10, first=1)
+    train(judge, [0.6] * 10, first=1, planned=11)
     assert [(e.rung, e.epochs, e.planned) for e in rungs_in(context)] == [(1, 4, 11), (2, 11, 11)]
 
 
@@ -212,11 +216,25 @@ def test_what_was_planned_for_an_attempt_before_stays(context: StepContext) -> N
     trial = taken(context, parent.number)
     before = judge_of(context, trial)
     for number in range(4):
-        before.on_epoch(epoch(number, 0.5, FALLING[20]))
+        before.on_epoch(epoch(number, 0.5, FALLING[20], planned=11))
 
     after = judge_of(context, claimed(context, trial.number))
 
     assert after.replan(epoch(0, 0.5, FALLING[0])) == 11
+
+
+def test_a_training_that_time_cuts_short_reaches_its_rungs_by_its_share(
+    context: StepContext,
+) -> None:
+    trial = taken(context)
+    judge = judge_of(context, trial)
+
+    for number in range(5):  # of which each is a fifth of what there is time for
+        judge.on_epoch(epoch(number, 0.5, planned=5))
+
+    assert [(e.rung, e.epochs, e.planned) for e in rungs_in(context)] == [
+        (1, 1, FULL), (2, 2, FULL), (3, 5, FULL),
+    ]  # fmt: skip
 
 
 def test_a_fresh_trial_trains_in_full(context: StepContext) -> None:

@@ -44,11 +44,25 @@ def test_rungs_go_down_by_thirds(planned: int, expected: tuple[int, ...]) -> Non
 @given(st.integers(1, 500))
 def test_a_training_reaches_every_rung_and_the_last_at_its_end(planned: int) -> None:
     rungs = Rungs.of(planned)
-    reached = [rungs.reached(epochs) for epochs in range(1, planned + 1)]
+    reached = [rungs.passed(epochs / planned) for epochs in range(1, planned + 1)]
 
-    assert [rung for rung in reached if rung] == list(range(1, len(rungs.epochs) + 1))
+    assert sorted({rung for rung in reached if rung}) == list(range(1, len(rungs.epochs) + 1))
+    assert all(reached[epochs - 1] == rung for rung, epochs in enumerate(rungs.epochs, start=1))
+    assert all(
+        (reached[e - 2] if e > 1 else None) != rung for rung, e in enumerate(rungs.epochs, start=1)
+    )
     assert reached[-1] == len(rungs.epochs)
     assert planned < LEAST_EPOCHS or min(rungs.epochs) >= LEAST_EPOCHS
+
+
+def test_one_long_epoch_may_pass_several_rungs() -> None:
+    assert [Rungs.of(30).passed(share) for share in (0.09, 0.1, 0.32, 0.5, 1.0)] == [
+        None,
+        1,
+        1,
+        2,
+        3,
+    ]
 
 
 @given(st.integers(1, 500))
@@ -335,6 +349,10 @@ def test_the_rung_speaks_before_the_curve() -> None:
     told.rung(mine, 0.1)
     curve = points([3.0] * 3, 0.1)
 
-    assert (verdict(told.study, mine, curve, 30, SLOW) or "").startswith("rung 1 (3 epochs)")
+    assert (verdict(told.study, mine, curve, 30, SLOW, share=len(curve) / 30) or "").startswith(
+        "rung 1 (3 epochs)"
+    )
     long = points([3.0] * 12, 0.1)
-    assert (verdict(told.study, mine, long, 30, SLOW) or "").startswith("after 12 of 30")
+    assert (verdict(told.study, mine, long, 30, SLOW, share=len(long) / 30) or "").startswith(
+        "after 12 of 30"
+    )
