@@ -22,7 +22,7 @@ from automl.morphism.weights import Array, Weights
 LITE0_NAME = "EfficientNet-Lite0"
 LITE0_SMALLEST_SIZE = 24  # pixels; what a photograph shows is hardly seen below
 DROPOUT = 0.2
-_UPSAMPLED_BELOW = 64  # pixels; smaller images are enlarged twofold by the first convolution
+_ENLARGED_UP_TO = 64  # pixels; such images are enlarged twofold by the first convolution
 _IMAGE_CHANNELS = 3
 _STEM_CHANNELS, _HEAD_CHANNELS = 32, 1280
 _MEAN, _STD = 127.0, 128.0  # of pixels, by which the original normalises
@@ -164,7 +164,7 @@ class _Builder:
         self.width = layer.whole("channels")
 
     def stem(self) -> None:
-        if self.size < _UPSAMPLED_BELOW:
+        if self.size <= _ENLARGED_UP_TO:
             layer = conv(self.last, _STEM_CHANNELS)
             self.conv_norm("_conv_stem", "_bn0", layer, _enlarging)
         else:
