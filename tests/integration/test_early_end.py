@@ -21,6 +21,8 @@ from automl.domain.invariants import violations
 from automl.domain.parsing import parse_spec
 from automl.domain.trial import Measurement, Outcome
 from automl.search.network_morphism import NetworkMorphismSpace
+from automl.search.pruning import planned_epochs
+from automl.search.space import origin
 from automl.steps import prepare
 from automl.steps.context import StepContext
 from automl.steps.curves import read_curve
@@ -33,7 +35,7 @@ from automl.training.problem import StopReason
 
 @pytest.fixture
 def trainer(tmp_path: Path) -> TrialTrainer:
-    """Of a run in which four trials have reached their first rung with a perfect score."""
+    """Of a run that has no trials yet."""
     sample = load_digits()
     x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
     source = tmp_path / "rows.npz"
@@ -49,10 +51,17 @@ def trainer(tmp_path: Path) -> TrialTrainer:
     context = StepContext.open(Settings(str(tmp_path / "home")), spec, "one", "test")
     snapshot = prepare.prepare(context, lambda done, total, what: None)
     prepare.open_run(context, snapshot.id)
+    return TrialTrainer.load(context, context.opened_run())
+
+
+@pytest.fixture
+def surpassed(trainer: TrialTrainer) -> TrialTrainer:
+    """Of a run in which four trials have reached their first rung with a perfect score."""
+    context = trainer.context
     for n in range(4):
         tell(context, TrialOpened(at=context.clock.now(), n=n, run="one", worker="w"))
         tell(context, *rival(context, n))
-    return TrialTrainer.load(context, context.opened_run())
+    return trainer
 
 
 def tell(context: StepContext, *events: Event) -> None:
@@ -90,8 +99,8 @@ def never() -> StopReason | None:
     return None
 
 
-def test_a_trial_that_is_behind_ends_at_its_rung_with_what_it_has(trainer: TrialTrainer) -> None:
-    context, claim = trainer.context, taken(trainer)
+def test_a_trial_that_is_behind_ends_at_its_rung_with_what_it_has(surpassed: TrialTrainer) -> None:
+    trainer, context, claim = surpassed, surpassed.context, taken(surpassed)
 
     trial = work_on(context, trainer, claim, TrialTraining("one/0", never))
 
@@ -109,8 +118,10 @@ def test_a_trial_that_is_behind_ends_at_its_rung_with_what_it_has(trainer: Trial
     assert violations(context.record.log.read()) == []
 
 
-def test_a_trial_killed_after_its_verdict_ends_without_more_training(trainer: TrialTrainer) -> None:
-    context, claim = trainer.context, taken(trainer)
+def test_a_trial_killed_after_its_verdict_trains_no_more(
+    surpassed: TrialTrainer,
+) -> None:
+    trainer, context, claim = surpassed, surpassed.context, taken(surpassed)
     with claim.lease.keep_alive() as alive:  # the process dies before it records the outcome
         result = trainer.train(claim.trial, TrialTraining("one/0", never), alive)
     claim.lease.release()
@@ -120,3 +131,30 @@ def test_a_trial_killed_after_its_verdict_ends_without_more_training(trainer: Tr
     assert (trial.attempt, trial.outcome, trial.cause) == (2, Outcome.PRUNED, result.cause)
     assert (trial.measurement.epochs, trial.measurement.resumed_at) == (3, 3)
     assert len(trial.rungs) == 1
+
+
+def test_a_child_trains_as_long_as_its_parents_curve_says(trainer: TrialTrainer) -> None:
+    context, steering = trainer.context, TrialTraining("one/0", never)
+    parent = work_on(context, trainer, taken(trainer), steering)
+    tell(context, TrialOpened(at=context.clock.now(), n=1, run="one", worker="w"))
+    candidate = origin(parent)
+    genes = {**candidate.hyperparameters, "learning_rate": 0.05}
+    tell(
+        context,
+        TrialProposed(
+            at=context.clock.now(), n=1, based_on=context.record.study.version, strategy="random",
+            candidate=candidate.model_copy(update={"hyperparameters": genes}),
+        ),
+    )  # fmt: skip
+
+    child = work_on(context, trainer, taken(trainer), steering)
+
+    losses = [
+        [epoch.selection_loss or 0.0 for epoch in read_curve(context.store, "digits", trial)]
+        for trial in (parent, child)
+    ]
+    planned = planned_epochs(losses[0], losses[1][0], trainer.rung.epochs)
+    assert (parent.outcome, child.outcome) == (Outcome.COMPLETED, Outcome.COMPLETED)
+    assert child.measurement.epochs == planned < trainer.rung.epochs
+    assert {result.planned for result in child.rungs} == {planned}
+    assert child.rungs[-1].epochs == planned
