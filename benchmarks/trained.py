@@ -154,7 +154,7 @@ def search(
     context: StepContext,
     trainer: Trainer,
     space_of: SpaceOf = search_space,
-    trial_limit_s: float = TRIAL_LIMIT_S,
+    trial_limit_s: float | None = None,
 ) -> None:
     """Train trials until the search is over.
 
@@ -162,12 +162,12 @@ def search(
         context: of the run, whose lease the caller holds.
         trainer: trains.
         space_of: gives the run's search space.
-        trial_limit_s: processor time of a trial.
+        trial_limit_s: processor time of a trial; None for `TRIAL_LIMIT_S`.
     """
     worker = f"{RUN}/0"
     source = TrialSource(context, worker, space_of)
     while (claim := source.take()) is not None:
-        limit_s = time.process_time() + trial_limit_s
+        limit_s = time.process_time() + (trial_limit_s or TRIAL_LIMIT_S)
 
         def stop_reason(limit_s: float = limit_s) -> StopReason | None:
             return StopReason.DEADLINE if time.process_time() > limit_s else None
