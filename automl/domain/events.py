@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from automl.domain.candidate import Candidate
-from automl.domain.trial import Measurement, Outcome
+from automl.domain.trial import Device, Measurement, Outcome
 from automl.errors import NewerSchemaError
 
 SCHEMA = 1
@@ -64,12 +64,26 @@ class RunOpened(_Event):
 
 
 class TrialOpened(_Event):
-    """Trial `n` takes its number; its proposal follows from the log up to here."""
+    """Trial `n` takes its number; its proposal follows from the log up to here.
+
+    The candidate must fit on `device`, where the worker trains; None in logs from before it was
+    recorded.
+    """
 
     type: Literal["trial_opened"] = "trial_opened"
     n: int
     run: str
     worker: str
+    device: Device | None = None
+
+
+class PassedOver(BaseModel):
+    """A trial with less loss than the winner, and why it is not the winner."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trial: int
+    reason: str
 
 
 class TrialProposed(_Event):
@@ -151,12 +165,18 @@ class SearchEnded(_Event):
 
 
 class WinnerChosen(_Event):
-    """The run's final fit and export are of this trial."""
+    """The run's final fit and export are of this trial.
+
+    `runner_up` takes its place if its weights are lost; None if no other trial could win.
+    `passed_over` are the trials that a final fit would have no memory for.
+    """
 
     type: Literal["winner_chosen"] = "winner_chosen"
     run: str
     trial: int
     loss: float
+    runner_up: int | None = None
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 class FinalFitFinished(_Event):

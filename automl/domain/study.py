@@ -50,6 +50,7 @@ class Run:
         search_end: why its search ended; None while it goes on.
         search_ended_at: when.
         winner: number of the chosen trial.
+        runner_up: the trial that is published if the winner's weights are lost.
         chosen_at: when it was chosen.
         final_fit: how the published weights were made.
         version: the version it reserved.
@@ -72,6 +73,7 @@ class Run:
     search_end: SearchEnd | None = None
     search_ended_at: datetime | None = None
     winner: int | None = None
+    runner_up: int | None = None
     chosen_at: datetime | None = None
     final_fit: FinalFitFinished | None = None
     version: int | None = None
@@ -226,6 +228,7 @@ class _Fold:
                 run.snapshot,
                 worker=event.worker,
                 opened_in=self._version,
+                device=event.device,
             )
         )
 
@@ -261,7 +264,9 @@ class _Fold:
             if run.search_end is None:
                 run = dataclasses.replace(run, search_end=event.reason, search_ended_at=event.at)
         elif isinstance(event, WinnerChosen):
-            run = dataclasses.replace(run, winner=event.trial, chosen_at=event.at)
+            run = dataclasses.replace(
+                run, winner=event.trial, runner_up=event.runner_up, chosen_at=event.at
+            )
         elif isinstance(event, FinalFitFinished):
             run = dataclasses.replace(run, final_fit=event)
         elif isinstance(event, VersionReserved):

@@ -31,6 +31,20 @@ class TrialState(StrEnum):
     FINISHED = "finished"
 
 
+class Device(BaseModel):
+    """Where a worker trains.
+
+    Attributes:
+        type: "cpu", or the product name of the GPU.
+        memory_bytes: what one training may take there; None if it cannot be told.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: str
+    memory_bytes: int | None = None
+
+
 class Measurement(BaseModel):
     """What a trial measured.
 
@@ -47,6 +61,11 @@ class Measurement(BaseModel):
         weights: key of the checkpoint with the best weights.
         resumed_at: epochs that the last attempt continued from, 0 for a fresh start.
         log_loss: of those weights on the selection rows (nats per example); None in older logs.
+        device: type of the device that trained.
+        predicted_bytes: memory that whole batches were predicted to take there.
+        peak_bytes: memory that was taken at the peak; None where it could not be measured.
+        batch_size: examples of a step.
+        micro_batch: examples of a forward pass, fewer than those of a step if memory ran out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +82,18 @@ class Measurement(BaseModel):
     weights: str | None = None
     resumed_at: int = 0
     log_loss: float | None = None
+    device: str | None = None
+    predicted_bytes: int | None = None
+    peak_bytes: int | None = None
+    batch_size: int | None = None
+    micro_batch: int | None = None
+
+    @property
+    def is_halved(self) -> bool:
+        """Whether memory ran out for whole batches, so that they went through in parts."""
+        if self.batch_size is None or self.micro_batch is None:
+            return False
+        return self.micro_batch < self.batch_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +147,7 @@ class Trial:
         finished_in: log version of its outcome; -1 before.
         repeats: the trial of another snapshot whose candidate it measures again, or None.
         rungs: what it measured on its way, in the order of the rungs.
+        device: of the worker that opened it, for which its candidate is chosen; None in older logs.
     """
 
     number: int
@@ -139,6 +171,7 @@ class Trial:
     finished_in: int = -1
     repeats: int | None = None
     rungs: tuple[RungResult, ...] = ()
+    device: Device | None = None
 
     @property
     def is_unproposed(self) -> bool:

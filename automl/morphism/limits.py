@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from automl.morphism.architecture import Architecture
-from automl.morphism.costs import DeviceFactors, training_bytes
+from automl.morphism.costs import DeviceFactors
+from automl.morphism.memory import TrainingPlan, memory_need
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +25,19 @@ class LatencyLimit:
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimit:
-    """A bound of the memory that training takes; see `training_bytes`.
+    """A bound of the memory that training is predicted to take; see `memory_need`.
 
     Attributes:
         most_bytes: bytes.
-        batch_size: images of a step.
+        plan: what a training is like.
     """
 
     most_bytes: int
-    batch_size: int
+    plan: TrainingPlan
+
+    def need(self, architecture: Architecture) -> int:
+        """Return the predicted bytes of a training."""
+        return memory_need(architecture, self.plan).total
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ class Limits:
             predicted_ms = self.latency.factors.latency_ms(architecture)
             yield Bounded("latency_ms", predicted_ms, self.latency.most_ms, "ms")
         if self.memory is not None:
-            size_bytes = training_bytes(architecture, self.memory.batch_size)
+            size_bytes = self.memory.need(architecture)
             yield Bounded("device_memory", size_bytes, self.memory.most_bytes, "bytes")
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from automl.domain.events import Event, SearchEnd, WinnerChosen
+from automl.domain.events import Event, PassedOver, SearchEnd, WinnerChosen
 from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import Problem, SearchError
 from automl.steps.context import StepContext
 from automl.steps.continuation import continued_trial
+from automl.steps.memory import memory_shortage
 from automl.steps.proposals import recorded_search, search_space
 from automl.steps.trials import end_search
 
 _TOO_LARGE = "beyond search.limits"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,10 @@ class Winner:
 def choose(context: StepContext) -> Winner:
     """Return the run's winner: the trial with the least loss, the cheaper one of equals.
 
-    Trials of earlier runs take part if they are comparable and within the limits of this one. The
+    Trials of earlier runs take part if they are comparable and within the limits of this one. One
+    that a final fit would have no memory for is passed over for the next; where that is so of all
+    of them, the best wins, and its own weights are published if the fit fails. The next best is
+    the runner-up. The
     winner of a run that continues a version is that version's trial, whatever it was measured on. A
     second call returns the same winner.
 
@@ -49,12 +56,20 @@ def choose(context: StepContext) -> Winner:
         if run.winner is not None:
             return ()
         if run.continues is not None:
-            best = continued_trial(study, run.continues)
+            chosen = _Choice(continued_trial(study, run.continues), None, ())
         else:
-            best = _best(context, study, run)
-        assert best.loss is not None
+            chosen = _Choice.of(study, run, _ranked(context, study, run))
+        winner = chosen.winner
+        assert winner.loss is not None
         return (
-            WinnerChosen(at=context.clock.now(), run=run.name, trial=best.number, loss=best.loss),
+            WinnerChosen(
+                at=context.clock.now(),
+                run=run.name,
+                trial=winner.number,
+                loss=winner.loss,
+                runner_up=None if chosen.runner_up is None else chosen.runner_up.number,
+                passed_over=chosen.passed_over,
+            ),
         )
 
     study = context.record.commit(decide)
@@ -65,11 +80,11 @@ def choose(context: StepContext) -> Winner:
     return Winner(run.winner, measurement.score, measurement.error)
 
 
-def _best(context: StepContext, study: Study, run: Run) -> Trial:
+def _ranked(context: StepContext, study: Study, run: Run) -> list[Trial]:
     able = _within_limits(run, study.comparable(run))
-    best = best_trial(able)
-    if best is not None:
-        return best
+    ranked = ranked_trials(able)
+    if ranked:
+        return ranked
     raise SearchError(
         f"No trial of study {context.spec.name} has completed.",
         "see the causes below; a longer search.time_limit helps where trials timed out",
@@ -80,15 +95,50 @@ def _best(context: StepContext, study: Study, run: Run) -> Trial:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Who wins, who stands ready, and who was better but for the memory of a final fit."""
+
+    winner: Trial
+    runner_up: Trial | None
+    passed_over: tuple[PassedOver, ...]
+
+    @classmethod
+    def of(cls, study: Study, run: Run, ranked: Sequence[Trial]) -> _Choice:
+        """Choose among trials, one or more, best first."""
+        limit_bytes = recorded_search(run).limits.device_memory
+        passed_over, fitting = [], list[Trial]()
+        for trial in ranked:
+            shortage = memory_shortage(study, run, trial, limit_bytes)
+            if not shortage:
+                fitting.append(trial)
+                if len(fitting) == 2:
+                    break
+            elif not fitting:
+                log.warning("trial %d is passed over: %s", trial.number, shortage)
+                passed_over.append(PassedOver(trial=trial.number, reason=shortage))
+        if not fitting:
+            log.warning(
+                "no other trial has memory for a final fit: trial %d stays", ranked[0].number
+            )
+            fitting, passed_over = list(ranked[:2]), []
+        runner_up = fitting[1] if len(fitting) > 1 else None
+        return cls(fitting[0], runner_up, tuple(passed_over))
+
+
 def best_trial(trials: Sequence[Trial]) -> Trial | None:
     """Return the trial that would win among `trials`, or None if none can."""
-    able = [trial for trial in trials if trial.can_win]
+    return next(iter(ranked_trials(trials)), None)
+
+
+def ranked_trials(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials that can win, best first."""
 
     def rank(trial: Trial) -> tuple[float, int, int]:
         assert trial.loss is not None
         return trial.loss, trial.measurement.flops or 0, trial.number
 
-    return min(able, key=rank, default=None)
+    return sorted((trial for trial in trials if trial.can_win), key=rank)
 
 
 def _within_limits(run: Run, trials: Sequence[Trial]) -> Sequence[Trial]:

@@ -112,6 +112,9 @@ class _Fitted:
 def final_fit(context: StepContext, stop: StopSignal) -> FinalFit:
     """Fit the winner on training and selection rows and store the weights to publish.
 
+    Where the winner's own weights are lost, the runner-up takes its place: without them there would
+    be nothing to compare the fit with and to fall back to.
+
     The incumbent's weights are published instead where the fit fails, comes to nothing in its time,
     or is worse on the calibration rows, which neither has seen, by more than the paired standard
     error. The incumbent are the winner's weights, or those of the version that the run continues.
@@ -153,6 +156,21 @@ def final_fit(context: StepContext, stop: StopSignal) -> FinalFit:
     return FinalFit(event.trial, event.source, event.epochs, event.note)
 
 
+def _incumbent(context: StepContext, run: Run, winner: int) -> tuple[Trial, Weights]:
+    """Return the winner and its weights; those of the runner-up if they cannot be read."""
+    trials = context.record.study.trials
+    try:
+        return trials[winner], load_weights(context, trials[winner])
+    except (NotFoundError, DamagedDataError) as error:
+        if run.runner_up is None:
+            raise
+        log.warning(
+            "the weights of trial %d are lost, trial %d takes its place: %s",
+            winner, run.runner_up, error,
+        )  # fmt: skip
+    return trials[run.runner_up], load_weights(context, trials[run.runner_up])
+
+
 def _with_all_threads(trainer: TrialTrainer) -> TrialTrainer:
     """Return `trainer` with the CPU threads of a final fit, which runs alone."""
     return replace(trainer, threads=threads_of_final_fit(trainer.context.spec.search))
@@ -162,13 +180,16 @@ def _plan(context: StepContext, run: Run, trainer: TrialTrainer) -> _Plan:
     assert run.winner is not None
     study = context.record.study
     trial, seed = study.trials[run.winner], context.spec.search.seed
+    incumbent: Weights = {}
+    if run.continues is None:
+        trial, incumbent = _incumbent(context, run, run.winner)
     epochs = fresh_epochs(study, trial)
     continued_epochs = max(1, epochs // _CONTINUED_SHARE)
     if run.continues is None:
         is_fresh = context.spec.final_fit.retrain
         return _Plan(
             trial=trial,
-            incumbent=load_weights(context, trial),
+            incumbent=incumbent,
             incumbent_epochs=trial.measurement.epochs,
             normalization=trainer.normalization,
             source="retrained" if is_fresh else "continued",
@@ -220,7 +241,8 @@ def _fit(
     limit = context.spec.final_fit.time_limit
     is_called = run.origin == ESTIMATOR_ORIGIN  # when its user likes, maybe hours after the search
     end = (context.clock.now() if is_called else run.chosen_at) + limit
-    checkpoint_key = context.key("runs", context.run, "final-fit.safetensors")
+    name = "final-fit" if plan.trial.number == run.winner else f"final-fit-{plan.trial.number}"
+    checkpoint_key = context.key("runs", context.run, f"{name}.safetensors")
 
     def should_stop() -> StopReason | None:
         if stop.is_set():

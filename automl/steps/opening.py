@@ -7,18 +7,22 @@ from dataclasses import asdict
 
 from automl.data.snapshot import Part, SnapshotManifest
 from automl.domain.specification import LimitsSection
-from automl.morphism.seeds import seed_architectures
+from automl.morphism.seeds import INPUT_CHANNELS, seed_architectures
 from automl.steps import prepare
 from automl.steps.budget import full_seconds
 from automl.steps.context import StepContext
 from automl.steps.continuation import check_continuation
 from automl.steps.cores import threads_of_trial
+from automl.steps.memory import BFLOAT16, Facts
 from automl.steps.pretrained import pretrained_facts
-from automl.steps.proposals import EPOCHS, Facts, space_facts, space_of_search
-from automl.steps.training import BFLOAT16, RUNG
+from automl.steps.proposals import EPOCHS, space_facts, space_of_search
+from automl.steps.training import RUNG
 from automl.training.device import choose_device
 from automl.training.device_factors import calibrate
+from automl.training.inference import BATCH_ROWS
 from automl.training.precision import Precision, choose_precision, step_seconds
+
+_LABEL_BYTES = 8
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +50,7 @@ def open_search(context: StepContext, manifest: SnapshotManifest) -> list[int]:
             **space_facts(manifest),
             EPOCHS: full_epochs(context, manifest, device, precision),
             **_limit_facts(context.spec.search.limits, manifest),
+            **memory_facts(manifest),
             BFLOAT16: int(precision is Precision.BFLOAT16),
         }
         facts = {**known, **pretrained_facts(context, known)}
@@ -80,13 +85,22 @@ def full_epochs(
 def _limit_facts(limits: LimitsSection, manifest: SnapshotManifest) -> dict[str, int]:
     """Return what the limits depend on, so that other machines propose by the same figures."""
     facts: dict[str, int] = {}
-    if limits.device_memory is not None:
-        facts["batch_size"] = RUNG.batch_size
     if limits.latency_ms is not None:
         factors = asdict(calibrate(manifest.image_size, len(manifest.classes)))
         log.info("latencies are predicted by %s", factors)
         facts |= factors
     return facts
+
+
+def memory_facts(manifest: SnapshotManifest) -> dict[str, int]:
+    """Return what the memory of trainings on the snapshot depends on."""
+    train, selection = manifest.counts[Part.TRAIN], manifest.counts[Part.SELECTION]
+    row_bytes = INPUT_CHANNELS * manifest.image_size**2 + _LABEL_BYTES
+    return {
+        "batch_size": min(RUNG.batch_size, train),
+        "evaluation_batch": min(BATCH_ROWS, selection),
+        "dataset_bytes": (train + selection) * row_bytes,
+    }
 
 
 def _precision(context: StepContext, manifest: SnapshotManifest, device: str) -> Precision:

@@ -15,10 +15,10 @@ from automl.morphism.moves import Move, inherit
 from automl.morphism.pretrained import LITE0_NAME, LITE0_SMALLEST_SIZE, lite0, normalised_for
 from automl.morphism.seeds import named_seeds
 from automl.steps.context import StepContext
+from automl.steps.memory import Facts
 from automl.steps.proposals import (
     PRETRAINED,
     SPACE_VERSION,
-    Facts,
     limits_of,
     recorded_search,
 )

@@ -17,22 +17,26 @@ from automl.errors import ConfigError, DamagedDataError
 from automl.morphism.costs import DeviceFactors
 from automl.morphism.limits import LatencyLimit, Limits, MemoryLimit
 from automl.morphism.pretrained import lite0
+from automl.morphism.seeds import seed_architectures
 from automl.search.bayesian import BayesianOptions, BayesianSearcher
 from automl.search.evolution import RegularizedEvolution
 from automl.search.history import HistoryReader, changed_trials
 from automl.search.network_morphism import NetworkMorphismSpace
 from automl.search.random import RandomSearcher
+from automl.search.recent import Recent
 from automl.search.searcher import Searcher, Suggestion
 from automl.search.space import SearchSpace
 from automl.search.tree_search import Effort
+from automl.steps.memory import Facts, memory_limit, training_plan, with_memory
 
-SPACE_VERSION = 5  # rises whenever the same log and seed would lead to other proposals
+SPACE_VERSION = 6  # rises whenever the same log and seed would lead to other proposals
 PRETRAINED = "pretrained"  # the fact that names the weights of a pretrained seed
 EPOCHS = "epochs"  # the fact that says how many a trial gets
 _DEVICE_FACTORS = tuple(field.name for field in fields(DeviceFactors))
 
-Facts = Mapping[str, int | str]
 SpaceOf = Callable[[Run], SearchSpace]
+_SearcherKey = tuple[str, frozenset[tuple[str, int | str]]]  # run, facts of its space
+_SEARCHERS_KEPT = 4  # a study's workers train on few types of devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,8 @@ class Proposer:
     def __init__(self, space_of: SpaceOf) -> None:
         self._space_of = space_of
         self._reader = HistoryReader()
-        self._searches: dict[str, tuple[int, Searcher]] = {}  # seed and searcher of each run
+        self._sections: dict[str, SearchSection] = {}  # by run
+        self._searchers = Recent[_SearcherKey, Searcher](_SEARCHERS_KEPT)
         self._draft: tuple[int, Suggestion] | None = None  # of the number proposed last
 
     def propose(self, ticket: Study, head: Study, number: int) -> Proposal:
@@ -103,18 +108,20 @@ class Proposer:
     def _derive(self, prefix: Study, number: int) -> Suggestion:
         """Return what to evaluate, computed from a prefix of the log alone."""
         trial = prefix.trials[number]
-        seed, searcher = self._search(prefix, trial.run)
+        run = prefix.run(trial.run)
+        assert run is not None
+        if run.name not in self._sections:
+            self._sections[run.name] = recorded_search(run)
+        search = self._sections[run.name]
+        searcher = self._searcher(with_memory(run, prefix, trial, search.limits.device_memory))
         history = self._reader.read(prefix, trial.generation, trial.snapshot)
-        return searcher.propose(history, np.random.default_rng([seed, number]))
+        return searcher.propose(history, np.random.default_rng([search.seed, number]))
 
-    def _search(self, study: Study, name: str) -> tuple[int, Searcher]:
-        if name not in self._searches:
-            run = study.run(name)
-            assert run is not None
-            search = recorded_search(run)
-            searcher = _SEARCHERS[search.strategy](self._space_of(run))
-            self._searches[name] = search.seed, searcher
-        return self._searches[name]
+    def _searcher(self, run: Run) -> Searcher:
+        """Return the searcher of a run; with other bounds of memory it is another one."""
+        key = run.name, frozenset((run.space or {}).items())
+        make = _SEARCHERS[self._sections[run.name].strategy]
+        return self._searchers.get(key, lambda: make(self._space_of(run)))
 
 
 def recorded_search(run: Run) -> SearchSection:
@@ -167,18 +174,23 @@ def space_of_search(search: SearchSection, facts: Facts) -> NetworkMorphismSpace
     Raises:
         ConfigError: no seed is within the limits.
         DamagedDataError: a fact is missing.
+        SearchSpaceExhaustedError: networks as small as the seeds ran out of memory.
     """
     try:
         size, classes = int(facts["image_size"]), int(facts["classes"])
-        limits = limits_of(search.limits, facts)
+        pretrained = lite0(size, classes).architecture if PRETRAINED in facts else None
+        limits = replace(limits_of(search.limits, facts), memory=None)
+        seeds = seed_architectures(size, classes) + ([pretrained] if pretrained else [])
+        seeds = [seed for seed in seeds if limits.allow(seed)]
+        memory = memory_limit(facts, search.limits.device_memory, seeds)
     except KeyError as error:
         raise DamagedDataError(
             f"The log's description of the search space, {dict(facts)}, has no {error}, on which "
             f"a search with limits {search.limits.model_dump(exclude_none=True)} depends.",
             "restore it from a backup of the home; see docs/runbook.md",
         ) from error
-    pretrained = lite0(size, classes).architecture if PRETRAINED in facts else None
     epochs = int(facts[EPOCHS]) if EPOCHS in facts else None
+    limits = replace(limits, memory=memory)
     return NetworkMorphismSpace(size, classes, limits, pretrained=pretrained, epochs=epochs)
 
 
@@ -193,7 +205,7 @@ def limits_of(limits: LimitsSection, facts: Facts) -> Limits:
         factors = DeviceFactors(**{name: int(facts[name]) for name in _DEVICE_FACTORS})
         latency = LatencyLimit(limits.latency_ms, factors)
     if limits.device_memory is not None:
-        memory = MemoryLimit(limits.device_memory, int(facts["batch_size"]))
+        memory = MemoryLimit(limits.device_memory, training_plan(facts, None))
     found = Limits(latency=latency, memory=memory)
     return found if limits.parameters is None else replace(found, parameters=limits.parameters)
 

@@ -8,28 +8,33 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
 from automl.data.snapshot import Part, Snapshot, SnapshotManifest
 from automl.domain.study import Run
-from automl.domain.trial import Measurement, Outcome, Trial
-from automl.errors import DamagedDataError, NotFoundError, TrainingError
+from automl.domain.trial import Device, Measurement, Outcome, Trial
+from automl.errors import DamagedDataError, NotFoundError, OutOfMemoryError, TrainingError
 from automl.morphism.architecture import Architecture
+from automl.morphism.memory import memory_need
 from automl.morphism.moves import Move, inherit
 from automl.steps.budget import trial_seconds
 from automl.steps.checkpoints import checkpoint_key, counting_checkpoints
 from automl.steps.context import StepContext
 from automl.steps.cores import threads_of_trial
 from automl.steps.judging import Judge
+from automl.steps.memory import BFLOAT16, training_plan
 from automl.steps.pretrained import is_pretrained, lineage, pretrained_weights
 from automl.steps.trials import TrialResult
 from automl.storage.leases import KeepAlive
+from automl.training.capacity import training_capacity
 from automl.training.checkpoint import Checkpoint, EpochResult
-from automl.training.device import choose_device
+from automl.training.device import choose_device, device_type, is_out_of_memory
 from automl.training.examples import Examples
 from automl.training.inference import measure_latency_ms, predict_probabilities
 from automl.training.module import Normalization
+from automl.training.peak_memory import peak_memory
 from automl.training.precision import Precision
 from automl.training.problem import (
     FitHooks,
@@ -47,7 +52,6 @@ Weights = dict[str, np.ndarray]
 
 RUNG = Rung(epochs=30, batch_size=64, patience=8)
 _CHECKPOINTS_KEPT = 2
-BFLOAT16 = "bfloat16"  # in a run's description of its search space: 1 if it trains in that
 _SMALL_FLOPS = 16_000_000  # multiply-adds of one image
 
 log = logging.getLogger(__name__)
@@ -143,10 +147,36 @@ class TrialTrainer:
 
         Raises:
             LeaseLostError: the lease was lost.
-            OutOfMemoryError: as the trainer raises it.
         """
         assert trial.candidate is not None
         architecture = Architecture.from_genotype(trial.candidate.genotype)
+        known = self._known(architecture)
+        try:
+            result = self._fit(trial, architecture, training, alive)
+        except Exception as error:
+            if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
+                raise
+            return TrialResult(Outcome.OUT_OF_MEMORY, Measurement(**known), _shortage(error))
+        return replace(result, measurement=result.measurement.model_copy(update=known))
+
+    def _known(self, architecture: Architecture) -> dict[str, Any]:
+        """Return the part of the measurement that is known before the training."""
+        device, facts = training_device(self.context.spec.search.workers), self.run.space or {}
+        predicted = None
+        if "batch_size" in facts:
+            predicted = memory_need(architecture, training_plan(facts, device)).total
+        return {
+            "parameters": architecture.parameters,
+            "flops": architecture.flops,
+            "device": device.type,
+            "predicted_bytes": predicted,
+            "batch_size": min(self.rung.batch_size, len(self.train_rows)),
+        }
+
+    def _fit(
+        self, trial: Trial, architecture: Architecture, training: TrialTraining, alive: KeepAlive
+    ) -> TrialResult:
+        assert trial.candidate is not None
         checkpoint = self.last_checkpoint(trial)
         resumed_at = 0 if checkpoint is None else checkpoint.epoch
         if checkpoint is not None:
@@ -155,29 +185,36 @@ class TrialTrainer:
         judge = self._judge(trial, alive, checkpoint)
         study = self.context.record.study
         keeps_norms = is_pretrained(study, lineage(study, trial)[-1])
-        result = fit(
-            FitProblem(
-                architecture=architecture,
-                hyperparameters=trial.candidate.hyperparameters,
-                normalization=self.normalization,
-                symmetries=self.symmetries,
-                train=self.train_rows,
-                selection=self.selection,
-                rung=replace(self.rung, seconds=self._seconds(training, checkpoint)),
-                seed=(self.context.spec.search.seed, trial.number),
-                device=choose_device(),
-                threads=useful_threads(architecture, self.threads),
-                precision=self.precision,
-                is_warm=trial.candidate.parent is not None or keeps_norms,
-                keeps_norms=keeps_norms,
-            ),
-            checkpoint if checkpoint is not None else self._start(trial, architecture),
-            self._hooks(training, alive, storage, judge),
+        problem = FitProblem(
+            architecture=architecture,
+            hyperparameters=trial.candidate.hyperparameters,
+            normalization=self.normalization,
+            symmetries=self.symmetries,
+            train=self.train_rows,
+            selection=self.selection,
+            rung=replace(self.rung, seconds=self._seconds(training, checkpoint)),
+            seed=(self.context.spec.search.seed, trial.number),
+            device=choose_device(),
+            threads=useful_threads(architecture, self.threads),
+            precision=self.precision,
+            is_warm=trial.candidate.parent is not None or keeps_norms,
+            keeps_norms=keeps_norms,
         )
+        start = checkpoint if checkpoint is not None else self._start(trial, architecture)
+        hooks = self._hooks(training, alive, storage, judge)
+        with peak_memory(problem.device) as peak:
+            result = fit(problem, start, hooks)
         if result.stopped in {StopReason.SLICE, StopReason.SIGNAL}:
             return TrialResult(None, Measurement(), str(result.stopped.value))
-        measurement = self._measure(architecture, result, storage)
-        measurement = measurement.model_copy(update={"resumed_at": resumed_at})
+        # smaller images, with which trainings begin, say little of the peak
+        is_whole = any(e.resolution == architecture.input_size for e in result.curve[resumed_at:])
+        measurement = self._measure(architecture, result, storage).model_copy(
+            update={
+                "resumed_at": resumed_at,
+                "peak_bytes": peak.size_bytes if is_whole else None,
+                "micro_batch": result.micro_batch,
+            }
+        )
         if result.stopped is StopReason.DIVERGED:
             return TrialResult(Outcome.DIVERGED, measurement, result.cause)
         if result.stopped is StopReason.DEADLINE:
@@ -253,8 +290,6 @@ class TrialTrainer:
             epochs=result.epochs,
             best_epoch=result.best_epoch,
             seconds=round(result.seconds, 3),
-            parameters=architecture.parameters,
-            flops=architecture.flops,
             latency_ms=latency_ms,
             weights=key,
             log_loss=result.log_loss,
@@ -338,6 +373,11 @@ class _TrialStorage:
         return key
 
 
+def _shortage(error: Exception) -> str:
+    """Return what a memory error says; those of libraries often say nothing."""
+    return str(error) if isinstance(error, OutOfMemoryError) else f"memory ran out: {error!r}"
+
+
 def load_weights(context: StepContext, trial: Trial) -> Weights:
     """Return the best weights of a finished trial.
 
@@ -365,6 +405,11 @@ def load_tensors_of(context: StepContext, key: str) -> Weights:
         DamagedDataError: they are not what was written.
     """
     return weights_from_bytes(context.store.get(key).data, key)
+
+
+def training_device(workers: int) -> Device:
+    """Return where this process trains, and what one of `workers` trainings may take there."""
+    return Device(type=device_type(), memory_bytes=training_capacity(choose_device(), workers))
 
 
 def useful_threads(architecture: Architecture, available: int) -> int:

@@ -19,7 +19,7 @@ from automl.domain.events import (
     TrialReleased,
 )
 from automl.domain.study import Run, Study
-from automl.domain.trial import Measurement, Outcome, Trial, TrialState
+from automl.domain.trial import Device, Measurement, Outcome, Trial, TrialState
 from automl.errors import SearchSpaceExhaustedError
 from automl.steps.checkpoints import newest_checkpoint
 from automl.steps.context import StepContext
@@ -47,11 +47,14 @@ class TrialSource:
         context: the step's context.
         worker: the worker's name, unique among those alive.
         space_of: gives the search space of a run.
+        device: where the worker trains; None if it does not.
     """
 
-    def __init__(self, context: StepContext, worker: str, space_of: SpaceOf) -> None:
+    def __init__(
+        self, context: StepContext, worker: str, space_of: SpaceOf, device: Device | None = None
+    ) -> None:
         self._context, self._worker = context, worker
-        self._proposer = Proposer(space_of)
+        self._proposer, self._device = Proposer(space_of), device
         self._looked_s = -math.inf  # when the trials of others were last looked at
 
     def take(self) -> Claim | None:
@@ -151,7 +154,9 @@ class TrialSource:
         if not self._may_open(study):
             return ()
         number = len(study.trials)
-        return (TrialOpened(at=now, n=number, run=run.name, worker=self._worker),)
+        return (
+            TrialOpened(at=now, n=number, run=run.name, worker=self._worker, device=self._device),
+        )
 
     def _claim(self, seen: Trial) -> Trial | None:
         """Propose the trial's candidate if it has none, and claim the next attempt.

@@ -11,7 +11,6 @@ from automl.domain.study import Run, Study
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.errors import (
     LeaseLostError,
-    OutOfMemoryError,
     StorageError,
     StorageFullError,
 )
@@ -19,7 +18,7 @@ from automl.steps.context import StepContext
 from automl.steps.deadline import WorkerClock
 from automl.steps.proposals import search_space, space_facts
 from automl.steps.signals import StopSignal
-from automl.steps.training import TrialTrainer, TrialTraining
+from automl.steps.training import TrialTrainer, TrialTraining, training_device
 from automl.steps.trials import Claim, TrialResult, TrialSource, end_search, record_result
 from automl.steps.worker_report import WorkerReport
 from automl.storage.leases import KeepAlive
@@ -54,7 +53,8 @@ def run_worker(
     name = f"{context.run}/{worker}"
     trainer = TrialTrainer.load(context, run)
     facts = space_facts(trainer.manifest)
-    source = TrialSource(context, name, lambda opener: search_space(opener, facts))
+    device = training_device(context.spec.search.workers)
+    source = TrialSource(context, name, lambda opener: search_space(opener, facts), device)
 
     def work(claim: Claim) -> None:
         report.begin(claim.trial.number)
@@ -139,8 +139,6 @@ def _train(
         return trainer.train(trial, training, alive)
     except StorageError:
         raise
-    except OutOfMemoryError as error:
-        return TrialResult(Outcome.OUT_OF_MEMORY, Measurement(), str(error))
     except Exception as error:
         log.warning("trial %d failed", trial.number, exc_info=True)
         return TrialResult(Outcome.FAILED, Measurement(), f"{type(error).__name__}: {error}")

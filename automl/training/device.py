@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+from automl.training.capacity import address_space_left
+
+# found by training under address-space limits with PyTorch 2.13; 3 MB at most were left then
+_VAGUE = re.compile(r"could not create a (primitive|memory object)|can't start new thread")
+_VAGUE_ERRORS = (RuntimeError, ImportError, SystemError)
+_EXHAUSTED_BYTES = 2**26  # what failed to fit is freed in part before the error is looked at
 
 
 def choose_device() -> str:
@@ -52,8 +61,27 @@ def cpu_threads(threads: int) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an allocation failed, on the host or on the device."""
+    """Return whether an allocation failed, on the host or on the device.
+
+    Where memory runs out within a library, the error often does not say so: oneDNN "could not
+    create a primitive", Python cannot start a thread, the loader fails to map a module. Such an
+    error counts if next to nothing is left of the process's address space.
+    """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    # The CPU allocator raises a plain RuntimeError (c10/core/CPUAllocator) that names it.
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    # The CPU allocator raises a plain RuntimeError (c10/core/impl/alloc_cpu.cpp) that names it.
+    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
+        return True
+    if isinstance(error, RuntimeError) and not _VAGUE.search(str(error)):
+        return False
+    return isinstance(error, _VAGUE_ERRORS) and _is_address_space_exhausted()
+
+
+def _is_address_space_exhausted() -> bool:
+    try:
+        left = address_space_left()
+    except MemoryError:
+        return True
+    return left is not None and left < _EXHAUSTED_BYTES

@@ -7,11 +7,11 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from enum import StrEnum
 
 import torch
 
 from automl.morphism.architecture import Architecture
+from automl.morphism.memory import Precision
 from automl.training.device import cpu_threads
 from automl.training.module import Normalization, build_module, initial_weights, load_weights
 
@@ -21,12 +21,7 @@ _BATCH_SIZE = 64
 
 log = logging.getLogger(__name__)
 
-
-class Precision(StrEnum):
-    """What convolutions and dense layers compute in; weights and statistics stay float32."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
+__all__ = ["Precision", "autocast", "choose_precision", "has_bfloat16_units"]
 
 
 def autocast(device: str, precision: Precision) -> AbstractContextManager[None]:

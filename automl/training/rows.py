@@ -10,12 +10,12 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from automl.morphism.memory import RESIDENT_SHARE
 from automl.training.examples import Examples
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # images and labels
 
 _AHEAD = 3  # batches that are ready before they are needed
-_RESIDENT_SHARE = 0.4  # of the device's free memory that rows may take
 
 
 class Rows(Protocol):
@@ -119,7 +119,7 @@ def rows_on(examples: Examples, device: torch.device) -> Rows:
     """
     if device.type == "cuda":
         free_bytes, _ = torch.cuda.mem_get_info(device)
-        is_small = examples.images.nbytes <= _RESIDENT_SHARE * free_bytes
+        is_small = examples.images.nbytes <= RESIDENT_SHARE * free_bytes
     else:
         is_small = not isinstance(examples.images, np.memmap)
     return ResidentRows(examples, device) if is_small else StreamedRows(examples, device)

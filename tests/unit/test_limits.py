@@ -12,8 +12,9 @@ from automl.domain.candidate import Candidate
 from automl.domain.trial import Trial
 from automl.errors import ConfigError, Problem
 from automl.morphism.architecture import Architecture
-from automl.morphism.costs import DeviceFactors, training_bytes
+from automl.morphism.costs import DeviceFactors
 from automl.morphism.limits import LatencyLimit, Limits, MemoryLimit
+from automl.morphism.memory import TrainingPlan
 from automl.morphism.moves import GROWING, Move, inherit, random_move
 from automl.morphism.seeds import seed_architectures
 from automl.search.bayesian import BayesianOptions, BayesianSearcher
@@ -27,7 +28,8 @@ from tests.spaces import ELSEWHERE, history_of, trial
 
 FACTORS = DeviceFactors(ps_per_flop=25, ps_per_byte=100, ns_per_layer=15_000)
 SEEDS = seed_architectures(8, 10)
-BATCH = 64
+PLAN = TrainingPlan(batch_size=64, evaluation_batch=100, dataset_bytes=1000)
+MEMORY = MemoryLimit(1, PLAN)
 EFFORT = Effort(rounds=3, parents=3, children=3, samples=3)
 STRATEGIES: dict[str, Callable[[NetworkMorphismSpace], Searcher]] = {
     "random": RandomSearcher,
@@ -41,7 +43,7 @@ def around(architecture: Architecture, slack: float = 1.0) -> Limits:
     return Limits(
         parameters=int(slack * architecture.parameters),
         latency=LatencyLimit(slack * FACTORS.latency_ms(architecture), FACTORS),
-        memory=MemoryLimit(int(slack * training_bytes(architecture, BATCH)), BATCH),
+        memory=MemoryLimit(int(slack * MEMORY.need(architecture)), PLAN),
     )
 
 
@@ -149,14 +151,14 @@ def test_seeds_beyond_a_limit_are_left_out() -> None:
 
 
 def test_limits_that_allow_no_seed_are_all_named_with_what_the_smallest_needs() -> None:
-    limits = Limits(parameters=1000, latency=LatencyLimit(0.01, FACTORS), memory=MemoryLimit(1, 4))
+    limits = Limits(parameters=1000, latency=LatencyLimit(0.01, FACTORS), memory=MEMORY)
 
     with pytest.raises(ConfigError, match="8 px and 10 classes starts from exceeds") as caught:
         NetworkMorphismSpace(8, 10, limits)
 
     least = min(seed.parameters for seed in SEEDS)
     least_ms = min(FACTORS.latency_ms(seed) for seed in SEEDS)
-    least_bytes = min(training_bytes(seed, 4) for seed in SEEDS)
+    least_bytes = min(MEMORY.need(seed) for seed in SEEDS)
     assert list(caught.value.problems) == [
         Problem("search.limits.parameters", f"the smallest has {least:,}, the limit is 1,000"),
         Problem(

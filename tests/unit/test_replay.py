@@ -16,7 +16,8 @@ from automl.domain.study import Run
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.errors import ConfigError, DamagedDataError
 from automl.morphism.architecture import Architecture
-from automl.morphism.costs import DeviceFactors, training_bytes
+from automl.morphism.costs import DeviceFactors
+from automl.morphism.memory import TrainingPlan, memory_need
 from automl.search.space import Description, LabelledGraph, SearchSpace
 from automl.steps import prepare
 from automl.steps.context import StepContext
@@ -277,7 +278,7 @@ def test_a_limited_search_is_derived_from_the_recorded_factors() -> None:
     genotypes = [t.candidate.genotype for t in searching.found if t.candidate is not None]
     for architecture in map(Architecture.from_genotype, genotypes):
         assert DeviceFactors(**FACTORS).latency_ms(architecture) <= 0.5
-        assert training_bytes(architecture, 64) <= 8e6
+        assert memory_need(architecture, TrainingPlan(64)).total <= 8e6
 
 
 @pytest.mark.parametrize("name", [*FACTORS, "batch_size"])
