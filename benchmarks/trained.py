@@ -25,7 +25,8 @@ from automl.steps.prepare import open_run, prepare
 from automl.steps.proposals import SpaceOf, search_space, space_facts
 from automl.steps.run_lease import RunLease
 from automl.steps.settings import Settings
-from automl.steps.training import Length, TrialTrainer, TrialTraining, load_weights
+from automl.steps.training import Length, TrialTrainer, TrialTraining
+from automl.steps.trial_files import load_weights
 from automl.steps.trials import TrialResult, TrialSource
 from automl.steps.worker import Trainer, give_back, work_on
 from automl.storage.leases import KeepAlive

@@ -28,7 +28,7 @@ from automl.export.registry import Registry
 from automl.export.verify import require_verified
 from automl.search.space import SearchSpace
 from automl.steps.context import StepContext
-from automl.steps.training import Weights, load_tensors_of
+from automl.steps.trial_files import Weights, load_tensors_of
 from automl.training.module import Normalization
 
 _UNREADABLE = (NotFoundError, DamagedDataError, NewerSchemaError)

@@ -23,14 +23,10 @@ from automl.steps.context import ESTIMATOR_ORIGIN, StepContext
 from automl.steps.continuation import published_network
 from automl.steps.cores import threads_of_final_fit
 from automl.steps.pretrained import fresh_weights, is_pretrained, lineage
+from automl.steps.rows import joined
 from automl.steps.signals import StopSignal
-from automl.steps.training import (
-    RUNG,
-    TrialTrainer,
-    Weights,
-    load_weights,
-    useful_threads,
-)
+from automl.steps.training import RUNG, TrialTrainer, useful_threads
+from automl.steps.trial_files import Weights, load_weights
 from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.device import choose_device
 from automl.training.examples import Examples
@@ -303,10 +299,7 @@ def _fit(
 
 def _fitted_rows(trainer: TrialTrainer) -> Examples:
     """Return the rows that are trained on: all but the calibration and the test rows."""
-    return Examples(
-        np.concatenate([trainer.train_rows.images, trainer.selection.images]),
-        np.concatenate([trainer.train_rows.labels, trainer.selection.labels]),
-    )
+    return joined(trainer.train_rows, trainer.selection)
 
 
 def _stored(context: StepContext, key: str) -> Checkpoint | None:

@@ -23,7 +23,7 @@ from automl.morphism.architecture import Architecture
 from automl.steps.context import StepContext
 from automl.steps.continuation import FittedNetwork, fitted_network
 from automl.steps.cores import available_cores
-from automl.steps.training import load_tensors_of
+from automl.steps.trial_files import load_tensors_of
 from automl.training.inference import predict_probabilities
 from automl.training.module import Normalization
 

@@ -20,12 +20,14 @@ from automl.morphism.architecture import Architecture
 from automl.morphism.memory import memory_need
 from automl.morphism.moves import Move, inherit
 from automl.steps.budget import trial_seconds
-from automl.steps.checkpoints import checkpoint_key, counting_checkpoints
+from automl.steps.checkpoints import counting_checkpoints
 from automl.steps.context import StepContext
 from automl.steps.cores import threads_of_trial
 from automl.steps.judging import Judge
 from automl.steps.memory import BFLOAT16, training_plan
 from automl.steps.pretrained import is_pretrained, lineage, pretrained_weights
+from automl.steps.rows import train_rows
+from automl.steps.trial_files import TrialStorage, load_weights
 from automl.steps.trials import TrialResult
 from automl.storage.leases import KeepAlive
 from automl.training.capacity import training_capacity
@@ -44,14 +46,11 @@ from automl.training.problem import (
     Rung,
     StopReason,
 )
-from automl.training.results import curve_to_bytes, weights_from_bytes, weights_to_bytes
+from automl.training.results import weights_to_bytes
 from automl.training.symmetry import Symmetries, find_symmetries
 from automl.training.trainer import fit
 
-Weights = dict[str, np.ndarray]
-
 RUNG = Rung(epochs=30, batch_size=64, patience=8)
-_CHECKPOINTS_KEPT = 2
 _SMALL_FLOPS = 16_000_000  # multiply-adds of one image
 
 log = logging.getLogger(__name__)
@@ -110,9 +109,9 @@ class TrialTrainer:
 
     @classmethod
     def load(cls, context: StepContext, run: Run) -> TrialTrainer:
-        """Read the run's snapshot into memory."""
+        """Read the run's snapshot."""
         snapshot = Snapshot.open(context.store, context.spec.name, run.snapshot)
-        train = Examples(*snapshot.tensors(Part.TRAIN))
+        train = train_rows(snapshot, context.spec.search.workers)
         selection = Examples(*snapshot.tensors(Part.SELECTION))
         return cls(
             context,
@@ -181,7 +180,7 @@ class TrialTrainer:
         resumed_at = 0 if checkpoint is None else checkpoint.epoch
         if checkpoint is not None:
             log.info("trial %d resumes at epoch %d", trial.number, resumed_at)
-        storage = _TrialStorage(self.context, trial, alive, checkpoint)
+        storage = TrialStorage(self.context, trial, alive, checkpoint)
         judge = self._judge(trial, alive, checkpoint)
         study = self.context.record.study
         keeps_norms = is_pretrained(study, lineage(study, trial)[-1])
@@ -243,7 +242,7 @@ class TrialTrainer:
         self,
         training: TrialTraining,
         alive: KeepAlive,
-        storage: _TrialStorage,
+        storage: TrialStorage,
         judge: Judge | None,
     ) -> FitHooks:
         """Return how worker, lease, storage and judge take part in a training."""
@@ -266,7 +265,7 @@ class TrialTrainer:
         )
 
     def _measure(
-        self, architecture: Architecture, result: FitResult, storage: _TrialStorage
+        self, architecture: Architecture, result: FitResult, storage: TrialStorage
     ) -> Measurement:
         """Store the best weights and what they predict, and return what was measured."""
         latency_ms = key = None
@@ -335,76 +334,9 @@ class TrialTrainer:
         return None
 
 
-class _TrialStorage:
-    """The files of one attempt: two checkpoints, the curve, and what is measured at the end."""
-
-    def __init__(
-        self, context: StepContext, trial: Trial, alive: KeepAlive, start: Checkpoint | None
-    ) -> None:
-        self._context, self._trial, self._alive = context, trial, alive
-        self._folder = context.key("trials", trial.number, trial.attempt)
-        self._curve: list[EpochResult] = [] if start is None else list(start.curve)
-        self._checkpoints: list[str] = []
-
-    def put(self, name: str, data: bytes) -> str:
-        return self._put(f"{self._folder}/{name}", data)
-
-    def add_epoch(self, epoch: EpochResult) -> None:
-        self._curve.append(epoch)
-        log.info(
-            "epoch %d: loss %.4f, selection accuracy %s",
-            epoch.epoch, epoch.train_loss, epoch.selection_accuracy,
-        )  # fmt: skip
-        self.put("curve.jsonl", curve_to_bytes(self._curve))
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        key = checkpoint_key(self._context, self._trial, checkpoint.epoch)
-        self._put(key, checkpoint.to_bytes())
-        if key in self._checkpoints:
-            return
-        self._checkpoints.append(key)
-        while len(self._checkpoints) > _CHECKPOINTS_KEPT:
-            self._context.store.delete(self._checkpoints.pop(0))
-
-    def _put(self, key: str, data: bytes) -> str:
-        """Write a file unless the trial's lease is lost."""
-        self._alive.check()
-        self._context.store.put(key, data)
-        return key
-
-
 def _shortage(error: Exception) -> str:
     """Return what a memory error says; those of libraries often say nothing."""
     return str(error) if isinstance(error, OutOfMemoryError) else f"memory ran out: {error!r}"
-
-
-def load_weights(context: StepContext, trial: Trial) -> Weights:
-    """Return the best weights of a finished trial.
-
-    Raises:
-        TrainingError: it has none.
-        NotFoundError: they have been removed.
-        DamagedDataError: they are not what was written.
-    """
-    key = trial.measurement.weights
-    if key is None:
-        raise TrainingError(f"Trial {trial.number} has no weights.", "choose a completed trial")
-    try:
-        return load_tensors_of(context, key)
-    except NotFoundError as error:
-        raise NotFoundError(
-            f"The weights of trial {trial.number} are gone: {error.message}",
-            "restore them from a backup of the home, or start a new run",
-        ) from error
-
-
-def load_tensors_of(context: StepContext, key: str) -> Weights:
-    """Return the weights stored under `key`.
-
-    Raises:
-        DamagedDataError: they are not what was written.
-    """
-    return weights_from_bytes(context.store.get(key).data, key)
 
 
 def training_device(workers: int) -> Device:

@@ -14,7 +14,7 @@ from automl.export.runtime import OnnxClassifier
 from automl.morphism.architecture import Architecture
 from automl.steps.continuation import fitted_network
 from automl.steps.dispatch import run_named_step
-from automl.steps.training import load_tensors_of
+from automl.steps.trial_files import load_tensors_of
 from automl.training.inference import predict_probabilities
 from automl.training.module import Normalization
 from tests.continuing import (

@@ -27,7 +27,8 @@ from automl.steps import prepare
 from automl.steps.context import StepContext
 from automl.steps.curves import read_curve
 from automl.steps.settings import Settings
-from automl.steps.training import TrialTrainer, TrialTraining, load_weights
+from automl.steps.training import TrialTrainer, TrialTraining
+from automl.steps.trial_files import load_weights
 from automl.steps.trials import Claim, TrialSource
 from automl.steps.worker import work_on
 from automl.training.problem import StopReason

@@ -25,7 +25,8 @@ from automl.steps.context import StepContext
 from automl.steps.local_run import run_study
 from automl.steps.proposals import search_space, space_facts
 from automl.steps.settings import Settings
-from automl.steps.training import TrialTrainer, TrialTraining, load_tensors_of, load_weights
+from automl.steps.training import TrialTrainer, TrialTraining
+from automl.steps.trial_files import load_tensors_of, load_weights
 from automl.steps.trials import Claim, TrialSource, record_result
 from automl.training.problem import StopReason
 

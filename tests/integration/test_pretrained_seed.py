@@ -32,7 +32,8 @@ from automl.steps.pretrained import (
 )
 from automl.steps.proposals import search_space
 from automl.steps.settings import Settings
-from automl.steps.training import TrialTrainer, TrialTraining, load_tensors_of
+from automl.steps.training import TrialTrainer, TrialTraining
+from automl.steps.trial_files import load_tensors_of
 from automl.steps.trials import TrialSource
 from automl.training.backbone import lite0_state
 from automl.training.module import Normalization

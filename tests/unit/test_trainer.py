@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,6 +197,20 @@ def test_a_resumed_training_on_two_threads_equals_an_uninterrupted_one() -> None
     fit(task, None, outside.hooks)
 
     assert_same(fit(task, outside.saved[-1], FitHooks()), fit(task, None, FitHooks()))
+
+
+def test_rows_that_are_streamed_from_a_file_train_the_same(tmp_path: Path) -> None:
+    task = problem(2)
+    images = np.memmap(tmp_path / "rows", np.uint8, "w+", shape=task.train.images.shape)
+    images[:] = task.train.images
+    streamed = replace(task, train=Examples(images, task.train.labels))
+    outside = Outside(stop_before=6)
+
+    fit(streamed, None, outside.hooks)
+
+    expected = fit(task, None, FitHooks())
+    assert_same(fit(streamed, None, FitHooks()), expected)
+    assert_same(fit(streamed, outside.saved[-1], FitHooks()), expected)
 
 
 def test_equal_seeds_give_equal_weights_and_others_do_not() -> None:
