@@ -46,7 +46,7 @@ def peak_memory(device: str) -> Iterator[PeakMemory]:
         yield peak
         peak.size_bytes = torch.cuda.max_memory_allocated() - before
         return
-    _return_freed_memory()
+    return_freed_memory()
     resident = _clear_peak()
     yield peak
     if resident is not None:
@@ -69,7 +69,7 @@ def _status_bytes(name: str) -> int:
     return 1024 * int(found.group(1))
 
 
-def _return_freed_memory() -> None:
+def return_freed_memory() -> None:
     """Give what earlier trainings have freed back to the kernel, so that it is measured again.
 
     The GNU C library keeps freed memory for later; others have no such function.

@@ -11,6 +11,7 @@ import torch
 from automl.errors import DivergedError, OutOfMemoryError
 from automl.training.checkpoint import Checkpoint
 from automl.training.device import is_out_of_memory, repeatable
+from automl.training.peak_memory import return_freed_memory
 from automl.training.problem import (
     FitHooks,
     FitProblem,
@@ -61,7 +62,7 @@ def fit(
         try:
             with repeatable(problem.device):
                 return _fit(problem, latest, replace(hooks, save=save), micro_batch)
-        except (MemoryError, RuntimeError) as error:
+        except Exception as error:
             if not is_out_of_memory(error):
                 raise
             smaller = max(_SMALLEST_MICRO_BATCH, micro_batch // 2)
@@ -74,6 +75,7 @@ def fit(
         log.warning("memory ran out with %d examples at a time, trying %d", micro_batch, smaller)
         micro_batch = smaller
         gc.collect()  # the frames that the error held
+        return_freed_memory()
         if problem.device == "cuda":
             torch.cuda.empty_cache()
 
