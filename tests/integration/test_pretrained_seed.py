@@ -230,7 +230,10 @@ def test_a_worker_trains_the_first_trial_from_the_pretrained_weights(tmp_path: P
     assert start is not None
     stem = "2.weight"
     moved = np.abs(trained[stem] - start.weights[stem]).max()
-    assert 0 < moved < 0.1 * start.weights[stem].std()
+    assert moved < 0.1 * start.weights[stem].std()
+    last = max(int(key.split(".")[0]) for key in trained)
+    assert not start.weights[f"{last}.weight"].any()
+    assert trained[f"{last}.weight"].any()  # the head is the first epoch
 
 
 @pytest.mark.parametrize(

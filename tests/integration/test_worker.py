@@ -88,7 +88,7 @@ def test_a_search_ends_on_time_with_its_trial_timed_out(tmp_path: Path, settings
         tmp_path,
         rows=1500,
         data={"source": str(tmp_path / "rows.npz"), "image_size": 128},  # minutes per trial
-        search={"time_limit": "15s", "workers": 1},
+        search={"time_limit": "15s", "workers": 1, "max_trials": 9},  # each with all its epochs
     )
     context = opened(settings, spec)
     snapshot = prepare.prepare(context, Quiet().items).id
