@@ -40,9 +40,8 @@ def choose(context: StepContext) -> Winner:
     Trials of earlier runs take part if they are comparable and within the limits of this one. One
     that a final fit would have no memory for is passed over for the next; where that is so of all
     of them, the best wins, and its own weights are published if the fit fails. The next best is
-    the runner-up. The
-    winner of a run that continues a version is that version's trial, whatever it was measured on. A
-    second call returns the same winner.
+    the runner-up. The winner of a run that continues a version is that version's trial, whatever it
+    was measured on. A second call returns the same winner.
 
     Raises:
         SearchError: no such trial has a score and weights; the problems are their causes. Or the

@@ -21,7 +21,7 @@ _BATCH_SIZE = 64
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Precision", "autocast", "choose_precision", "has_bfloat16_units"]
+__all__ = ["Precision", "autocast", "choose_precision", "has_bfloat16_units", "step_seconds"]
 
 
 def autocast(device: str, precision: Precision) -> AbstractContextManager[None]:

@@ -73,7 +73,7 @@ def curve_from_bytes(data: bytes, where: str) -> list[EpochResult]:
     except (ValueError, TypeError, KeyError) as error:
         raise DamagedDataError(
             f"{where} is no learning curve: {error}.",
-            "it is for people only: delete it, or restore it from a backup of the home",
+            "delete it, and children train in full, or restore it from a backup of the home",
         ) from error
     raise NewerSchemaError(
         f"{where} has schema {schema}; this version reads up to {CURVE_SCHEMA}.", _UPGRADE
