@@ -29,6 +29,7 @@ from automl.training.module import (
     load_weights,
     stored_tensors,
 )
+from automl.training.optimizer import sgd
 from automl.training.precision import autocast
 from automl.training.problem import (
     FitHooks,
@@ -42,7 +43,6 @@ from automl.training.rows import rows_on
 from automl.training.schedule import Pace, learning_rate
 
 LABEL_SMOOTHING = 0.1
-MOMENTUM = 0.9
 _WARM_RATE = 0.5  # of the peak learning rate that fresh weights get
 _PRETRAINED_RATE = 0.02  # likewise, of networks whose batch norms keep their statistics
 _POOL = 2
@@ -84,7 +84,7 @@ class Training:
         self._module, self._average = self._built(weights), self._built(averaged).eval()
         self._averaging = WeightAverage(self._module, self._average)
         self._set_mode()
-        self._optimizer = _optimizer(self._module, problem)
+        self._optimizer = sgd(self._module, problem.device, problem.hyperparameters["weight_decay"])
         self._pooled_px = _pooled_px(problem)
         self.epochs = problem.rung.epochs
         self.epoch = self.step = self._stale_epochs = self._seen = 0
@@ -405,15 +405,3 @@ def _parts(count: int, most: int) -> list[slice]:
     """Return slices of about equal length, `most` at most, that cover `count` examples."""
     ends = np.linspace(0, count, -(-count // most) + 1).astype(int)
     return [slice(start, end) for start, end in itertools.pairwise(ends)]
-
-
-def _optimizer(module: Network, problem: FitProblem) -> torch.optim.SGD:
-    """Return the optimiser; biases and batch norms are not decayed (arXiv:1812.01187, sec. 3.1)."""
-    parameters = list(module.parameters())
-    decay = problem.hyperparameters["weight_decay"]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    is_fused = problem.device == "cuda"
-    return torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM, nesterov=True, fused=is_fused)
