@@ -19,8 +19,7 @@ from automl.search.network_morphism import NetworkMorphismSpace
 from automl.training.backbone import LITE0_PACKAGE, lite0_state
 from automl.training.device import cpu_threads
 from automl.training.examples import Examples
-from automl.training.head import features_of
-from automl.training.inference import BATCH_ROWS, predict_probabilities
+from automl.training.inference import predict_probabilities
 from automl.training.module import Network, Normalization, build_module, load_weights
 from automl.training.precision import choose_precision
 from automl.training.problem import FitHooks, FitProblem, Rung, StopReason
@@ -28,7 +27,7 @@ from automl.training.symmetry import find_symmetries
 from automl.training.trainer import fit
 from benchmarks.arm_networks import Airbench, SmallResNet
 from benchmarks.arm_training import Budget, Recipe, predict, train_for
-from benchmarks.fits import Place, fit_problem
+from benchmarks.fits import Place, features, fit_problem
 from benchmarks.platform_arm import run_platform
 from benchmarks.rows import Dataset
 
@@ -193,7 +192,7 @@ def _frozen_features(dataset: Dataset, terms: Terms, _folder: Path) -> Answer:
     module = _pretrained(dataset.size)
     started_s = time.monotonic()
     with cpu_threads(terms.threads):
-        known, asked = (_features(module, rows) for rows in (train, test))
+        known, asked = (features(module, rows) for rows in (train, test))
     hits, strength = _logistic_regression((known, train.labels), (asked, test.labels), terms.seed)
     seconds = round(time.monotonic() - started_s, 1)
     return Answer(hits, {"train_seconds": seconds, "inverse_penalty": strength})
@@ -208,15 +207,6 @@ def _pretrained(size: int) -> Network:
     module = build_module(network.architecture, _AS_IT_IS)
     load_weights(module, network.weights(state))
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-def _features(module: Network, rows: Examples) -> np.ndarray:
-    """Return what the last layer reads, float32 [n, d]."""
-    tensors = (torch.from_numpy(rows.images), torch.from_numpy(rows.labels))
-    batches = zip(*(torch.split(tensor, BATCH_ROWS) for tensor in tensors), strict=True)
-    found = features_of(module, batches)
-    assert found is not None  # nothing stops it
-    return np.asarray(found[0].numpy())
 
 
 def _logistic_regression(

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from automl.morphism.architecture import Architecture
 from automl.training.examples import Examples
-from automl.training.module import Normalization
+from automl.training.head import features_of
+from automl.training.inference import BATCH_ROWS
+from automl.training.module import Network, Normalization
 from automl.training.precision import Precision
 from automl.training.problem import DEFAULT_HYPERPARAMETERS, FitProblem, Rung
+from automl.training.rows import ResidentRows
 from automl.training.symmetry import Symmetries
 
 
@@ -63,3 +67,11 @@ def normalization_of(images: np.ndarray) -> Normalization:
         tuple(pixels.mean(axis=0, dtype=np.float64).tolist()),
         tuple(np.where(std > 0, std, 1.0).tolist()),
     )
+
+
+def features(module: Network, rows: Examples) -> np.ndarray:
+    """Return what the last layer of a network on the CPU reads of each row, float32 [n, d]."""
+    resident = ResidentRows(rows, torch.device("cpu"))
+    found = features_of(module, resident.batches(np.arange(len(rows)), BATCH_ROWS, 0))
+    assert found is not None  # nothing stops it
+    return np.asarray(found[0].numpy())

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from automl.morphism.architecture import Architecture
 from automl.training.examples import Examples
+from automl.training.initialization import initial_weights
 from automl.training.module import (
     Network,
     Normalization,
     build_module,
-    initial_weights,
     load_weights,
 )
 from automl.training.precision import autocast

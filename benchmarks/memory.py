@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from automl.domain.trial import Device
 from automl.morphism.architecture import Architecture
@@ -23,6 +24,7 @@ from automl.training.device import choose_device, device_type
 from automl.training.examples import Examples
 from automl.training.module import Normalization
 from automl.training.peak_memory import peak_memory
+from automl.training.pixels import pack
 from automl.training.problem import DEFAULT_HYPERPARAMETERS, FitHooks, FitProblem, Rung
 from automl.training.symmetry import find_symmetries
 from automl.training.trainer import fit
@@ -41,7 +43,7 @@ def measured(size: int) -> list[tuple[int, int]]:
     facts = {
         "batch_size": 64,
         "evaluation_batch": SELECTION,
-        "dataset_bytes": train.images.nbytes + selection.images.nbytes,
+        "dataset_bytes": pack(torch.from_numpy(train.images)).nbytes + selection.images.nbytes,
     }
     plan = training_plan(facts, Device(type=device_type()))
     for number in range(LEARNED + JUDGED):

@@ -6,28 +6,22 @@ second its training takes. It prints both and writes them to `benchmarks/out/tra
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import time
-import zipfile
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
 from automl.morphism.pretrained import lite0, normalised_for
-from automl.preprocessing.decode import decode_image
-from automl.preprocessing.image import ImagePreprocessor, resize_graph
 from automl.training.backbone import LITE0_PACKAGE, lite0_state
 from automl.training.device import cpu_threads
-from automl.training.examples import Examples
-from automl.training.head import features_of, fit_head
+from automl.training.head import fit_head
 from automl.training.module import Network, Normalization, build_module, load_weights
-from automl.training.rows import ResidentRows
-from tests.requirements import shared_dataset
+from benchmarks.fits import features, normalization_of
+from benchmarks.rows import load
 
 OUT = Path(__file__).parent / "out" / "transfer.json"
 DATASETS = (
@@ -35,35 +29,6 @@ DATASETS = (
     ("cifar10_small", 32),
 )  # fmt: skip
 _BATCH, _STEPS, _ROUNDS = 64, 2, 3
-
-
-def rows(name: str, part: str, size: int) -> Examples:
-    """Return a dataset's rows as the platform would prepare them, labels in alphabetical order.
-
-    Args:
-        name: of a shared dataset of photographs.
-        part: train or test.
-        size: pixels.
-    """
-    preprocess = ImagePreprocessor(resize_graph(size).SerializeToString(deterministic=True))
-    images, labels = [], []
-    for data, label in _files(shared_dataset(name), part):
-        images.append(preprocess(decode_image(data)[None])[0])
-        labels.append(label)
-    return Examples(np.stack(images), np.unique(labels, return_inverse=True)[1].astype(np.int64))
-
-
-def _files(place: Path, part: str) -> Iterator[tuple[bytes, str]]:
-    if (archive := place / f"{place.name}.zip").exists():
-        with zipfile.ZipFile(archive) as files:
-            for name in sorted(files.namelist()):
-                path = PurePosixPath(name)
-                if path.suffix == ".jpg" and path.parts[0] == part:
-                    yield files.read(name), path.parent.name
-        return
-    with (place / f"{part}.csv").open(newline="") as text:
-        for row in csv.DictReader(text):
-            yield (place / "images" / row["File Name"]).read_bytes(), row["Label"]
 
 
 def network(size: int, classes: int, normalization: Normalization) -> Network:
@@ -80,29 +45,21 @@ def network(size: int, classes: int, normalization: Normalization) -> Network:
 
 def head_accuracy(name: str, size: int) -> dict[str, object]:
     """Return the accuracy of a head on frozen features, and the seconds that both took."""
-    train, test = rows(name, "train", size), rows(name, "test", size)
-    pixels = train.images.reshape(-1, 3).astype(np.float64)
-    normalization = Normalization(tuple(pixels.mean(axis=0)), tuple(pixels.std(axis=0)))
-    classes = int(train.labels.max()) + 1
-    module = network(size, classes, normalization)
+    dataset = load(name, OUT.parent / "rows")
+    names = dataset.classes
+    train, test = (part.examples(size, names) for part in (dataset.train, dataset.test))
+    module = network(size, len(names), normalization_of(train.images))
     started_s = time.process_time()
-    features = _features(module, train)
+    read = features(module, train)
     features_s = time.process_time() - started_s
-    layer = fit_head(features, train.labels, classes)
+    layer = fit_head(read, train.labels, len(names))
     assert layer is not None
     head_s = time.process_time() - started_s - features_s
-    found = (_features(module, test) @ layer[0].T + layer[1]).argmax(axis=1)
+    found = (features(module, test) @ layer[0].T + layer[1]).argmax(axis=1)
     return {
         "dataset": name, "size": size, "accuracy": float(np.mean(found == test.labels)),
         "rows": len(train), "test_rows": len(test), "features_s": features_s, "head_s": head_s,
     }  # fmt: skip
-
-
-def _features(module: Network, examples: Examples) -> np.ndarray:
-    rows = ResidentRows(examples, torch.device("cpu"))
-    found = features_of(module, rows.batches(np.arange(len(examples)), _BATCH, 0))
-    assert found is not None
-    return np.asarray(found[0].numpy())
 
 
 def training_speed(size: int, threads: int, precision: torch.dtype) -> dict[str, object]:

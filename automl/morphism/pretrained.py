@@ -93,6 +93,27 @@ class Lite0:
         return normalised_for(found, (0.0,) * _IMAGE_CHANNELS, (1.0,) * _IMAGE_CHANNELS)
 
 
+def frozen_nodes(architecture: Architecture) -> int:
+    """Return how many of the first nodes of a pretrained network should keep their weights.
+
+    They see edges and colours, which are alike in all photographs, on maps that are at least half
+    as large as the first ones: training them takes much of the time and gains nothing. A morph that
+    changes one of them trains what comes after.
+
+    Args:
+        architecture: that of `lite0` or of a descendant.
+    """
+    original = lite0(architecture.input_size, architecture.classes).architecture
+    shapes = original.shapes()
+    first = next(i for i, node in enumerate(original.nodes) if node.op is Op.CONV)
+    count = 0
+    for ours, theirs, shape in zip(architecture.nodes, original.nodes, shapes, strict=False):
+        if ours != theirs or 2 * shape[1] < shapes[first][1]:
+            break
+        count += 1
+    return count
+
+
 def normalised_for(
     weights: Weights, mean: Sequence[float], std: Sequence[float]
 ) -> dict[str, Array]:

@@ -66,7 +66,7 @@ class Gene:
 
 GENES: Mapping[str, Gene] = {
     # Peak of the one-cycle schedule: SGD with Nesterov momentum at a batch size of 64.
-    "learning_rate": Gene(default=0.1, low=0.01, high=0.4, step=0.25, relative=True),
+    "learning_rate": Gene(default=0.06, low=0.01, high=0.4, step=0.25, relative=True),
     "weight_decay": Gene(default=5e-4, low=1e-5, high=5e-3, step=0.3, relative=True, slow=True),
     # Strength from none to full.
     "augmentation": Gene(default=0.5, low=0.0, high=1.0, step=0.1, relative=False, slow=True),

@@ -19,6 +19,7 @@ from automl.errors import (
     StorageError,
 )
 from automl.morphism.architecture import Architecture
+from automl.morphism.pretrained import frozen_nodes
 from automl.steps.context import ESTIMATOR_ORIGIN, StepContext
 from automl.steps.continuation import published_network
 from automl.steps.cores import threads_of_final_fit
@@ -279,6 +280,7 @@ def _fit(
         precision=trainer.precision,
         is_warm=plan.source == "continued" or keeps_norms,
         keeps_norms=keeps_norms,
+        frozen=frozen_nodes(plan.architecture) if keeps_norms else 0,
     )
     try:
         result = fit(

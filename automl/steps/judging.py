@@ -27,6 +27,8 @@ from automl.storage.leases import KeepAlive
 from automl.training.checkpoint import EpochResult
 from automl.training.problem import StopReason, standard_error
 
+_WHOLE = 0.99  # of a training's time
+
 log = logging.getLogger(__name__)
 
 
@@ -135,8 +137,9 @@ class Judge:
         )  # fmt: skip
         if not is_comparable or changes_slowly(study, self._trial, SLOW_GENES):
             return self._full
-        losses = self._losses(parent)
-        if not losses:
+        curve = self._curve_of(parent)
+        losses = [epoch.selection_loss for epoch in curve if epoch.selection_loss is not None]
+        if not losses or _was_short_of_time(curve, parent, self._full):
             return self._full
         planned = planned_epochs(losses, first.selection_loss, self._full)
         log.info(
@@ -145,14 +148,23 @@ class Judge:
         )  # fmt: skip
         return planned
 
-    def _losses(self, parent: Trial) -> list[float]:
-        """Return the log losses of the parent's epochs, none if its curve cannot be read."""
+    def _curve_of(self, parent: Trial) -> Sequence[EpochResult]:
+        """Return the parent's curve, an empty one if it cannot be read."""
         try:
-            curve = read_curve(self._context.store, self._context.spec.name, parent)
+            return read_curve(self._context.store, self._context.spec.name, parent)
         except DamagedDataError as error:
             log.warning("trial %d trains in full: %s", self._trial.number, error)
             return []
-        return [epoch.selection_loss for epoch in curve if epoch.selection_loss is not None]
+
+
+def _was_short_of_time(curve: Sequence[EpochResult], trial: Trial, full: int) -> bool:
+    """Return whether a training had time for some of its epochs only.
+
+    It ended because its time did, not because it had learned all it could: its children go on
+    where it ended.
+    """
+    planned = trial.rungs[0].planned if trial.rungs else full
+    return len(curve) < planned and curve[-1].progress >= _WHOLE
 
 
 def record_rung(context: StepContext, reached: RungReached) -> Study:

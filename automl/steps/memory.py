@@ -16,7 +16,6 @@ from automl.search.memory_model import correction_of, memory_bound
 BFLOAT16 = "bfloat16"  # in a run's description of its search space: 1 if it trains in that
 # derived facts, which are never recorded
 _MOST, _RAN_OUT, _RESIDENT = "memory_bytes", "out_of_memory_bytes", "resident_bytes"
-_CPU = "cpu"
 
 Facts = Mapping[str, int | str]
 
@@ -24,8 +23,8 @@ Facts = Mapping[str, int | str]
 def training_plan(facts: Facts, device: Device | None) -> TrainingPlan:
     """Return what the memory of a run's trainings depends on.
 
-    The rows of a training on a CPU are those that the process has read anyway; on a GPU they lie
-    on the device where they leave room for a network.
+    The rows are on the device, packed for the trainer, where they leave room for a network; else
+    they are streamed.
 
     Args:
         facts: what `run_opened` records of the search space.
@@ -35,7 +34,7 @@ def training_plan(facts: Facts, device: Device | None) -> TrainingPlan:
         KeyError: a fact is missing.
     """
     dataset_bytes = 0
-    if device is not None and device.type != _CPU:
+    if device is not None:
         dataset_bytes = int(facts.get("dataset_bytes", 0))
         if dataset_bytes > RESIDENT_SHARE * (device.memory_bytes or dataset_bytes):
             dataset_bytes = 0

@@ -20,6 +20,7 @@ from automl.steps.training import RUNG
 from automl.training.device import choose_device
 from automl.training.device_factors import calibrate
 from automl.training.inference import BATCH_ROWS
+from automl.training.pixels import pixel_bytes
 from automl.training.precision import Precision, choose_precision, step_seconds
 
 _LABEL_BYTES = 8
@@ -95,11 +96,12 @@ def _limit_facts(limits: LimitsSection, manifest: SnapshotManifest) -> dict[str,
 def memory_facts(manifest: SnapshotManifest) -> dict[str, int]:
     """Return what the memory of trainings on the snapshot depends on."""
     train, selection = manifest.counts[Part.TRAIN], manifest.counts[Part.SELECTION]
-    row_bytes = INPUT_CHANNELS * manifest.image_size**2 + _LABEL_BYTES
+    pixels, labels = manifest.image_size**2, (train + selection) * _LABEL_BYTES
+    packed = train * pixels * pixel_bytes(INPUT_CHANNELS)
     return {
         "batch_size": min(RUNG.batch_size, train),
         "evaluation_batch": min(BATCH_ROWS, selection),
-        "dataset_bytes": (train + selection) * row_bytes,
+        "dataset_bytes": packed + selection * pixels * INPUT_CHANNELS + labels,
     }
 
 

@@ -19,6 +19,7 @@ from automl.errors import DamagedDataError, NotFoundError, OutOfMemoryError, Tra
 from automl.morphism.architecture import Architecture
 from automl.morphism.memory import memory_need
 from automl.morphism.moves import Move, inherit
+from automl.morphism.pretrained import frozen_nodes
 from automl.steps.budget import trial_seconds
 from automl.steps.checkpoints import counting_checkpoints
 from automl.steps.context import StepContext
@@ -198,6 +199,7 @@ class TrialTrainer:
             precision=self.precision,
             is_warm=trial.candidate.parent is not None or keeps_norms,
             keeps_norms=keeps_norms,
+            frozen=frozen_nodes(architecture) if keeps_norms else 0,
         )
         start = checkpoint if checkpoint is not None else self._start(trial, architecture)
         hooks = self._hooks(training, alive, storage, judge)

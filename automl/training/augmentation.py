@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from automl.training.pixels import pack, unpack
+from automl.training.rows import Batch
 from automl.training.symmetry import Symmetries
 
 _FLIP_STREAM, _EPOCH_STREAM = 2, 3  # spawn keys of a training's generators
 _JITTER = 0.3  # largest change of contrast and brightness at full strength
 _BALANCE = 0.3  # share of a brightness' change that each channel has of its own
-_PIXEL_BYTES = 4  # images are moved a pixel at a time, as whole numbers of so many bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +102,11 @@ class Augmentation:
         factors = np.concatenate([contrast, brightness], axis=1).astype(np.float32)
         return torch.from_numpy(factors).to(device)
 
-    def apply(self, images: torch.Tensor, draws: Draws, part: slice) -> torch.Tensor:
-        """Return changed copies of a batch.
+    def apply(self, batch: Batch, draws: Draws, part: slice) -> torch.Tensor:
+        """Return the changed images of a batch.
 
         Args:
-            images: uint8 (B, S, S, C).
+            batch: the rows.
             draws: of the epoch.
             part: which of the epoch's images these are.
 
@@ -113,23 +114,23 @@ class Augmentation:
             (B, S, S, C), uint8 or, where colours change, float32.
         """
         if self.strength == 0:
-            return images
-        count, size, _, channels = images.shape
-        pixels = nn.functional.pad(images, (0, _PIXEL_BYTES - channels)).view(torch.int32)
+            return batch.images
+        size, device = batch.pixels.shape[-1], batch.pixels.device
         rows, columns = draws.rows[part].long(), draws.columns[part].long()
-        places = rows[:, :, None] * size + columns[:, None, :]
-        moved = torch.gather(pixels.flatten(1), 1, places.flatten(1)).view(count, size, size)
+        starts = (batch.places[:, None] * size + rows) * size  # of the lines
+        moved = torch.take(batch.pixels, starts[:, :, None] + columns[:, None, :])
         if draws.holes is not None:
-            moved = torch.where(_inside(draws.holes[part], size), self._fill(images.device), moved)
-        changed = moved[..., None].view(torch.uint8)
+            fill = self._fill(batch.channels, device)
+            moved = torch.where(_inside(draws.holes[part], size), fill, moved)
         if draws.jitter is None:
-            return changed[..., :channels]
-        return self._recoloured(changed, draws.jitter[part])
+            return unpack(moved, batch.channels)
+        return self._recoloured(moved, draws.jitter[part])
 
-    def _fill(self, device: torch.device) -> torch.Tensor:
-        """Return the fill colour as one pixel, int32."""
-        colour = [round(value) for value in self.fill] + [0] * (_PIXEL_BYTES - len(self.fill))
-        return torch.tensor(colour, dtype=torch.uint8, device=device).view(torch.int32)
+    def _fill(self, channels: int, device: torch.device) -> torch.Tensor:
+        """Return the fill colour as one pixel."""
+        colour = [round(value) for value in self.fill[:channels]]
+        image = torch.tensor(colour, dtype=torch.uint8, device=device).reshape(1, 1, 1, channels)
+        return pack(image)[0, 0, 0]
 
     def _recoloured(self, pixels: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         """Return images with other colours, float32 (B, S, S, 3).
@@ -138,14 +139,14 @@ class Augmentation:
         undergoes one affine map.
 
         Args:
-            pixels: uint8 (B, S, S, 4), the last byte unused.
+            pixels: int32 (B, S, S), of three channels.
             factors: of contrast and of each channel's brightness, (B, 4).
         """
         contrast = factors[:, :1]
         gain = nn.functional.pad(contrast * factors[:, 1:], (0, 1))[:, None, None]
         mean = torch.tensor([*self.fill, 0.0], device=pixels.device)
         offset = ((1 - contrast) * mean)[:, None, None]
-        return torch.addcmul(offset, pixels.float(), gain).clamp_(0, 255)[..., :3]
+        return torch.addcmul(offset, unpack(pixels, 4).float(), gain).clamp_(0, 255)[..., :3]
 
 
 def _inside(holes: torch.Tensor, size: int) -> torch.Tensor:

@@ -12,7 +12,8 @@ from automl.morphism.costs import DeviceFactors
 from automl.morphism.nodes import conv
 from automl.morphism.seeds import INPUT_CHANNELS, WORKING_SIZE, seed_architectures
 from automl.training.inference import measure_latency_ms
-from automl.training.module import Normalization, initial_weights
+from automl.training.initialization import initial_weights
+from automl.training.module import Normalization
 
 LARGEST_SIZE = 256  # pixels; larger images would take longer to measure, and are extrapolated
 _MS_PER = np.array([1e-9, 1e-9, 1e-6])  # a picosecond, a picosecond, a nanosecond

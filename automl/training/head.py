@@ -61,7 +61,7 @@ def fit_network_head(
 
     Args:
         module: the network, on the rows' device.
-        rows: images uint8 (B, S, S, C) and labels int64 (B,); see `head_rows`.
+        rows: see `head_rows`.
         should_stop: asked before every batch and at every evaluation of the loss; where it says so,
             the network stays as it is.
 
@@ -84,12 +84,12 @@ def fit_network_head(
 
 def features_of(
     module: Network, rows: Iterable[Batch], should_stop: Callable[[], bool] = never
-) -> Batch | None:
+) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Return what the last dense layer reads, float32 (n, d), and the labels; None if stopped.
 
     Args:
         module: the network, on the rows' device; it is put in evaluation mode for this.
-        rows: images uint8 (B, S, S, C) and labels int64 (B,), one batch or more.
+        rows: one batch or more.
         should_stop: asked before every batch.
     """
     parts: list[torch.Tensor] = []
@@ -103,11 +103,11 @@ def features_of(
     hook = last_layer(module).register_forward_pre_hook(keep)
     try:
         with torch.no_grad():
-            for images, target in rows:
+            for batch in rows:
                 if should_stop():
                     return None
-                module(images.permute(0, 3, 1, 2))
-                labels.append(target)
+                module(batch.images.permute(0, 3, 1, 2))
+                labels.append(batch.labels)
     finally:
         hook.remove()
         module.train(was_training)

@@ -18,6 +18,7 @@ from automl.morphism.architecture import (
     Op,
     Shape,
 )
+from automl.training.depthwise import depthwise_conv2d
 
 Weights = dict[str, np.ndarray]
 
@@ -159,6 +160,8 @@ class _GroupedConv(nn.Conv2d):
         if values.device.type != "cpu":
             return super().forward(values)
         with torch.autocast("cpu", enabled=False):
+            if self.groups == self.in_channels == self.out_channels:
+                return depthwise_conv2d(values.float(), self.weight, self.bias, self.stride[0])
             return super().forward(values.float())
 
 
@@ -219,23 +222,6 @@ def build_module(
             "take both from the same snapshot",
         )
     return Network(architecture, normalization, dropout)
-
-
-def initial_weights(architecture: Architecture, seed: Sequence[int]) -> Weights:
-    """Return fresh float32 weights, He-initialised (arXiv:1502.01852), equal for equal seeds."""
-    rng = np.random.default_rng(np.random.SeedSequence(list(seed), spawn_key=(0,)))
-    weights: Weights = {}
-    for key, shape in architecture.weight_shapes().items():
-        index, name = key.split(".")
-        if name == "weight" and architecture.nodes[int(index)].op is not Op.BATCH_NORM:
-            fan_in = float(np.prod(shape[1:]))
-            gain = 1.0 if int(index) == len(architecture.nodes) - 1 else 2.0  # no relu after logits
-            values = rng.standard_normal(shape, dtype=np.float32)
-            weights[key] = values * np.float32(np.sqrt(gain / fan_in))
-        else:
-            fill = 1.0 if name in {"weight", "running_var"} else 0.0
-            weights[key] = np.full(shape, fill, np.float32)
-    return weights
 
 
 def load_weights(module: Network, weights: Mapping[str, np.ndarray]) -> None:

@@ -15,11 +15,11 @@ def sgd(module: Network, device: str, weight_decay: float) -> torch.optim.SGD:
     Biases and batch norms are not decayed (arXiv:1812.01187, sec. 3.1).
 
     Args:
-        module: whose parameters it changes.
+        module: whose parameters it changes, but for frozen ones.
         device: where they are, "cpu" or "cuda".
         weight_decay: of the others.
     """
-    parameters = list(module.parameters())
+    parameters = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},

@@ -13,7 +13,8 @@ import torch
 from automl.morphism.architecture import Architecture
 from automl.morphism.memory import Precision
 from automl.training.device import cpu_threads
-from automl.training.module import Normalization, build_module, initial_weights, load_weights
+from automl.training.initialization import initial_weights
+from automl.training.module import Normalization, build_module, load_weights
 
 _FASTER = 1.15  # so much faster bfloat16 has to be
 _ROUNDS = 5

@@ -17,7 +17,7 @@ from automl.training.precision import Precision
 from automl.training.symmetry import Symmetries
 
 DEFAULT_HYPERPARAMETERS: Mapping[str, float] = {
-    "learning_rate": 0.1,
+    "learning_rate": 0.06,
     "weight_decay": 5e-4,
     "augmentation": 0.5,
 }
@@ -91,6 +91,7 @@ class FitProblem:
             learning rate, and no smaller images.
         keeps_norms: whether batch norms keep the statistics of these weights: those of a network
             that was pretrained on other images are worth more than those of a batch.
+        frozen: how many of the first nodes keep their weights.
     """
 
     architecture: Architecture
@@ -106,6 +107,7 @@ class FitProblem:
     precision: Precision = Precision.FLOAT32
     is_warm: bool = False
     keeps_norms: bool = False
+    frozen: int = 0
 
     def __post_init__(self) -> None:
         missing = sorted(DEFAULT_HYPERPARAMETERS.keys() - self.hyperparameters.keys())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -12,17 +13,38 @@ import torch
 
 from automl.morphism.memory import RESIDENT_SHARE
 from automl.training.examples import Examples
-
-Batch = tuple[torch.Tensor, torch.Tensor]  # images and labels
+from automl.training.pixels import pack, unpack
 
 _AHEAD = 3  # batches that are ready before they are needed
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows on the device, whose images are still among others.
+
+    Attributes:
+        pixels: of the images of these and perhaps other rows, (N, S, S); see `pack`.
+        places: where the rows are among them, int64 (B,).
+        labels: of the rows, int64 (B,).
+        channels: of the images.
+    """
+
+    pixels: torch.Tensor
+    places: torch.Tensor
+    labels: torch.Tensor
+    channels: int
+
+    @property
+    def images(self) -> torch.Tensor:
+        """The images of the rows, uint8 (B, S, S, C)."""
+        return unpack(self.pixels[self.places], self.channels)
 
 
 class Rows(Protocol):
     """The training rows, a batch at a time."""
 
     def batches(self, order: np.ndarray, batch_size: int, first: int) -> Generator[Batch]:
-        """Yield images uint8 (B, S, S, C) and labels int64 (B,) on the device.
+        """Yield the batches of an epoch, on the device.
 
         Args:
             order: the epoch's row numbers, int64 (m,).
@@ -40,15 +62,20 @@ class ResidentRows:
     """
 
     def __init__(self, examples: Examples, device: torch.device) -> None:
-        self._images = as_tensor(examples.images).to(device)
+        self._channels = examples.images.shape[-1]
+        self._pixels = pack(as_tensor(examples.images).to(device))
         self._labels = as_tensor(examples.labels).to(device)
 
     def batches(self, order: np.ndarray, batch_size: int, first: int) -> Generator[Batch]:
         """Yield the batches; see `Rows`."""
-        rows = torch.from_numpy(order).to(self._images.device)
+        rows = torch.from_numpy(order).to(self._labels.device)
+        labels = self._labels[rows]
         for start in range(first * batch_size, len(order), batch_size):
-            chosen = rows[start : start + batch_size]
-            yield self._images[chosen], self._labels[chosen]
+            part = slice(start, start + batch_size)
+            yield Batch(self._pixels, rows[part], labels[part], self._channels)
+
+
+_Gathered = tuple[torch.Tensor, torch.Tensor]  # images and labels
 
 
 class StreamedRows:
@@ -68,10 +95,10 @@ class StreamedRows:
         Raises:
             OSError: the images could not be read.
         """
-        ready: queue.Queue[Batch | BaseException | None] = queue.Queue(_AHEAD)
+        ready: queue.Queue[_Gathered | BaseException | None] = queue.Queue(_AHEAD)
         is_over = threading.Event()
 
-        def put(item: Batch | BaseException | None) -> None:
+        def put(item: _Gathered | BaseException | None) -> None:
             while not is_over.is_set():
                 try:
                     ready.put(item, timeout=0.1)
@@ -95,16 +122,14 @@ class StreamedRows:
             while (item := ready.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
-                images, labels = item
-                yield (
-                    images.to(self._device, non_blocking=True),
-                    labels.to(self._device, non_blocking=True),
-                )
+                images, labels = (part.to(self._device, non_blocking=True) for part in item)
+                places = torch.arange(len(labels), device=self._device)
+                yield Batch(pack(images), places, labels, images.shape[-1])
         finally:
             is_over.set()
             thread.join()
 
-    def _gather(self, chosen: np.ndarray) -> Batch:
+    def _gather(self, chosen: np.ndarray) -> _Gathered:
         images = torch.from_numpy(self._examples.images[chosen])
         labels = torch.from_numpy(self._examples.labels[chosen])
         if self._device.type == "cuda":  # copies from pinned memory do not wait

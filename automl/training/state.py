@@ -19,13 +19,13 @@ from automl.training.averaging import WeightAverage
 from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.head import fit_network_head, head_rows
 from automl.training.inference import BATCH_ROWS
+from automl.training.initialization import initial_weights, whiten
 from automl.training.judging import JudgedRows, at_resolution
 from automl.training.module import (
     Network,
     Weights,
     build_module,
     extract_weights,
-    initial_weights,
     load_weights,
     stored_tensors,
 )
@@ -44,7 +44,7 @@ from automl.training.schedule import Pace, learning_rate
 
 LABEL_SMOOTHING = 0.1
 _WARM_RATE = 0.5  # of the peak learning rate that fresh weights get
-_PRETRAINED_RATE = 0.02  # likewise, of networks whose batch norms keep their statistics
+_PRETRAINED_RATE = 0.08  # likewise, of networks whose batch norms keep their statistics
 _POOL = 2
 _SMALLEST_POOLED_PX = 24  # images are not pooled to less
 _POOLED_SHARE = 1 / 3  # of a training of fresh weights
@@ -79,11 +79,13 @@ class Training:
         self._augmentation = Augmentation(
             problem.hyperparameters["augmentation"], problem.symmetries, problem.normalization.mean
         )
-        weights = start.weights if start else initial_weights(problem.architecture, problem.seed)
+        weights = start.weights if start else _fresh_weights(problem)
         averaged = start.averaged if isinstance(start, Checkpoint) else weights
         self._module, self._average = self._built(weights), self._built(averaged).eval()
         self._averaging = WeightAverage(self._module, self._average)
         self._set_mode()
+        for layer in list(self._module.nodes.values())[: problem.frozen]:
+            layer.requires_grad_(requires_grad=False)
         self._optimizer = sgd(self._module, problem.device, problem.hyperparameters["weight_decay"])
         self._pooled_px = _pooled_px(problem)
         self.epochs = problem.rung.epochs
@@ -208,10 +210,11 @@ class Training:
         draws = self._augmentation.draw(order, size, problem.seed, epoch, self._device)
         resolution = self._resolution = self._resolution or self._next_resolution(progress)
         with closing(self._rows.batches(order, problem.batch_size, self.step)) as batches:
-            for step, (images, labels) in enumerate(batches, self.step):
+            for step, batch in enumerate(batches, self.step):
                 start = step * problem.batch_size
-                changed = self._augmentation.apply(images, draws, slice(start, start + len(labels)))
-                yield at_resolution(changed, resolution), labels, int(seeds[step])
+                part = slice(start, start + len(batch.labels))
+                changed = self._augmentation.apply(batch, draws, part)
+                yield at_resolution(changed, resolution), batch.labels, int(seeds[step])
 
     def _rng(self, stream: int) -> np.random.Generator:
         """Return the epoch's generator of a stream."""
@@ -391,6 +394,12 @@ class Training:
         measured = self._selection.evaluate(self._average, full, lambda: None)
         assert not isinstance(measured, StopReason)
         return replace(best, selection_loss=measured[0], selection_accuracy=measured[1])
+
+
+def _fresh_weights(problem: FitProblem) -> Weights:
+    weights = initial_weights(problem.architecture, problem.seed)
+    whiten(weights, problem.architecture, problem.train.images, problem.normalization, problem.seed)
+    return weights
 
 
 def _pooled_px(problem: FitProblem) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from automl.domain.events import (
 )
 from automl.domain.invariants import violations
 from automl.domain.parsing import parse_spec
-from automl.domain.trial import Measurement, Outcome
+from automl.domain.trial import Measurement, Outcome, Trial
 from automl.search.network_morphism import NetworkMorphismSpace
 from automl.search.pruning import planned_epochs
 from automl.search.space import origin
@@ -32,6 +33,7 @@ from automl.steps.trial_files import load_weights
 from automl.steps.trials import Claim, TrialSource
 from automl.steps.worker import work_on
 from automl.training.problem import StopReason
+from automl.training.results import curve_to_bytes
 
 
 @pytest.fixture
@@ -134,21 +136,42 @@ def test_a_trial_killed_after_its_verdict_trains_no_more(
     assert len(trial.rungs) == 1
 
 
-def test_a_child_trains_as_long_as_its_parents_curve_says(trainer: TrialTrainer) -> None:
-    context, steering = trainer.context, TrialTraining("one/0", never)
-    parent = work_on(context, trainer, taken(trainer), steering)
-    tell(context, TrialOpened(at=context.clock.now(), n=1, run="one", worker="w"))
+def child_of(trainer: TrialTrainer, parent: Trial) -> Trial:
+    """Return the trained trial 1, whose network is its parent's."""
+    context, version = trainer.context, trainer.context.record.study.version
     candidate = origin(parent)
     genes = {**candidate.hyperparameters, "learning_rate": 0.05}
     tell(
         context,
+        TrialOpened(at=context.clock.now(), n=1, run="one", worker="w"),
         TrialProposed(
-            at=context.clock.now(), n=1, based_on=context.record.study.version, strategy="random",
+            at=context.clock.now(), n=1, based_on=version, strategy="random",
             candidate=candidate.model_copy(update={"hyperparameters": genes}),
         ),
     )  # fmt: skip
+    return work_on(context, trainer, taken(trainer), TrialTraining("one/0", never))
 
-    child = work_on(context, trainer, taken(trainer), steering)
+
+def test_a_child_of_a_training_that_was_short_of_time_goes_on_in_full(
+    trainer: TrialTrainer,
+) -> None:
+    context = trainer.context
+    parent = work_on(context, trainer, taken(trainer), TrialTraining("one/0", never))
+    curve = read_curve(context.store, "digits", parent)
+    cut = [*curve[:5], replace(curve[5], progress=1.0)]
+    key = context.key("trials", str(parent.number), str(parent.attempt), "curve.jsonl")
+    context.store.put(key, curve_to_bytes(cut))
+
+    child = child_of(trainer, parent)
+
+    assert {result.planned for result in child.rungs} == {trainer.rung.epochs}
+
+
+def test_a_child_trains_as_long_as_its_parents_curve_says(trainer: TrialTrainer) -> None:
+    context = trainer.context
+    parent = work_on(context, trainer, taken(trainer), TrialTraining("one/0", never))
+
+    child = child_of(trainer, parent)
 
     losses = [
         [epoch.selection_loss or 0.0 for epoch in read_curve(context.store, "digits", trial)]

@@ -28,7 +28,7 @@ from automl.steps.settings import Settings
 from automl.steps.signals import StopSignal
 from automl.steps.worker import run_worker
 from automl.training.checkpoint import Checkpoint
-from automl.training.module import initial_weights
+from automl.training.initialization import initial_weights
 from automl.training.problem import FitHooks, FitProblem, FitResult, InitialWeights
 from automl.training.results import weights_to_bytes
 from automl.training.trainer import fit

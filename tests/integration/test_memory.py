@@ -28,7 +28,7 @@ from automl.steps.proposals import search_space
 from automl.steps.replay import replay_document
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
-from automl.training.module import initial_weights
+from automl.training.initialization import initial_weights
 from automl.training.results import weights_to_bytes
 
 SIZE = 63  # odd, so that trainings do not begin with smaller images

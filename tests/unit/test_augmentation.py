@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
 from automl.training.augmentation import Augmentation
+from automl.training.examples import Examples
+from automl.training.rows import Batch, ResidentRows
 from automl.training.symmetry import Symmetries
 
 NOTHING = Symmetries(mirror=False, colour=False)
@@ -22,7 +26,14 @@ def changed(
     augmentation, order = Augmentation(strength, symmetries, fill), np.arange(len(images))
     draws = augmentation.draw(order, images.shape[1], (3,), epoch, CPU)
     parts = [slice(start, start + 64) for start in range(0, len(images), 64)]
-    return torch.cat([augmentation.apply(images[part], draws, part) for part in parts])
+    batches = batches_of(images, order)
+    pairs = zip(batches, parts, strict=True)
+    return torch.cat([augmentation.apply(batch, draws, part) for batch, part in pairs])
+
+
+def batches_of(images: torch.Tensor, order: np.ndarray) -> Iterator[Batch]:
+    labels = np.zeros(len(images), np.int64)
+    return ResidentRows(Examples(images.numpy(), labels), CPU).batches(order, 64, 0)
 
 
 def test_images_move_by_an_eighth_at_most_and_repeat_their_border() -> None:
@@ -68,7 +79,8 @@ def test_mirroring_follows_the_row_not_its_place_in_the_epoch() -> None:
     augmentation = Augmentation(1e-3, MIRROR, (0.0,))
 
     draws = augmentation.draw(order, 4, (3,), 0, CPU)
-    found = augmentation.apply(images, draws, slice(0, 64))
+    [batch] = batches_of(images, order)
+    found = augmentation.apply(batch, draws, slice(0, 64))
 
     assert torch.equal(found.flip(0), changed(images, 1e-3, MIRROR))
 

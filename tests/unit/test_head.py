@@ -10,16 +10,17 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from automl.morphism.seeds import seed_architectures
+from automl.training.examples import Examples
 from automl.training.head import HEAD_DECAY, features_of, fit_head, fit_network_head, head_rows
+from automl.training.initialization import initial_weights
 from automl.training.module import (
     Network,
     Normalization,
     build_module,
     extract_weights,
-    initial_weights,
     load_weights,
 )
-from automl.training.rows import Batch
+from automl.training.rows import Batch, ResidentRows
 
 ROWS, WIDTH, CLASSES = 200, 12, 4
 
@@ -86,7 +87,8 @@ def test_it_stops_when_asked_to(rows: tuple[np.ndarray, np.ndarray]) -> None:
 
 def batches(images: torch.Tensor, labels: torch.Tensor) -> Iterable[Batch]:
     """The rows in two batches."""
-    return zip(torch.split(images, 256), torch.split(labels, 256), strict=True)
+    rows = ResidentRows(Examples(images.numpy(), labels.numpy()), torch.device("cpu"))
+    return rows.batches(np.arange(len(labels)), 256, 0)
 
 
 def network() -> tuple[Network, torch.Tensor, torch.Tensor]:

@@ -23,7 +23,7 @@ from automl.search.network_morphism import NetworkMorphismSpace
 from automl.search.random import RandomSearcher
 from automl.search.searcher import Searcher
 from automl.search.tree_search import Effort
-from automl.training.module import initial_weights
+from automl.training.initialization import initial_weights
 from tests.spaces import ELSEWHERE, history_of, trial
 
 FACTORS = DeviceFactors(ps_per_flop=25, ps_per_byte=100, ns_per_layer=15_000)

@@ -24,7 +24,8 @@ import resource, sys
 import torch
 from automl.training.capacity import _pages
 from automl.training.device import is_out_of_memory
-from automl.training.module import Normalization, build_module, initial_weights, load_weights
+from automl.training.initialization import initial_weights
+from automl.training.module import Normalization, build_module, load_weights
 from automl.morphism.seeds import seed_architectures
 import torch._dynamo
 

@@ -16,7 +16,8 @@ from automl.morphism.memory import MemoryNeed, Precision, TrainingPlan, memory_n
 from automl.morphism.moves import Limits, random_move
 from automl.morphism.nodes import conv
 from automl.morphism.seeds import seed_architectures
-from automl.training.module import Network, initial_weights, stored_tensors
+from automl.training.initialization import initial_weights
+from automl.training.module import Network, stored_tensors
 from tests.morphs import module_of, random_network
 
 BATCH = 6

@@ -183,10 +183,12 @@ def test_a_ticket_without_a_device_is_bounded_by_the_limit_as_it_is() -> None:
     assert searching.is_replayed
 
 
-def test_rows_lie_on_a_gpu_where_they_leave_room() -> None:
+def test_rows_lie_on_the_device_where_they_leave_room() -> None:
     facts = FACTS | {"dataset_bytes": 40}
 
-    assert training_plan(facts, cpu(100)).dataset_bytes == 0
+    assert training_plan(facts, None).dataset_bytes == 0
+    assert training_plan(facts, cpu(100)).dataset_bytes == 40
+    assert training_plan(facts, cpu(99)).dataset_bytes == 0
     assert training_plan(facts, Device(type=GPU, memory_bytes=100)).dataset_bytes == 40
     assert training_plan(facts, Device(type=GPU, memory_bytes=99)).dataset_bytes == 0
     assert training_plan(facts, Device(type=GPU)).dataset_bytes == 0

@@ -11,39 +11,16 @@ import torch
 from automl.errors import DataError, TrainingError
 from automl.morphism.architecture import Architecture, Node, Op
 from automl.training.inference import measure_latency_ms, predict_probabilities
+from automl.training.initialization import initial_weights
 from automl.training.module import (
     Normalization,
     build_module,
     extract_weights,
-    initial_weights,
     load_weights,
 )
+from tests.architectures import every_op
 
 NORMALIZATION = Normalization((100.0, 120.0, 140.0), (50.0, 60.0, 70.0))
-
-
-def every_op() -> Architecture:
-    conv = {"kernel": 3, "stride": 1, "groups": 1, "bias": 1}
-    nodes = (
-        Node(Op.INPUT),
-        Node(Op.CONV, (0,), {**conv, "channels": 8}),
-        Node(Op.BATCH_NORM, (1,)),
-        Node(Op.RELU, (2,)),
-        Node(Op.CONV, (3,), {**conv, "channels": 8, "groups": 4, "bias": 0}),
-        Node(Op.ADD, (3, 4)),
-        Node(Op.CONCAT, (5, 3)),
-        Node(Op.MAX_POOL, (6,), {"kernel": 2, "stride": 2}),
-        Node(Op.CONV, (7,), {**conv, "channels": 6, "kernel": 5, "stride": 2}),
-        Node(Op.AVG_POOL, (8,), {"kernel": 2, "stride": 2}),
-        Node(Op.FLATTEN, (9,)),
-        Node(Op.GLOBAL_POOL, (8,)),
-        Node(Op.CONCAT, (10, 11)),
-        Node(Op.DENSE, (12,), {"units": 7}),
-        Node(Op.BATCH_NORM, (13,)),
-        Node(Op.DROPOUT, (14,), {"rate": 0.5}),
-        Node(Op.DENSE, (15,), {"units": 4}),
-    )
-    return Architecture(11, 3, nodes)
 
 
 def images(count: int, size: int = 11) -> np.ndarray:
@@ -100,29 +77,6 @@ def test_weights_come_back_as_they_went_in() -> None:
     for key, array in weights.items():
         np.testing.assert_array_equal(found[key], array)
         assert found[key].flags.c_contiguous
-
-
-def test_initial_weights_depend_on_the_seed_alone() -> None:
-    architecture = every_op()
-    first, same, other = (initial_weights(architecture, seed) for seed in ((1, 2), (1, 2), (1, 3)))
-
-    assert all(np.array_equal(first[key], same[key]) for key in first)
-    assert not np.array_equal(first["1.weight"], other["1.weight"])
-    assert not first["1.bias"].any()
-
-
-def test_initial_weights_keep_the_size_of_the_signal() -> None:
-    nodes = (
-        Node(Op.INPUT),
-        Node(Op.FLATTEN, (0,)),
-        Node(Op.DENSE, (1,), {"units": 4096}),
-        Node(Op.RELU, (2,)),
-        Node(Op.DENSE, (3,), {"units": 2}),
-    )
-    weights = initial_weights(Architecture(8, 3, nodes), (0,))
-
-    assert np.std(weights["2.weight"]) == pytest.approx(np.sqrt(2 / 192), rel=0.02)
-    assert np.std(weights["4.weight"]) == pytest.approx(np.sqrt(1 / 4096), rel=0.05)
 
 
 def test_weights_of_another_architecture_are_refused() -> None:

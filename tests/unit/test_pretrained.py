@@ -10,11 +10,13 @@ from automl.errors import DamagedDataError
 from automl.morphism.architecture import Op
 from automl.morphism.move import Move, MoveKind
 from automl.morphism.moves import GROWING, Limits, apply_move, random_move
-from automl.morphism.pretrained import LITE0_SMALLEST_SIZE, lite0, normalised_for
+from automl.morphism.pretrained import LITE0_SMALLEST_SIZE, frozen_nodes, lite0, normalised_for
 from automl.search.network_morphism import NetworkMorphismSpace
 from automl.training.backbone import lite0_state
+from automl.training.examples import Examples
 from automl.training.head import features_of
 from automl.training.module import Normalization, build_module, load_weights
+from automl.training.rows import ResidentRows
 from tests.lite0 import State, random_state, reference_features
 
 NORMALIZATION = Normalization((131.0, 118.5, 99.0), (61.0, 48.25, 70.0))
@@ -40,8 +42,8 @@ def our_features(state: State, pixels: np.ndarray) -> np.ndarray:
     module = build_module(network.architecture, NORMALIZATION)
     weights = network.weights(state)
     load_weights(module, normalised_for(weights, NORMALIZATION.mean, NORMALIZATION.std))
-    rows = torch.from_numpy(pixels), torch.zeros(len(pixels), dtype=torch.int64)
-    found = features_of(module, [rows])
+    rows = ResidentRows(Examples(pixels, np.zeros(len(pixels), np.int64)), torch.device("cpu"))
+    found = features_of(module, rows.batches(np.arange(len(pixels)), len(pixels), 0))
     assert found is not None
     return found[0].numpy()
 
@@ -136,6 +138,34 @@ def test_it_is_the_first_seed_within_the_limits() -> None:
     assert [seed.genotype == pretrained.genotype() for seed in seeds] == [True, *[False] * 3]
     assert seeds[0].hyperparameters["dropout"] == 0.2
     assert small == seeds[1:]
+
+
+@pytest.mark.parametrize(
+    ("size", "largest", "smallest"), [(24, 24, 12), (64, 64, 32), (100, 50, 25)]
+)
+def test_its_first_layers_are_to_keep_their_weights(size: int, largest: int, smallest: int) -> None:
+    architecture = lite0(size, 10).architecture
+    count = frozen_nodes(architecture)
+
+    heights = [shape[1] for shape in architecture.shapes()[2 : count + 1]]
+
+    assert heights == [largest] * heights.count(largest) + [smallest] * heights.count(smallest) + [
+        (smallest + 1) // 2
+    ]
+    assert min(heights.count(largest), heights.count(smallest)) > 5
+
+
+def test_what_comes_behind_a_morph_is_trained() -> None:
+    architecture = lite0(32, 10).architecture
+    count = frozen_nodes(architecture)
+
+    def after(site: int) -> int:
+        width = architecture.nodes[site].whole("channels") + 8
+        return frozen_nodes(apply_move(architecture, Move(MoveKind.WIDEN, site, width=width))[0])
+
+    late = max(i for i, node in enumerate(architecture.nodes) if node.op is Op.CONV)
+    assert after(2) == 2
+    assert after(late) == count
 
 
 def test_its_first_convolution_halves_images_that_are_large_enough() -> None:

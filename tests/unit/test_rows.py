@@ -23,11 +23,11 @@ def test_batches_follow_the_order(kind: type[ResidentRows | StreamedRows], first
 
     batches = list(rows.batches(order, 16, first))
 
-    labels = torch.cat([labels for _, labels in batches])
-    images = torch.cat([images for images, _ in batches])
+    labels = torch.cat([batch.labels for batch in batches])
+    images = torch.cat([batch.images for batch in batches])
     np.testing.assert_array_equal(labels, order[16 * first :])
     np.testing.assert_array_equal(images, EXAMPLES.images[order[16 * first :]])
-    assert [len(labels) for _, labels in batches] == [16, 16, 16, 2][first:]
+    assert [len(batch.labels) for batch in batches] == [16, 16, 16, 2][first:]
 
 
 def test_what_is_not_read_ends_with_its_reader() -> None:
@@ -52,6 +52,6 @@ def test_images_in_a_file_are_streamed(tmp_path: Path) -> None:
     rows = rows_on(Examples(mapped, EXAMPLES.labels), CPU)
 
     assert isinstance(rows, StreamedRows)
-    images, _ = next(rows.batches(np.arange(50), 8, 0))
-    np.testing.assert_array_equal(images, EXAMPLES.images[:8])
+    batch = next(rows.batches(np.arange(50), 8, 0))
+    np.testing.assert_array_equal(batch.images, EXAMPLES.images[:8])
     assert isinstance(rows_on(EXAMPLES, CPU), ResidentRows)

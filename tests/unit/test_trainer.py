@@ -16,7 +16,8 @@ from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.device import choose_device, is_out_of_memory
 from automl.training.examples import Examples
 from automl.training.inference import predict_probabilities
-from automl.training.module import Normalization, initial_weights
+from automl.training.initialization import initial_weights
+from automl.training.module import Normalization
 from automl.training.precision import Precision
 from automl.training.problem import (
     DEFAULT_HYPERPARAMETERS,
@@ -280,6 +281,23 @@ def test_norms_may_keep_their_statistics() -> None:
         np.testing.assert_array_equal(kept.best_weights[key], start[key])
         assert not np.array_equal(moved.best_weights[key], start[key])
     assert not np.array_equal(kept.best_weights["1.weight"], start["1.weight"])
+
+
+def test_first_nodes_may_keep_their_weights() -> None:
+    start = fit(problem(2), None, FitHooks()).best_weights
+    assert start is not None
+    frozen = replace(problem(2), keeps_norms=True, frozen=4)
+    outside = Outside(save_s=0.0)
+
+    whole = fit(frozen, InitialWeights(start), outside.hooks)
+    resumed = fit(frozen, outside.saved[0], FitHooks())
+
+    assert whole.best_weights is not None
+    assert resumed.best_weights is not None
+    for key, array in whole.best_weights.items():
+        is_kept = int(key.split(".")[0]) < 4 or "running_" in key
+        assert np.array_equal(array, start[key]) is is_kept, key
+        np.testing.assert_array_equal(resumed.best_weights[key], array)
 
 
 def test_the_best_weights_are_those_of_the_lowest_selection_loss() -> None:
