@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -97,8 +98,8 @@ def frozen_nodes(architecture: Architecture) -> int:
     """Return how many of the first nodes of a pretrained network should keep their weights.
 
     They see edges and colours, which are alike in all photographs, on maps that are at least half
-    as large as the first ones: training them takes much of the time and gains nothing. A morph that
-    changes one of them trains what comes after.
+    as large as the first ones: training them takes much of the time and gains nothing. Where a
+    morph has changed one of them, it and all that comes after are trained.
 
     Args:
         architecture: that of `lite0` or of a descendant.
@@ -134,6 +135,7 @@ def normalised_for(
     return {**weights, **keyed(_INPUT_NORM, norm)}
 
 
+@lru_cache(maxsize=4)
 def lite0(image_size: int, classes: int) -> Lite0:
     """Return the network for images of a size and a number of classes.
 

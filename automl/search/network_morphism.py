@@ -15,6 +15,7 @@ from automl.morphism.architecture import Architecture
 from automl.morphism.costs import training_work
 from automl.morphism.limits import Bounded
 from automl.morphism.moves import SHRINKING, Limits, Move, random_move
+from automl.morphism.pretrained import frozen_nodes
 from automl.morphism.seeds import seed_architectures
 from automl.search.layer_graph import layer_graph
 from automl.search.recent import Recent
@@ -25,6 +26,7 @@ SYMMETRY_NOISE = 1e-2  # of the range of a layer's weights; see Move.noise
 _DIGITS = 4  # significant digits of a gene
 _DROPOUT = "dropout"
 _ARCHITECTURES_KEPT = 512  # some 0.1 MB each
+_DRAWS = 64  # of a move that leaves the pretrained seed's first layers as they are
 _MOST_SHRINKING = 64  # moves that may bring a candidate within the limits
 _UNLIMITED = Limits(parameters=2**62, depth=2**62, flops=2**62)
 _LIMIT_KEYS = frozenset({"parameters", "latency_ms", "device_memory"})  # of a study file
@@ -104,6 +106,7 @@ class NetworkMorphismSpace:
     ) -> None:
         self._limits = limits or Limits()
         self._slow_share = 0.0 if epochs is not None and epochs < JUDGED_EPOCHS else _SLOW_SHARE
+        self._frozen = 0 if pretrained is None else frozen_nodes(pretrained)
         self._seeds = _seeds(image_size, classes, self._limits, pretrained)
         self._architectures = Recent[str, Architecture](_ARCHITECTURES_KEPT)  # by genotype
 
@@ -130,7 +133,7 @@ class NetworkMorphismSpace:
         architecture = self._architecture(candidate.genotype).canonical()[0]
         moves: list[Move] = []
         for _ in range(int(rng.integers(1, MAX_MOVES + 1))):
-            drawn = random_move(architecture, self._limits, rng, noise=SYMMETRY_NOISE)
+            drawn = self._drawn(architecture, rng)
             if drawn is None:
                 break
             move, architecture = drawn
@@ -149,6 +152,21 @@ class NetworkMorphismSpace:
             parent=candidate.parent,
             moves=(*candidate.moves, *inherited),
         )
+
+    def _drawn(
+        self, architecture: Architecture, rng: np.random.Generator
+    ) -> tuple[Move, Architecture] | None:
+        """Return a random move and where it leads; None if none is found.
+
+        Descendants of the pretrained seed keep its first layers, which are not trained.
+        """
+        for _ in range(_DRAWS):
+            drawn = random_move(architecture, self._limits, rng, noise=SYMMETRY_NOISE)
+            if drawn is None or not self._frozen:
+                return drawn
+            if frozen_nodes(architecture) < self._frozen or frozen_nodes(drawn[1]) >= self._frozen:
+                return drawn
+        return None
 
     def contains(self, candidate: Candidate) -> bool:
         """Return whether image size and number of classes are this space's, within its limits."""

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from automl.training.module import Network
+from automl.training.precision import Precision, autocast
 from automl.training.rows import Batch
 
 HEAD_DECAY = 3e-2  # half of it times the squared weights of standardised features is added
-_MOST_ROWS = 16_384
+_MOST_ROWS = 4096
 _ITERATIONS = 100
 _LEAST_STD = 1e-6  # of a feature that says something
 
@@ -53,7 +54,10 @@ def head_rows(count: int) -> np.ndarray:
 
 
 def fit_network_head(
-    module: Network, rows: Iterable[Batch], should_stop: Callable[[], bool] = never
+    module: Network,
+    rows: Iterable[Batch],
+    should_stop: Callable[[], bool] = never,
+    precision: Precision = Precision.FLOAT32,
 ) -> float | None:
     """Fit the last dense layer of a network in place.
 
@@ -64,11 +68,12 @@ def fit_network_head(
         rows: see `head_rows`.
         should_stop: asked before every batch and at every evaluation of the loss; where it says so,
             the network stays as it is.
+        precision: what the other layers compute in.
 
     Returns:
         Mean loss of the rows (nats per example); None if it had to stop.
     """
-    found = features_of(module, rows, should_stop)
+    found = features_of(module, rows, should_stop, precision)
     if found is None:
         return None
     features, labels = found
@@ -83,7 +88,10 @@ def fit_network_head(
 
 
 def features_of(
-    module: Network, rows: Iterable[Batch], should_stop: Callable[[], bool] = never
+    module: Network,
+    rows: Iterable[Batch],
+    should_stop: Callable[[], bool] = never,
+    precision: Precision = Precision.FLOAT32,
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Return what the last dense layer reads, float32 (n, d), and the labels; None if stopped.
 
@@ -91,6 +99,7 @@ def features_of(
         module: the network, on the rows' device; it is put in evaluation mode for this.
         rows: one batch or more.
         should_stop: asked before every batch.
+        precision: what it computes in.
     """
     parts: list[torch.Tensor] = []
     labels: list[torch.Tensor] = []
@@ -106,7 +115,8 @@ def features_of(
             for batch in rows:
                 if should_stop():
                     return None
-                module(batch.images.permute(0, 3, 1, 2))
+                with autocast(batch.labels.device.type, precision):
+                    module(batch.images.permute(0, 3, 1, 2))
                 labels.append(batch.labels)
     finally:
         hook.remove()

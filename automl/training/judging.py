@@ -10,6 +10,7 @@ from torch import nn
 from automl.training.examples import Examples
 from automl.training.inference import BATCH_ROWS, logits_of
 from automl.training.module import Network
+from automl.training.precision import Precision, autocast
 from automl.training.problem import StopReason
 from automl.training.rows import as_tensor
 
@@ -22,9 +23,11 @@ class JudgedRows:
     Args:
         examples: the rows, one or more.
         device: where the network is.
+        precision: what it computes in, as in training.
     """
 
-    def __init__(self, examples: Examples, device: torch.device) -> None:
+    def __init__(self, examples: Examples, device: torch.device, precision: Precision) -> None:
+        self._precision = precision
         self._images = as_tensor(examples.images).to(device)
         self._labels = as_tensor(examples.labels).to(device)
 
@@ -42,7 +45,8 @@ class JudgedRows:
         for index, batch in enumerate(torch.split(self._images, BATCH_ROWS)):
             if index and index % _ASKED_EVERY == 0 and (reason := should_stop()) is not None:
                 return reason
-            parts.append(logits_of(module, at_resolution(batch, resolution)))
+            with autocast(batch.device.type, self._precision):
+                parts.append(logits_of(module, at_resolution(batch, resolution)))
         logits = torch.cat(parts)
         loss = float(nn.functional.cross_entropy(logits, self._labels))
         return loss, float((logits.argmax(dim=1) == self._labels).double().mean())

@@ -44,7 +44,9 @@ from automl.training.schedule import Pace, learning_rate
 
 LABEL_SMOOTHING = 0.1
 _WARM_RATE = 0.5  # of the peak learning rate that fresh weights get
-_PRETRAINED_RATE = 0.08  # likewise, of networks whose batch norms keep their statistics
+# likewise, of networks whose batch norms keep their statistics; more than the second one undoes
+# what they have learned
+_PRETRAINED_RATE, _LARGEST_PRETRAINED = 0.07, 0.005
 _POOL = 2
 _SMALLEST_POOLED_PX = 24  # images are not pooled to less
 _POOLED_SHARE = 1 / 3  # of a training of fresh weights
@@ -75,7 +77,7 @@ class Training:
         self._rows = rows_on(problem.train, self._device)
         self._selection: JudgedRows | None = None
         if problem.selection is not None and len(problem.selection):
-            self._selection = JudgedRows(problem.selection, self._device)
+            self._selection = JudgedRows(problem.selection, self._device, problem.precision)
         self._augmentation = Augmentation(
             problem.hyperparameters["augmentation"], problem.symmetries, problem.normalization.mean
         )
@@ -197,7 +199,7 @@ class Training:
     def _peak(self) -> float:
         peak = self.problem.hyperparameters["learning_rate"]
         if self.problem.keeps_norms:
-            return _PRETRAINED_RATE * peak
+            return min(_PRETRAINED_RATE * peak, _LARGEST_PRETRAINED)
         return _WARM_RATE * peak if self.problem.is_warm else peak
 
     def _epoch_batches(self, progress: float) -> Generator[tuple[torch.Tensor, torch.Tensor, int]]:
@@ -244,7 +246,7 @@ class Training:
 
         rows = head_rows(len(self.problem.train))
         with closing(self._rows.batches(rows, BATCH_ROWS, 0)) as batches:
-            loss = fit_network_head(self._module, batches, should_stop)
+            loss = fit_network_head(self._module, batches, should_stop, self.problem.precision)
         self._set_mode()
         if loss is None:
             assert reason is not None

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from automl.errors import DamagedDataError
-from automl.morphism.architecture import Op
+from automl.morphism.architecture import Architecture, Op
 from automl.morphism.move import Move, MoveKind
 from automl.morphism.moves import GROWING, Limits, apply_move, random_move
 from automl.morphism.pretrained import LITE0_SMALLEST_SIZE, frozen_nodes, lite0, normalised_for
@@ -166,6 +166,20 @@ def test_what_comes_behind_a_morph_is_trained() -> None:
     late = max(i for i, node in enumerate(architecture.nodes) if node.op is Op.CONV)
     assert after(2) == 2
     assert after(late) == count
+
+
+def test_morphs_leave_the_layers_that_are_not_trained_as_they_are() -> None:
+    pretrained, rng = lite0(24, 10).architecture, np.random.default_rng(0)
+    space = NetworkMorphismSpace(24, 10, pretrained=pretrained)
+    candidate = space.seeds()[0].model_copy(update={"parent": 0})
+    count = frozen_nodes(pretrained)
+
+    for _ in range(12):
+        candidate = space.mutate(candidate, rng)
+        architecture = Architecture.from_genotype(candidate.genotype)
+        assert architecture.nodes[:count] == pretrained.nodes[:count]
+
+    assert len(candidate.moves) >= 12
 
 
 def test_its_first_convolution_halves_images_that_are_large_enough() -> None:
