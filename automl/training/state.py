@@ -46,7 +46,7 @@ LABEL_SMOOTHING = 0.1
 _WARM_RATE = 0.5  # of the peak learning rate that fresh weights get
 # likewise, of networks whose batch norms keep their statistics; more than the second one undoes
 # what they have learned
-_PRETRAINED_RATE, _LARGEST_PRETRAINED = 0.07, 0.005
+_PRETRAINED_RATE, _LARGEST_PRETRAINED = 0.04, 0.003
 _POOL = 2
 _SMALLEST_POOLED_PX = 24  # images are not pooled to less
 _POOLED_SHARE = 1 / 3  # of a training of fresh weights
