@@ -14,7 +14,6 @@ import torch
 from automl.domain.specification import Strategy
 from automl.morphism.architecture import Architecture
 from automl.morphism.pretrained import lite0
-from automl.morphism.seeds import seed_architectures
 from automl.search.network_morphism import NetworkMorphismSpace
 from automl.training.backbone import LITE0_PACKAGE, lite0_state
 from automl.training.device import cpu_threads
@@ -139,7 +138,8 @@ def _default_seed(dataset: Dataset, terms: Terms, _folder: Path) -> Answer:
 
 def _seed_problem(dataset: Dataset, train: Examples, terms: Terms) -> FitProblem:
     """Return the training of the first seed; a fifth of the rows tells what images bear."""
-    architecture = seed_architectures(dataset.size, len(dataset.classes))[0]
+    seed = NetworkMorphismSpace(dataset.size, len(dataset.classes)).seeds()[0]
+    architecture = Architecture.from_genotype(seed.genotype)
     place = Place(
         threads=terms.threads, precision=choose_precision("cpu", architecture, terms.threads)
     )
@@ -150,15 +150,9 @@ def _seed_problem(dataset: Dataset, train: Examples, terms: Terms) -> FitProblem
     )
     return replace(
         fit_problem(architecture, train, rung, (terms.seed,), place),
-        hyperparameters=_default_genes(dataset, architecture),
+        hyperparameters=seed.hyperparameters,
         symmetries=find_symmetries(known, asked),
     )
-
-
-def _default_genes(dataset: Dataset, architecture: Architecture) -> Mapping[str, float]:
-    seeds = NetworkMorphismSpace(dataset.size, len(dataset.classes)).seeds()
-    genotype = architecture.genotype()
-    return next(seed.hyperparameters for seed in seeds if seed.genotype == genotype)
 
 
 def _steps_per_second(problem: FitProblem, limit_s: float) -> float:

@@ -16,7 +16,7 @@ from automl.morphism.costs import training_work
 from automl.morphism.limits import Bounded
 from automl.morphism.moves import SHRINKING, Limits, Move, random_move
 from automl.morphism.pretrained import frozen_nodes
-from automl.morphism.seeds import seed_architectures
+from automl.morphism.seeds import MOST_PROMISING, named_seeds
 from automl.search.layer_graph import layer_graph
 from automl.search.recent import Recent
 from automl.search.space import Description, origin
@@ -111,7 +111,10 @@ class NetworkMorphismSpace:
         self._architectures = Recent[str, Architecture](_ARCHITECTURES_KEPT)  # by genotype
 
     def seeds(self) -> Sequence[Candidate]:
-        """Return the pretrained seed, if there is one, and the fresh ones, cheapest first."""
+        """Return the pretrained seed if there is one, the most promising fresh one, the others.
+
+        Those that are behind are stopped early only where there is somebody to be behind of.
+        """
         return self._seeds
 
     def sample(self, parents: Sequence[Trial], rng: np.random.Generator) -> Candidate:
@@ -242,7 +245,8 @@ def _seeds(
     image_size: int, classes: int, limits: Limits, pretrained: Architecture | None
 ) -> tuple[Candidate, ...]:
     first = [] if pretrained is None else [pretrained]
-    architectures = first + seed_architectures(image_size, classes)
+    fresh = named_seeds(image_size, classes)
+    architectures = [*first, fresh.pop(MOST_PROMISING), *fresh.values()]
     able = [seed for seed in architectures if limits.allow(seed)]
     if not able:
         raise ConfigError(

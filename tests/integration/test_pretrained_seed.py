@@ -251,8 +251,8 @@ def test_where_it_does_not_fit_it_is_left_out_with_the_reason(
     assert "pretrained" not in (run_of(context).space or {})
     assert not (tmp_path / "home/studies/noise/pretrained").exists()
     assert reason in without_pretrained(run_of(context))
-    fresh = [seed.genotype() for seed in seed_architectures(size, CLASSES)]
-    assert [seed.genotype for seed in search_space(run_of(context)).seeds()] == fresh
+    fresh = {seed.genotype() for seed in seed_architectures(size, CLASSES)}
+    assert {seed.genotype for seed in search_space(run_of(context)).seeds()} == fresh
 
 
 def test_without_the_package_a_run_has_the_fresh_seeds_and_says_so(
