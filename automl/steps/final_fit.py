@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -19,11 +20,10 @@ from automl.errors import (
     StorageError,
 )
 from automl.morphism.architecture import Architecture
-from automl.morphism.pretrained import frozen_nodes
 from automl.steps.context import ESTIMATOR_ORIGIN, StepContext
 from automl.steps.continuation import published_network
 from automl.steps.cores import threads_of_final_fit
-from automl.steps.pretrained import fresh_weights, is_pretrained, lineage
+from automl.steps.pretrained import fresh_weights, frozen_in
 from automl.steps.rows import joined
 from automl.steps.signals import StopSignal
 from automl.steps.training import RUNG, TrialTrainer, useful_threads
@@ -40,6 +40,7 @@ from automl.training.trainer import fit
 log = logging.getLogger(__name__)
 
 _CONTINUED_SHARE = 3  # continuing takes a third of the epochs that a fresh fit takes
+_LEAST_SHARE = 0.5  # of the epochs of a fresh fit; with time for fewer, the winner is continued
 _MARGIN_S = 3.0  # from the end that a fit is sized to until it is stopped, so that it is judged
 _LEAST_BUDGET_S = 1.0  # what a fit without any time left is sized to; it is stopped at once
 
@@ -72,6 +73,7 @@ class _Plan:
         source: how the fitted weights are made; continued ones start from the incumbent.
         epochs: of the fit.
         seed: of the fit.
+        note: why it is not what the study asks for, or "".
     """
 
     trial: Trial
@@ -81,6 +83,7 @@ class _Plan:
     source: FitSource
     epochs: int
     seed: tuple[int, ...]
+    note: str = ""
 
     @property
     def architecture(self) -> Architecture:
@@ -183,7 +186,15 @@ def _plan(context: StepContext, run: Run, trainer: TrialTrainer) -> _Plan:
     epochs = fresh_epochs(study, trial)
     continued_epochs = max(1, epochs // _CONTINUED_SHARE)
     if run.continues is None:
-        is_fresh = context.spec.final_fit.retrain
+        is_fresh, note = context.spec.final_fit.retrain, ""
+        limit_s = context.spec.final_fit.time_limit.total_seconds()
+        time_for = _epochs_within(limit_s, trainer, trial)
+        if is_fresh and time_for < _LEAST_SHARE * epochs:
+            is_fresh, continued_epochs = False, epochs
+            note = (
+                f"the winner's weights were continued: final_fit.time_limit of {limit_s:g} s is "
+                f"enough for about {time_for:.1f} of the {epochs} epochs that fresh weights need"
+            )
         return _Plan(
             trial=trial,
             incumbent=incumbent,
@@ -192,6 +203,7 @@ def _plan(context: StepContext, run: Run, trainer: TrialTrainer) -> _Plan:
             source="retrained" if is_fresh else "continued",
             epochs=epochs if is_fresh else continued_epochs,
             seed=(seed, trial.number, 1),
+            note=note,
         )
     network, weights = published_network(context, run.continues)
     origin = study.fitted(run.continues)
@@ -207,6 +219,18 @@ def _plan(context: StepContext, run: Run, trainer: TrialTrainer) -> _Plan:
         epochs=continued_epochs,
         seed=(seed, trial.number, 1, run.continues),  # another order than in the fit before
     )
+
+
+def _epochs_within(limit_s: float, trainer: TrialTrainer, trial: Trial) -> float:
+    """Return about how many epochs of the fit take so long: as in the search, but with more rows.
+
+    Infinitely many if the trial was not timed.
+    """
+    measured = trial.measurement
+    if not measured.seconds or not measured.epochs:
+        return math.inf
+    more = 1 + len(trainer.selection) / len(trainer.train_rows)
+    return limit_s / (measured.seconds / measured.epochs * more)
 
 
 def fresh_epochs(study: Study, trial: Trial) -> int:
@@ -262,8 +286,7 @@ def _fit(
             if plan.source == "retrained"
             else InitialWeights(plan.incumbent)
         )
-    study = context.record.study
-    keeps_norms = is_pretrained(study, lineage(study, plan.trial)[-1])
+    frozen = frozen_in(context.record.study, plan.trial)
     problem = FitProblem(
         architecture=plan.architecture,
         hyperparameters=plan.trial.candidate.hyperparameters,
@@ -278,9 +301,8 @@ def _fit(
         device=choose_device(),
         threads=useful_threads(plan.architecture, trainer.threads),
         precision=trainer.precision,
-        is_warm=plan.source == "continued" or keeps_norms,
-        keeps_norms=keeps_norms,
-        frozen=frozen_nodes(plan.architecture) if keeps_norms else 0,
+        is_warm=plan.source == "continued" or frozen is not None,
+        frozen=frozen,
     )
     try:
         result = fit(
@@ -292,8 +314,8 @@ def _fit(
         raise StorageError("The final fit was asked to stop.", "run the step again")
     if result.stopped is StopReason.DIVERGED:
         return _Fitted(None, plan.source, 0, f"the fit failed: {result.cause}")
-    note = ""
-    if result.epochs < plan.epochs:
+    note = plan.note
+    if result.epochs < plan.epochs and not note:
         fitting = f"{result.epochs} of {plan.epochs} epochs"
         note = f"{fitting} fit into final_fit.time_limit of {limit.total_seconds():g} s"
     return _Fitted(result.best_weights, plan.source, result.epochs, note)

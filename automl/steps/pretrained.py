@@ -12,7 +12,13 @@ from automl.domain.trial import Trial
 from automl.errors import TrainingError
 from automl.morphism.architecture import Architecture
 from automl.morphism.moves import Move, inherit
-from automl.morphism.pretrained import LITE0_NAME, LITE0_SMALLEST_SIZE, lite0, normalised_for
+from automl.morphism.pretrained import (
+    LITE0_NAME,
+    LITE0_SMALLEST_SIZE,
+    frozen_nodes,
+    lite0,
+    normalised_for,
+)
 from automl.morphism.seeds import named_seeds
 from automl.steps.context import StepContext
 from automl.steps.memory import Facts
@@ -72,6 +78,13 @@ def is_pretrained(study: Study, trial: Trial) -> bool:
         return False
     seed = lite0(int(space["image_size"]), int(space["classes"])).architecture
     return candidate.genotype == seed.genotype()
+
+
+def frozen_in(study: Study, trial: Trial) -> int | None:
+    """Return how many first nodes a training leaves as they are; see `FitProblem.frozen`."""
+    if trial.candidate is None or not is_pretrained(study, lineage(study, trial)[-1]):
+        return None
+    return frozen_nodes(Architecture.from_genotype(trial.candidate.genotype))
 
 
 def pretrained_weights(

@@ -19,14 +19,13 @@ from automl.errors import DamagedDataError, NotFoundError, OutOfMemoryError, Tra
 from automl.morphism.architecture import Architecture
 from automl.morphism.memory import memory_need
 from automl.morphism.moves import Move, inherit
-from automl.morphism.pretrained import frozen_nodes
 from automl.steps.budget import trial_seconds
 from automl.steps.checkpoints import counting_checkpoints
 from automl.steps.context import StepContext
 from automl.steps.cores import threads_of_trial
 from automl.steps.judging import Judge
 from automl.steps.memory import BFLOAT16, training_plan
-from automl.steps.pretrained import is_pretrained, lineage, pretrained_weights
+from automl.steps.pretrained import frozen_in, pretrained_weights
 from automl.steps.rows import train_rows
 from automl.steps.trial_files import TrialStorage, load_weights
 from automl.steps.trials import TrialResult
@@ -184,7 +183,7 @@ class TrialTrainer:
         storage = TrialStorage(self.context, trial, alive, checkpoint)
         judge = self._judge(trial, alive, checkpoint)
         study = self.context.record.study
-        keeps_norms = is_pretrained(study, lineage(study, trial)[-1])
+        frozen = frozen_in(study, trial)
         problem = FitProblem(
             architecture=architecture,
             hyperparameters=trial.candidate.hyperparameters,
@@ -197,9 +196,8 @@ class TrialTrainer:
             device=choose_device(),
             threads=useful_threads(architecture, self.threads),
             precision=self.precision,
-            is_warm=trial.candidate.parent is not None or keeps_norms,
-            keeps_norms=keeps_norms,
-            frozen=frozen_nodes(architecture) if keeps_norms else 0,
+            is_warm=trial.candidate.parent is not None or frozen is not None,
+            frozen=frozen,
         )
         start = checkpoint if checkpoint is not None else self._start(trial, architecture)
         hooks = self._hooks(training, alive, storage, judge)

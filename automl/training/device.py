@@ -49,6 +49,19 @@ def repeatable(device: str) -> Iterator[None]:
             settings.fill_uninitialized_memory = filled
 
 
+def seed_dropout(device: str, seed: int) -> None:
+    """Seed the generator that dropout draws from; `torch.manual_seed` seeds those of all devices.
+
+    Args:
+        device: "cpu" or "cuda", the current one.
+        seed: 0 to 2**63 - 1.
+    """
+    if device == "cuda":
+        torch.cuda.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
 @contextmanager
 def cpu_threads(threads: int) -> Iterator[None]:
     """Let torch use `threads` CPU threads inside the block."""

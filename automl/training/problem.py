@@ -89,9 +89,8 @@ class FitProblem:
         precision: what convolutions and dense layers compute in.
         is_warm: whether the weights to start from have been trained before; they then get a lower
             learning rate, and no smaller images.
-        keeps_norms: whether batch norms keep the statistics of these weights: those of a network
-            that was pretrained on other images are worth more than those of a batch.
-        frozen: how many of the first nodes keep their weights.
+        frozen: how many of the first nodes keep their weights, of a network that was pretrained on
+            other images; None for any other.
     """
 
     architecture: Architecture
@@ -106,8 +105,7 @@ class FitProblem:
     threads: int
     precision: Precision = Precision.FLOAT32
     is_warm: bool = False
-    keeps_norms: bool = False
-    frozen: int = 0
+    frozen: int | None = None
 
     def __post_init__(self) -> None:
         missing = sorted(DEFAULT_HYPERPARAMETERS.keys() - self.hyperparameters.keys())
@@ -118,6 +116,11 @@ class FitProblem:
             )
         if len(self.train) < 2:
             raise DataError(f"There are {len(self.train)} training rows.", "add at least two")
+
+    @property
+    def keeps_norms(self) -> bool:
+        """Whether batch norms keep their statistics: pretrained ones beat those of a batch."""
+        return self.frozen is not None
 
     @property
     def batch_size(self) -> int:

@@ -17,6 +17,7 @@ from automl.morphism.resolution import reads_resolution
 from automl.training.augmentation import Augmentation
 from automl.training.averaging import WeightAverage
 from automl.training.checkpoint import Checkpoint, EpochResult
+from automl.training.device import seed_dropout
 from automl.training.head import fit_network_head, head_rows
 from automl.training.inference import BATCH_ROWS
 from automl.training.initialization import initial_weights, whiten
@@ -86,9 +87,9 @@ class Training:
         self._module, self._average = self._built(weights), self._built(averaged).eval()
         self._averaging = WeightAverage(self._module, self._average)
         self._set_mode()
-        for layer in list(self._module.nodes.values())[: problem.frozen]:
+        for layer in list(self._module.nodes.values())[: problem.frozen or 0]:
             layer.requires_grad_(requires_grad=False)
-        self._optimizer = sgd(self._module, problem.device, problem.hyperparameters["weight_decay"])
+        self._optimizer = sgd(self._module, problem.hyperparameters["weight_decay"])
         self._pooled_px = _pooled_px(problem)
         self.epochs = problem.rung.epochs
         self.epoch = self.step = self._stale_epochs = self._seen = 0
@@ -179,7 +180,7 @@ class Training:
         images, labels, seed = next(self._batches)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(progress, self._peak)
-        torch.manual_seed(seed)  # dropout
+        seed_dropout(self.problem.device, seed)
         self._optimizer.zero_grad(set_to_none=True)
         count = len(labels)
         for part in _parts(count, self.micro_batch):

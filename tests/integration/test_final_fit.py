@@ -210,6 +210,29 @@ def test_continuing_from_the_winner_takes_a_third_of_the_epochs(
     assert done.epochs == final_fit.fresh_epochs(context.record.study, trial) // 3
 
 
+@pytest.mark.parametrize(("epoch_s", "is_rushed"), [(25, False), (100, True)])
+def test_who_has_time_for_few_epochs_continues_instead_of_beginning_anew(
+    home: Path, open_home: OpenHome, epoch_s: int, *, is_rushed: bool
+) -> None:
+    def slow(event: dict[str, Any]) -> None:
+        measured = event["measurement"]
+        measured["seconds"] = float(epoch_s * measured["epochs"])
+
+    edit_events(home, "trial_finished", slow)
+    context = open_home(home)
+    scramble_incumbent(context, home)
+    (trial,) = context.record.study.trials
+    planned = final_fit.fresh_epochs(context.record.study, trial)
+    assert LIMIT_S / 100 < planned / 2 < LIMIT_S / 25 / 1.3
+
+    done = fitted(context)
+
+    assert done.source == ("continued" if is_rushed else "retrained")
+    assert done.epochs == planned
+    expected = f"the winner's weights were continued: final_fit.time_limit of {LIMIT_S} s is "
+    assert done.note[: len(expected)] == (expected if is_rushed else "")
+
+
 # --- trouble ---
 
 

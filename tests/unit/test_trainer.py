@@ -272,7 +272,7 @@ def test_norms_may_keep_their_statistics() -> None:
     start = fit(problem(2), None, FitHooks()).best_weights
     assert start is not None
 
-    kept = fit(replace(problem(1), keeps_norms=True), InitialWeights(start), FitHooks())
+    kept = fit(replace(problem(1), frozen=0), InitialWeights(start), FitHooks())
     moved = fit(problem(1), InitialWeights(start), FitHooks())
 
     assert kept.best_weights is not None
@@ -286,7 +286,7 @@ def test_norms_may_keep_their_statistics() -> None:
 def test_first_nodes_may_keep_their_weights() -> None:
     start = fit(problem(2), None, FitHooks()).best_weights
     assert start is not None
-    frozen = replace(problem(2), keeps_norms=True, frozen=4)
+    frozen = replace(problem(2), frozen=4)
     outside = Outside(save_s=0.0)
 
     whole = fit(frozen, InitialWeights(start), outside.hooks)
