@@ -21,7 +21,7 @@ from automl.steps.context import StepContext
 from automl.steps.curves import curve_point, read_curve
 from automl.steps.proposals import search_space
 from automl.steps.run_lease import RunLease
-from automl.steps.training import Length
+from automl.steps.training import RUNG, Length
 from automl.steps.worker import give_back
 from benchmarks.json_lines import read_lines
 from benchmarks.trained import Plan, open_study, prepare_home, search
@@ -57,6 +57,10 @@ class Recorded:
     def best(self, epochs: int) -> CurvePoint:
         """Return what it has after so many epochs: the one with the lowest log loss."""
         return min(self.curve[:epochs], key=lambda point: point.log_loss)
+
+    def stale(self, epochs: int) -> int:
+        """Return after how many of its first epochs it has not been better than before."""
+        return epochs - 1 - self.curve.index(self.best(epochs))
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON document: of each epoch log loss and score."""
@@ -127,21 +131,38 @@ def record(plan: Plan, path: Path, folder: Path) -> None:
         path: the file.
         folder: where the study's home is.
     """
-    prepare_home(plan, folder)
-    context, run, trainer = open_study(plan, folder)
-    with RunLease(context):
-        give_back(context, 0)
-        trainer = replace(trainer, length=Length.PLANNED)
-        search(context, trainer, _mixed, trial_limit_s=math.inf)
-    trials = context.record.refresh().comparable(run)
+    context, trials, rows = _train(plan, folder, Length.PLANNED, patience=0)
     completed = [trial for trial in trials if trial.outcome is Outcome.COMPLETED]
     places = {trial.number: place for place, trial in enumerate(completed)}
     lines = [
-        json.dumps(_recorded(context, trial, places, len(trainer.selection)).to_json()) + "\n"
-        for trial in completed
+        json.dumps(_recorded(context, trial, places, rows).to_json()) + "\n" for trial in completed
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(lines))
+
+
+def train_judged(plan: Plan, folder: Path) -> Sequence[Trial]:
+    """Train candidates as a study does, which stops those that are behind, and return the trials.
+
+    Args:
+        plan: how many candidates of which dataset, for how many epochs.
+        folder: where the study's home is; one of its own.
+    """
+    return _train(plan, folder, Length.JUDGED, RUNG.patience)[1]
+
+
+def _train(
+    plan: Plan, folder: Path, length: Length, patience: int
+) -> tuple[StepContext, Sequence[Trial], int]:
+    """Return the study, its trials, and the number of its selection rows."""
+    prepare_home(plan, folder)
+    context, run, trainer = open_study(plan, folder)
+    trainer = replace(trainer, length=length, rung=replace(trainer.rung, patience=patience))
+    with RunLease(context):
+        give_back(context, 0)
+        search(context, trainer, _mixed, trial_limit_s=math.inf)
+    trials = context.record.refresh().comparable(run)
+    return context, trials, len(trainer.selection)
 
 
 def _mixed(run: Run) -> SearchSpace:

@@ -5,7 +5,8 @@ by simulated workers, and the platform's own verdicts stop them. It prints a tab
 `benchmarks/out/pruning.json`.
 
 `python -m benchmarks.pruning --record DATASET` records the curves anew. It goes on where it was
-interrupted.
+interrupted. `--live DATASET` trains as many candidates of its own, stops those that are behind, and
+compares with the recorded ones.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import heapq
 import json
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -34,11 +36,12 @@ from automl.domain.events import (
     TrialProposed,
 )
 from automl.domain.study import Study, replay
-from automl.domain.trial import Measurement, Outcome
+from automl.domain.trial import Measurement, Outcome, Trial
 from automl.search.network_morphism import SLOW_GENES
 from automl.search.pruning import Rungs, incumbent, verdict
+from automl.steps.training import RUNG
 from automl.training.problem import standard_error
-from benchmarks.curves import CURVES, Recorded, read_curves, record
+from benchmarks.curves import CURVES, Recorded, read_curves, record, train_judged
 from benchmarks.trained import Plan
 
 OUT = Path(__file__).parent / "out"
@@ -110,7 +113,7 @@ class _Simulation:
                 )
             )  # fmt: skip
         reason = verdict(self.study, number, one.curve[:done], one.planned, SLOW_GENES, share=share)
-        if reason is None and done < one.planned:
+        if reason is None and done < one.planned and one.stale(done) < RUNG.patience:
             return True
         measured = Measurement(
             score=-best.loss, error=error, loss=best.loss, log_loss=best.log_loss, epochs=done,
@@ -242,14 +245,16 @@ def main(arguments: Sequence[str]) -> None:
     """Record curves, or replay the recorded ones and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--record", nargs="+", choices=DATASETS, default=[], metavar="DATASET")
+    parser.add_argument("--live", nargs="+", choices=DATASETS, default=[], metavar="DATASET")
     parser.add_argument("--curves", type=Path, default=CURVES)
     parser.add_argument("--candidates", type=int, default=CANDIDATES)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--orders", type=int, default=ORDERS)
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(arguments)
-    for dataset in options.record:
-        plan = Plan(
+
+    def plan(dataset: str) -> Plan:
+        return Plan(
             dataset,
             "random",
             inherits=True,
@@ -257,9 +262,40 @@ def main(arguments: Sequence[str]) -> None:
             trials=options.candidates,
             epochs=options.epochs,
         )
-        record(plan, options.curves / f"{dataset}.jsonl", options.out / "curves")
-    if not options.record:
+
+    for dataset in options.record:
+        record(plan(dataset), options.curves / f"{dataset}.jsonl", options.out / "curves")
+    for dataset in options.live:
+        trials = train_judged(plan(dataset), options.out / "live")
+        print(live_report(trials, read_curves(options.curves / f"{dataset}.jsonl"), plan(dataset)))
+    if not options.record and not options.live:
         _replay(options.curves, options.orders, options.out)
+
+
+def live_report(trials: Sequence[Trial], recorded: Sequence[Recorded], plan: Plan) -> str:
+    """Return what judging early came to in a real search, beside the best of the recorded ones.
+
+    Args:
+        trials: of the search.
+        recorded: candidates of the same dataset, trained in full.
+        plan: of the search.
+    """
+    work = full = 0
+    for trial in trials:
+        measured = trial.measurement
+        assert measured.flops is not None
+        work += measured.flops * measured.epochs
+        full += measured.flops * plan.epochs
+    able = [trial for trial in trials if trial.can_win and trial.loss is not None]
+    winner = min(able, key=lambda trial: trial.loss or 0.0)
+    best = min((one.best(one.planned) for one in recorded), key=lambda point: point.loss)
+    outcomes = Counter(str(trial.outcome) for trial in trials)
+    return (
+        f"{plan.dataset:22}live  cost {100 * work / full:5.1f} %  "
+        + ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+        + f"  best score {winner.measurement.score:.4f} ± {winner.measurement.error:.4f}, "
+        f"of the recorded ones {-best.loss:.4f}"
+    )
 
 
 def _replay(curves: Path, count: int, out: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from automl.morphism.architecture import Architecture
-from automl.morphism.costs import DeviceFactors
+from automl.morphism.costs import DeviceFactors, training_work
 from automl.morphism.memory import TrainingPlan, memory_need
 
 
@@ -70,6 +70,7 @@ class Limits:
         depth: convolutions and dense layers on the longest path.
         flops: multiply-adds for one image.
         activation_bytes: of all nodes' outputs for one image in float32; None for no limit.
+        work: of a training step for each image, see `training_work`; None for no limit.
         latency: None for no limit.
         memory: None for no limit.
     """
@@ -78,6 +79,7 @@ class Limits:
     depth: int = 64
     flops: int = 2**28
     activation_bytes: int | None = None
+    work: int | None = None
     latency: LatencyLimit | None = None
     memory: MemoryLimit | None = None
 
@@ -93,6 +95,8 @@ class Limits:
         if self.activation_bytes is not None:
             size_bytes = architecture.activation_bytes
             yield Bounded("activation_bytes", size_bytes, self.activation_bytes, "bytes")
+        if self.work is not None:
+            yield Bounded("work", training_work(architecture), self.work)
         if self.latency is not None:
             predicted_ms = self.latency.factors.latency_ms(architecture)
             yield Bounded("latency_ms", predicted_ms, self.latency.most_ms, "ms")

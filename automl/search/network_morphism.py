@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,6 +26,7 @@ SYMMETRY_NOISE = 1e-2  # of the range of a layer's weights; see Move.noise
 _DIGITS = 4  # significant digits of a gene
 _DROPOUT = "dropout"
 _ARCHITECTURES_KEPT = 512  # some 0.1 MB each
+_MOST_GROWTH = 1.5  # of the work of a training by one move
 _DRAWS = 64  # of a move that leaves the pretrained seed's first layers as they are
 _MOST_SHRINKING = 64  # moves that may bring a candidate within the limits
 _UNLIMITED = Limits(parameters=2**62, depth=2**62, flops=2**62)
@@ -161,10 +162,12 @@ class NetworkMorphismSpace:
     ) -> tuple[Move, Architecture] | None:
         """Return a random move and where it leads; None if none is found.
 
-        Descendants of the pretrained seed keep its first layers, which are not trained.
+        A child that took several times its parent's work would learn little in the time that it
+        has. Descendants of the pretrained seed keep its first layers, which are not trained.
         """
+        limits = replace(self._limits, work=int(_MOST_GROWTH * training_work(architecture)))
         for _ in range(_DRAWS):
-            drawn = random_move(architecture, self._limits, rng, noise=SYMMETRY_NOISE)
+            drawn = random_move(architecture, limits, rng, noise=SYMMETRY_NOISE)
             if drawn is None or not self._frozen:
                 return drawn
             if frozen_nodes(architecture) < self._frozen or frozen_nodes(drawn[1]) >= self._frozen:

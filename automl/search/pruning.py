@@ -18,7 +18,9 @@ _LENGTH_RATIO = math.sqrt(2)  # of one planned length to the next
 _MORE_EPOCHS = 2  # that a child trains after its first one, at least
 _JUDGED_SHARE = 1 / ETA  # of a training, before which its curve says nothing
 _ROUNDING = 1e-6  # epochs
-_ANNEALING = 0.4  # share of the loss that falls with the learning rate, at most
+_ANNEALING = 0.1  # share of the loss that falls with the learning rate, at most
+_TOLERANCE = 0.5  # standard errors of a score; scores on the same rows differ by less
+_SLOPES_SINCE = (1 / 3, 1 / 2)  # shares of the curve so far, over whose rest a slope is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +176,8 @@ def halving_verdict(own: RungResult, rivals: Sequence[RungResult]) -> str | None
     """Return why a trial is not among the best third at its rung; None if it is, or may be.
 
     The stopping variant of asynchronous successive halving (Li et al., arXiv:1810.05934), which
-    waits for nobody. A trial within its standard error of the worst of the best third goes on, and
-    so does everyone while there is no third.
+    waits for nobody. A trial within half its standard error of the worst of the best third goes on,
+    and so does everyone while there is no third.
 
     Args:
         own: what the trial has at the rung.
@@ -185,7 +187,7 @@ def halving_verdict(own: RungResult, rivals: Sequence[RungResult]) -> str | None
     if len(ranked) < ETA:
         return None
     cut = ranked[len(ranked) // ETA - 1]
-    if own.loss - own.error <= cut.loss:
+    if own.loss - _TOLERANCE * own.error <= cut.loss:
         return None
     return (
         f"rung {own.rung} ({own.epochs} epochs): score {own.score:.4f} ± {own.error:.4f}, the "
@@ -200,13 +202,11 @@ class Incumbent:
     Attributes:
         number: its number.
         loss: what is minimised.
-        error: standard error of its score.
         log_loss: on the selection rows (nats per example).
     """
 
     number: int
     loss: float
-    error: float
     log_loss: float
 
 
@@ -218,7 +218,7 @@ def incumbent(study: Study, number: int) -> Incumbent | None:
         number: the trial that is to be compared.
     """
     able = [
-        Incumbent(one.number, one.loss, one.measurement.error or 0.0, one.measurement.log_loss)
+        Incumbent(one.number, one.loss, one.measurement.log_loss)
         for one in _alike(study, study.trials[number])
         if one.can_win and one.loss is not None and one.measurement.log_loss is not None
     ]
@@ -228,9 +228,8 @@ def incumbent(study: Study, number: int) -> Incumbent | None:
 def curve_verdict(curve: Sequence[CurvePoint], best: Incumbent, planned: int) -> str | None:
     """Return why a curve cannot reach the incumbent any more; None if it may.
 
-    Its present loss must be worse by more than the incumbent's standard error, and its log loss,
-    if all goes well from here on, must stay above the incumbent's (in the spirit of Domhan et al.,
-    IJCAI 2015).
+    It must not have been better so far, and its log loss, if all goes well from here on, must stay
+    above the incumbent's (in the spirit of Domhan et al., IJCAI 2015).
 
     Args:
         curve: the trial's epochs so far.
@@ -240,7 +239,7 @@ def curve_verdict(curve: Sequence[CurvePoint], best: Incumbent, planned: int) ->
     done = len(curve)
     if done >= planned or done < max(LEAST_EPOCHS, _JUDGED_SHARE * planned):
         return None
-    if min(point.loss for point in curve) <= best.loss + best.error:
+    if min(point.loss for point in curve) < best.loss:
         return None
     least = least_log_loss([point.log_loss for point in curve], planned)
     if least <= best.log_loss:
@@ -255,9 +254,10 @@ def least_log_loss(curve: Sequence[float], planned: int) -> float:
     """Return the log loss that a curve may come down to at best.
 
     A power law towards zero, with no asymptote to hold it up and the steepest slope that the curve
-    has had, over all of it or over its second half. Under a one-cycle learning rate the loss falls
-    most at the end, where the rate does: so the rest of the training may take away another share of
-    the loss, in proportion to its length.
+    has had lately, over its last two thirds or its second half. Under a one-cycle learning rate the
+    loss falls most at the end, where the rate does; averaged weights show most of that before, and
+    the rest of the training may take away another share of the loss, in proportion to its length:
+    as much as it took from any of the curves that `make bench-pruning` replays.
 
     Args:
         curve: log losses after each epoch so far, two or more.
@@ -266,7 +266,7 @@ def least_log_loss(curve: Sequence[float], planned: int) -> float:
     done = len(curve)
     slopes = (
         math.log(curve[start - 1] / curve[-1]) / math.log(done / start)
-        for start in (1, math.ceil(done / 2))
+        for start in (math.ceil(share * done) for share in _SLOPES_SINCE)
     )
     slope = max(0.0, *slopes)
     left = 1 - done / planned

@@ -7,9 +7,11 @@ from scipy.stats import spearmanr
 from automl.domain.candidate import Candidate
 from automl.errors import DamagedDataError
 from automl.morphism.architecture import Architecture
+from automl.morphism.pretrained import lite0
 from automl.search.network_morphism import (
     GENES,
     JUDGED_EPOCHS,
+    MAX_MOVES,
     SLOW_GENES,
     NetworkMorphismSpace,
 )
@@ -95,6 +97,21 @@ def test_short_trainings_do_not_decide_slow_genes() -> None:
         slow_genes(seed) for seed in space.seeds()
     }
     assert {"weight_decay", "augmentation", "dropout"} == SLOW_GENES
+
+
+@pytest.mark.parametrize("pretrained", [None, lite0(32, 10).architecture])
+def test_a_move_makes_a_training_half_again_as_costly_at_most(
+    pretrained: Architecture | None,
+) -> None:
+    space = NetworkMorphismSpace(32, 10, pretrained=pretrained)
+    rng, parent = np.random.default_rng(0), space.seeds()[0]
+    work = space.describe(parent).spent
+
+    grown = [space.describe(space.mutate(parent, rng)).spent / work for _ in range(100)]
+
+    assert max(grown) <= 1.5**MAX_MOVES
+    assert max(grown) > 1.2
+    assert min(grown) < 1
 
 
 def test_a_surrogate_learns_from_morphs() -> None:

@@ -60,7 +60,7 @@ def home() -> Home:
 def test_a_seed_is_shown_layer_by_layer(home: Home) -> None:
     shown = show_document(home, "digits", 0)
 
-    assert shown["architecture"].startswith("16 px: conv3x3-64 ")
+    assert shown["architecture"].startswith("16 px: conv3x3-24 ")
     assert len(shown["layers"].splitlines()) == len(shown["genotype"]["nodes"]) + 2
     assert shown["difference"] is None
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from automl.search.pruning import CurvePoint
+from automl.steps.training import RUNG
 from benchmarks.curves import CURVES, Recorded, read_curves
 from benchmarks.pruning import WORKERS, orders, rank_correlations, replays, simulate
 
-RECORDED: tuple[str, ...] = ()  # the datasets whose curves are kept; one that vanishes is missed
+RECORDED = ("cifar10_small", "digits", "fashion_mnist_small")  # one that vanishes is missed
 MOST_COST, MOST_REGRET = 0.5, 1.0
 GENES = {"weight_decay": 5e-4, "augmentation": 0.5, "dropout": 0.0}
 
@@ -63,11 +64,20 @@ def test_the_best_of_all_is_found_where_ranks_hold() -> None:
 
 
 def test_who_is_trained_to_the_end_costs_what_was_planned() -> None:
-    equal = [made_up(0)[0]] * 6
+    falling = tuple(CurvePoint(-0.5 - 0.01 * epoch, 1 - 0.01 * epoch) for epoch in range(30))
+    equal = [Recorded(None, GENES, 10**6, 450, falling)] * 6
 
-    whole = simulate(equal, range(6), 2)
+    whole = simulate(equal, range(6), 6)
 
     assert (whole.cost, whole.of_planned, whole.regret, whole.stopped) == (1.0, 1.0, 0.0, 0)
+
+
+def test_who_has_learned_all_it_can_ends() -> None:
+    flat = tuple(CurvePoint(-0.5, 1.0) for _ in range(30))
+
+    ended = simulate([Recorded(None, GENES, 10**6, 450, flat)], [0], 1)
+
+    assert (ended.cost, ended.stopped) == ((1 + RUNG.patience) / 30, 0)
 
 
 def test_orders_have_parents_before_their_children() -> None:
