@@ -40,7 +40,7 @@ from automl.training.trainer import fit
 log = logging.getLogger(__name__)
 
 _CONTINUED_SHARE = 3  # continuing takes a third of the epochs that a fresh fit takes
-_LEAST_SHARE = 0.5  # of the epochs of a fresh fit; with time for fewer, the winner is continued
+_MOST_EPOCHS = 4 * RUNG.epochs  # of a fit, whatever its lineage had
 _MARGIN_S = 3.0  # from the end that a fit is sized to until it is stopped, so that it is judged
 _LEAST_BUDGET_S = 1.0  # what a fit without any time left is sized to; it is stopped at once
 
@@ -189,7 +189,7 @@ def _plan(context: StepContext, run: Run, trainer: TrialTrainer) -> _Plan:
         is_fresh, note = context.spec.final_fit.retrain, ""
         limit_s = context.spec.final_fit.time_limit.total_seconds()
         time_for = _epochs_within(limit_s, trainer, trial)
-        if is_fresh and time_for < _LEAST_SHARE * epochs:
+        if is_fresh and time_for < epochs:
             is_fresh, continued_epochs = False, epochs
             note = (
                 f"the winner's weights were continued: final_fit.time_limit of {limit_s:g} s is "
@@ -237,7 +237,7 @@ def fresh_epochs(study: Study, trial: Trial) -> int:
     """Return for how many epochs fresh weights of a trial's architecture are fitted.
 
     Those that led to its best weights, ancestors included: inherited weights need few epochs, fresh
-    ones need what the whole lineage did. At most as many as a trial may take, but never fewer than
+    ones need what the whole lineage did. At most as many as a few trials take, but never fewer than
     the lineage's first trial needed. Epochs are counted, not steps: the selection rows, which come
     on top, make an epoch longer and are seen as often as the others.
     """
@@ -246,7 +246,7 @@ def fresh_epochs(study: Study, trial: Trial) -> int:
         first = (place.measurement.best_epoch or 0) + 1
         total += first
         if place.candidate is None or place.candidate.parent is None:
-            return max(first, min(total, RUNG.epochs))
+            return max(first, min(total, _MOST_EPOCHS))
         place = study.trials[place.candidate.parent]
 
 

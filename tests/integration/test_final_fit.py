@@ -223,7 +223,7 @@ def test_who_has_time_for_few_epochs_continues_instead_of_beginning_anew(
     scramble_incumbent(context, home)
     (trial,) = context.record.study.trials
     planned = final_fit.fresh_epochs(context.record.study, trial)
-    assert LIMIT_S / 100 < planned / 2 < LIMIT_S / 25 / 1.3
+    assert LIMIT_S / 100 < planned < LIMIT_S / 25 / 1.3
 
     done = fitted(context)
 

@@ -36,10 +36,10 @@ def chain(best_epochs: Sequence[int | None]) -> Study:
         ([11], 12),  # a seed that was best early
         ([11, 3], 16),
         ([11, 3, 3, 3], 24),
-        ([RUNG.epochs - 1, 3, 3, 3, 3, 3], RUNG.epochs),  # short children of a long seed
-        ([11] * 9, RUNG.epochs),
+        ([RUNG.epochs - 1, 3, 3, 3, 3, 3], RUNG.epochs + 20),  # short children of a long seed
+        ([11] * 20, 4 * RUNG.epochs),
         ([0, 0], 2),
-        ([RUNG.epochs + 9, 3], RUNG.epochs + 10),  # a seed of a longer rung
+        ([5 * RUNG.epochs - 1, 3], 5 * RUNG.epochs),  # a seed of a longer rung
         ([None], 1),
     ],
 )
