@@ -11,10 +11,10 @@ import numpy as np
 from automl.errors import DamagedDataError, NewerSchemaError
 from automl.training.tensor_file import NOT_READABLE, pack, unpack
 
-CHECKPOINT_SCHEMA = 2
+CHECKPOINT_SCHEMA = 3
 
 _KIND = "checkpoint"
-_GROUPS = ("weights", "momentum", "averaged", "best_weights")
+_GROUPS = ("weights", "momentum", "squares", "averaged", "best_weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,10 @@ class Checkpoint:
             first step, and in older files.
         curve: the complete epochs.
         best_epoch: the epoch of `best_weights`, None before the first complete epoch.
+        updates: steps that the optimiser has made; 0, in older files, for an unknown number.
         weights: arrays by `<node index>.<name>`, running statistics included.
-        momentum: the optimiser's buffers by the same keys; empty before the first step.
+        momentum: the optimiser's mean gradients by the same keys; empty before the first step.
+        squares: its mean squared gradients; empty where it keeps none.
         averaged: the moving average of the weights; in older files the weights themselves.
         best_weights: the weights of the best epoch; empty before the first complete epoch.
     """
@@ -87,8 +89,10 @@ class Checkpoint:
     resolution: int
     curve: tuple[EpochResult, ...]
     best_epoch: int | None
+    updates: int
     weights: Mapping[str, np.ndarray]
     momentum: Mapping[str, np.ndarray]
+    squares: Mapping[str, np.ndarray]
     averaged: Mapping[str, np.ndarray]
     best_weights: Mapping[str, np.ndarray]
 
@@ -115,6 +119,7 @@ class Checkpoint:
             "resolution": self.resolution,
             "curve": [entry.to_json() for entry in self.curve],
             "best_epoch": self.best_epoch,
+            "updates": self.updates,
         }
         return pack(_KIND, CHECKPOINT_SCHEMA, state, tensors)
 
@@ -156,5 +161,6 @@ class Checkpoint:
             resolution=state.get("resolution", 0),
             curve=tuple(EpochResult.from_json(entry) for entry in state["curve"]),
             best_epoch=state["best_epoch"],
+            updates=state.get("updates", 0),
             **groups,
         )

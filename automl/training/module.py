@@ -66,11 +66,11 @@ class Network(nn.Module):
         for index, node in enumerate(architecture.nodes):
             sources = [shapes[source] for source in node.inputs]
             layer = _Normalise(normalization) if node.op is Op.INPUT else _layer(node, sources)
-            if isinstance(layer, nn.Dropout) and dropout is not None:
+            if isinstance(layer, Dropout) and dropout is not None:
                 layer.p = dropout
             self.nodes[str(index)] = layer
         needs_head = dropout is not None and architecture.dropout is None
-        self._head_dropout = nn.Dropout(dropout) if needs_head and dropout else nn.Identity()
+        self._head_dropout = Dropout(dropout) if needs_head and dropout else nn.Identity()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits; what no later node reads is let go of on the way."""
@@ -84,6 +84,22 @@ class Network(nn.Module):
                 if self._last_reader[source] == index:
                     del outputs[source]
         return outputs[len(self._inputs) - 1]
+
+
+class Dropout(nn.Dropout):
+    """Dropout that draws from a generator of its own where it has one.
+
+    Threads that drew from the global one would get other numbers each time.
+    """
+
+    generator: torch.Generator | None = None
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the values, some of them lost and the others larger."""
+        if self.generator is None or not self.training or self.p == 0:
+            return super().forward(values)
+        kept = torch.empty_like(values).bernoulli_(1 - self.p, generator=self.generator)
+        return values * kept.div_(1 - self.p)
 
 
 class _Normalise(nn.Module):
@@ -190,7 +206,7 @@ def _layer(node: Node, sources: Sequence[Shape]) -> nn.Module:
     if node.op is Op.DENSE:
         return nn.Linear(sources[0][0], node.whole("units"))
     if node.op is Op.DROPOUT:
-        return nn.Dropout(float(node.attributes["rate"]))
+        return Dropout(float(node.attributes["rate"]))
     if node.op in {Op.MAX_POOL, Op.AVG_POOL}:
         return _Pool(node)
     plain: dict[Op, type[nn.Module]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Generator, Mapping
 from contextlib import closing
@@ -17,7 +16,6 @@ from automl.morphism.resolution import reads_resolution
 from automl.training.augmentation import Augmentation
 from automl.training.averaging import WeightAverage
 from automl.training.checkpoint import Checkpoint, EpochResult
-from automl.training.device import seed_dropout
 from automl.training.head import fit_network_head, head_rows
 from automl.training.inference import BATCH_ROWS
 from automl.training.initialization import initial_weights, whiten
@@ -28,10 +26,15 @@ from automl.training.module import (
     build_module,
     extract_weights,
     load_weights,
-    stored_tensors,
 )
-from automl.training.optimizer import sgd
-from automl.training.precision import autocast
+from automl.training.optimizer import (
+    PRETRAINED_RATE,
+    OptimizerState,
+    adamw,
+    extract_state,
+    load_state,
+    sgd,
+)
 from automl.training.problem import (
     FitHooks,
     FitProblem,
@@ -42,12 +45,10 @@ from automl.training.problem import (
 )
 from automl.training.rows import rows_on
 from automl.training.schedule import Pace, learning_rate
+from automl.training.shards import Shards
 
-LABEL_SMOOTHING = 0.1
 _WARM_RATE = 0.5  # of the peak learning rate that fresh weights get
-# likewise, of networks whose batch norms keep their statistics; more than the second one undoes
-# what they have learned
-_PRETRAINED_RATE, _LARGEST_PRETRAINED = 0.04, 0.003
+_LARGEST_PRETRAINED = 5e-4  # rate of networks that keep their norms; 1e-3 undoes what they know
 _POOL = 2
 _SMALLEST_POOLED_PX = 24  # images are not pooled to less
 _POOLED_SHARE = 1 / 3  # of a training of fresh weights
@@ -89,7 +90,12 @@ class Training:
         self._set_mode()
         for layer in list(self._module.nodes.values())[: problem.frozen or 0]:
             layer.requires_grad_(requires_grad=False)
-        self._optimizer = sgd(self._module, problem.hyperparameters["weight_decay"])
+        self._shards = Shards(
+            self._module, problem.device, problem.threads, problem.batch_size, problem.precision
+        )
+        optimizer = adamw if problem.keeps_norms else sgd
+        self._optimizer = optimizer(self._module, problem.hyperparameters["weight_decay"])
+        self._updates = 0
         self._pooled_px = _pooled_px(problem)
         self.epochs = problem.rung.epochs
         self.epoch = self.step = self._stale_epochs = self._seen = 0
@@ -131,11 +137,16 @@ class Training:
         self._best_weights = dict(start.best_weights)
         self._seen = min(start.step * self.problem.batch_size, len(self.problem.train))
         self._loss_sum.fill_(start.loss_sum)
-        tensors = stored_tensors(self._module)
-        for key, array in start.momentum.items():
-            buffer = torch.zeros_like(tensors[key]).detach()
-            buffer.copy_(torch.from_numpy(np.array(array)))
-            self._optimizer.state[tensors[key]]["momentum_buffer"] = buffer
+        self._updates = start.updates
+        remembered = OptimizerState(start.updates, start.momentum, start.squares)
+        load_state(self._optimizer, self._module, remembered)
+
+    def close(self) -> None:
+        """End the threads that work for the training."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+        self._shards.close()
 
     def plan(self, epochs: int) -> None:
         """Make the training as many epochs long as this, those behind it included."""
@@ -180,27 +191,20 @@ class Training:
         images, labels, seed = next(self._batches)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(progress, self._peak)
-        seed_dropout(self.problem.device, seed)
+        self._shards.seed(seed)
         self._optimizer.zero_grad(set_to_none=True)
-        count = len(labels)
-        for part in _parts(count, self.micro_batch):
-            with autocast(self.problem.device, self.problem.precision):
-                logits = self._module(images[part])
-            loss = nn.functional.cross_entropy(
-                logits.float(), labels[part], label_smoothing=LABEL_SMOOTHING, reduction="sum"
-            )
-            (loss / count).backward()  # type: ignore[no-untyped-call]
-            self._loss_sum += loss.detach()
+        self._loss_sum += self._shards.backward(images, labels, self.micro_batch)
         self._optimizer.step()
+        self._updates += 1
         self.step += 1
-        self._seen += count
+        self._seen += len(labels)
         self._averaging.update(self._steps_done, progress)
 
     @property
     def _peak(self) -> float:
         peak = self.problem.hyperparameters["learning_rate"]
         if self.problem.keeps_norms:
-            return min(_PRETRAINED_RATE * peak, _LARGEST_PRETRAINED)
+            return min(PRETRAINED_RATE * peak, _LARGEST_PRETRAINED)
         return _WARM_RATE * peak if self.problem.is_warm else peak
 
     def _epoch_batches(self, progress: float) -> Generator[tuple[torch.Tensor, torch.Tensor, int]]:
@@ -334,12 +338,7 @@ class Training:
 
     def checkpoint(self) -> Checkpoint:
         """Return copies of everything that is needed to go on."""
-        state = self._optimizer.state
-        momentum = {
-            key: np.array(state[tensor]["momentum_buffer"].cpu().numpy(), order="C")
-            for key, tensor in stored_tensors(self._module).items()
-            if tensor in state
-        }
+        remembered = extract_state(self._optimizer, self._module, self._updates)
         return Checkpoint(
             epoch=self.epoch,
             step=self.step,
@@ -352,7 +351,9 @@ class Training:
             curve=tuple(self._curve),
             best_epoch=None if self._best is None else self._best.epoch,
             weights=extract_weights(self._module),
-            momentum=momentum,
+            updates=remembered.updates,
+            momentum=remembered.momentum,
+            squares=remembered.squares,
             averaged=extract_weights(self._average),
             best_weights=dict(self._best_weights),
         )
@@ -364,9 +365,6 @@ class Training:
             stopped: why the training ended before it was done, or None.
             cause: what went wrong, "" if nothing did.
         """
-        if self._batches is not None:
-            self._batches.close()
-            self._batches = None
         best, selection = self._best, self.problem.selection
         if best is not None and stopped not in _WITHOUT_A_SCORE:
             best = self._at_full_resolution(best)
@@ -411,9 +409,3 @@ def _pooled_px(problem: FitProblem) -> int:
     small = full // _POOL
     is_useful = not problem.is_warm and full % _POOL == 0 and small >= _SMALLEST_POOLED_PX
     return small if is_useful and reads_resolution(problem.architecture, small) else full
-
-
-def _parts(count: int, most: int) -> list[slice]:
-    """Return slices of about equal length, `most` at most, that cover `count` examples."""
-    ends = np.linspace(0, count, -(-count // most) + 1).astype(int)
-    return [slice(start, end) for start, end in itertools.pairwise(ends)]

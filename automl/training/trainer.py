@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -86,14 +87,14 @@ def _fit(
     hooks: FitHooks,
     micro_batch: int,
 ) -> FitResult:
-    training = Training(problem, start, hooks, micro_batch)
-    saving = _Saving(training, hooks)
-    try:
-        reason = _run(training, saving, hooks)
-    except DivergedError as error:
-        return training.result(StopReason.DIVERGED, str(error))
-    saving.stop()  # who dies before the result is recorded need not train again
-    return training.result(reason)
+    with closing(Training(problem, start, hooks, micro_batch)) as training:
+        saving = _Saving(training, hooks)
+        try:
+            reason = _run(training, saving, hooks)
+        except DivergedError as error:
+            return training.result(StopReason.DIVERGED, str(error))
+        saving.stop()  # who dies before the result is recorded need not train again
+        return training.result(reason)
 
 
 def _run(training: Training, saving: _Saving, hooks: FitHooks) -> StopReason | None:

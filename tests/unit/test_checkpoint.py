@@ -35,8 +35,10 @@ def checkpoint() -> Checkpoint:
         resolution=48,
         curve=(EPOCH,),
         best_epoch=0,
+        updates=12,
         weights=arrays(0.1),
         momentum={"1.weight": np.full((2, 3, 1, 1), -0.5, np.float32)},
+        squares={"1.weight": np.full((2, 3, 1, 1), 0.25, np.float32)},
         averaged=arrays(0.3),
         best_weights=arrays(0.2),
     )
@@ -68,7 +70,9 @@ def test_a_checkpoint_comes_back_as_it_was() -> None:
 
 
 def test_a_checkpoint_before_the_first_epoch_comes_back_as_it_was() -> None:
-    early = replace(checkpoint(), epoch=0, curve=(), best_epoch=None, best_weights={}, momentum={})
+    early = replace(
+        checkpoint(), epoch=0, curve=(), best_epoch=None, best_weights={}, momentum={}, squares={}
+    )
 
     found = Checkpoint.from_bytes(early.to_bytes())
 
@@ -93,12 +97,18 @@ def test_arrays_that_are_not_contiguous_are_stored_by_value() -> None:
 def test_the_golden_file_of_schema_1_still_loads() -> None:
     found = Checkpoint.from_bytes((GOLDEN / "checkpoint-1.safetensors").read_bytes())
 
-    unknown = replace(checkpoint(), epochs=0, micro_batch=0, resolution=0)
+    unknown = replace(checkpoint(), epochs=0, micro_batch=0, resolution=0, updates=0, squares={})
     assert_equal(found, replace(unknown, averaged=unknown.weights))
 
 
 def test_the_golden_file_of_schema_2_still_loads() -> None:
-    data = (GOLDEN / "checkpoint-2.safetensors").read_bytes()
+    found = Checkpoint.from_bytes((GOLDEN / "checkpoint-2.safetensors").read_bytes())
+
+    assert_equal(found, replace(checkpoint(), updates=0, squares={}))
+
+
+def test_the_golden_file_of_schema_3_still_loads() -> None:
+    data = (GOLDEN / "checkpoint-3.safetensors").read_bytes()
 
     assert_equal(Checkpoint.from_bytes(data), checkpoint())
     assert checkpoint().to_bytes() == data
@@ -133,5 +143,5 @@ def test_a_document_that_is_no_checkpoint_is_refused(changes: dict[str, object])
 
 
 def test_a_newer_checkpoint_is_refused_with_the_remedy() -> None:
-    with pytest.raises(NewerSchemaError, match=r"schema 3; .* up to 2\. Hint: upgrade"):
-        Checkpoint.from_bytes(with_document(checkpoint().to_bytes(), schema=3))
+    with pytest.raises(NewerSchemaError, match=r"schema 4; .* up to 3\. Hint: upgrade"):
+        Checkpoint.from_bytes(with_document(checkpoint().to_bytes(), schema=4))

@@ -192,12 +192,26 @@ def test_a_training_that_is_resumed_at_every_step_equals_an_uninterrupted_one() 
 
 
 def test_a_resumed_training_on_two_threads_equals_an_uninterrupted_one() -> None:
-    task = replace(problem(1), threads=2)
-    outside = Outside(stop_before=2)
+    task = replace(problem(train=400), threads=2, rung=Rung(2, batch_size=64, patience=0))
+    outside = Outside(stop_before=9)
 
     fit(task, None, outside.hooks)
 
     assert_same(fit(task, outside.saved[-1], FitHooks()), fit(task, None, FitHooks()))
+
+
+def test_a_resumed_training_of_a_pretrained_network_equals_an_uninterrupted_one() -> None:
+    task = replace(problem(2), is_warm=True, frozen=0)
+    start = InitialWeights(initial_weights(task.architecture, (3,)), fit_head=True)
+    whole = Outside()
+    expected = fit(task, start, whole.hooks)
+    stopped = Outside(stop_before=whole.asked - 2)
+
+    fit(task, start, stopped.hooks)
+
+    assert (stopped.saved[-1].step, stopped.saved[-1].updates) == (2, 2)
+    assert stopped.saved[-1].squares
+    assert_same(fit(task, stopped.saved[-1], FitHooks()), expected)
 
 
 def test_rows_that_are_streamed_from_a_file_train_the_same(tmp_path: Path) -> None:

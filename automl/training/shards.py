@@ -1,0 +1,191 @@
+"""Gradients of a batch, whose parts are computed at the same time by copies of the module."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+import numpy as np
+import torch
+from torch import nn
+
+from automl.training.device import seed_dropout
+from automl.training.module import Dropout, Network
+from automl.training.precision import Precision, autocast
+
+LABEL_SMOOTHING = 0.1
+_LEAST_EXAMPLES = 32  # of a copy: batch norms take their statistics from these
+_LEAST_AT_ONCE = 8  # of a copy's forward pass, where memory is short
+
+
+class Shards:
+    """A module and copies of it, each of which computes a part of a batch on threads of its own.
+
+    Convolutions on maps as small as these leave much of a second thread idle: two copies with a
+    thread each make more steps than one with two. Sums are made in a fixed order, so that a step
+    repeats bit for bit with the same number of threads. The copies share the module's parameters;
+    each normalises by its own part of the batch, as in arXiv:1705.08741, and running statistics are
+    the means of all copies'.
+
+    Args:
+        module: in the mode that it trains in, on its device.
+        device: "cpu" or "cuda", where there is one copy alone.
+        threads: CPU threads, of all copies together.
+        batch_size: examples of a step.
+        precision: of forward and backward passes.
+    """
+
+    def __init__(
+        self, module: Network, device: str, threads: int, batch_size: int, precision: Precision
+    ) -> None:
+        self._device, self._precision = device, precision
+        count = most_copies(threads, batch_size) if device == "cpu" else 1
+        self._modules = [module, *(_sharing(module) for _ in range(count - 1))]
+        self._parameters = [
+            [p for p in one.parameters() if p.requires_grad] for one in self._modules
+        ]
+        self._statistics = [_running_statistics(one) for one in self._modules]
+        self._generators = [torch.Generator() for _ in self._modules] if count > 1 else []
+        for one, generator in zip(self._modules, self._generators, strict=False):
+            for layer in one.modules():
+                if isinstance(layer, Dropout):
+                    layer.generator = generator
+        self._pool: ThreadPoolExecutor | None = None
+        if count > 1:
+            self._pool = ThreadPoolExecutor(
+                count, "shard", torch.set_num_threads, (max(1, threads // count),)
+            )
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def seed(self, seed: int) -> None:
+        """Seed dropout, every copy's by a number of its own.
+
+        Args:
+            seed: 0 to 2**63 - 1.
+        """
+        if not self._generators:
+            seed_dropout(self._device, seed)
+        for index, generator in enumerate(self._generators):
+            generator.manual_seed((seed + index) % 2**63)
+
+    def backward(
+        self, images: torch.Tensor, labels: torch.Tensor, micro_batch: int
+    ) -> torch.Tensor:
+        """Leave the gradients of the mean loss in the module, which has none yet.
+
+        Args:
+            images: (B, C, S, S), uint8 or float32.
+            labels: int64 (B,).
+            micro_batch: how many examples are in forward passes at a time, all copies together.
+
+        Returns:
+            The sum of the losses, float32 ().
+        """
+        count = len(labels)
+        used = min(
+            len(self._modules),
+            max(1, count // _LEAST_EXAMPLES),
+            max(1, micro_batch // _LEAST_AT_ONCE),
+        )
+        parts = _parts(count, micro_batch // used)
+
+        def compute(index: int) -> torch.Tensor:
+            module = self._modules[index]
+            losses = [self._loss(module, images, labels, p) for p in parts[index::used]]
+            return torch.stack(losses).sum()
+
+        losses = self._together(compute, used)
+        if used > 1:
+            self._gather(used)
+        return torch.stack(losses).sum()
+
+    def _loss(
+        self, module: Network, images: torch.Tensor, labels: torch.Tensor, part: slice
+    ) -> torch.Tensor:
+        """Add the gradients of one part to a copy's, and return the sum of its losses."""
+        with autocast(self._device, self._precision):
+            logits = module(images[part])
+        loss = nn.functional.cross_entropy(
+            logits.float(), labels[part], label_smoothing=LABEL_SMOOTHING, reduction="sum"
+        )
+        (loss / len(labels)).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _together(self, compute: Callable[[int], torch.Tensor], used: int) -> list[torch.Tensor]:
+        """Return what each of the first `used` copies computes.
+
+        Where one fails the others are waited for, so that none goes on in the background.
+        """
+        if self._pool is None:
+            return [compute(index) for index in range(used)]
+        futures: list[Future[torch.Tensor]] = []
+        try:
+            for index in range(used):
+                futures.append(self._pool.submit(compute, index))
+        finally:
+            wait(futures)
+        return [future.result() for future in futures]
+
+    def _gather(self, used: int) -> None:
+        """Sum the gradients of the copies in the module, and average the running statistics."""
+        own = _gradients(self._parameters[0])
+        for parameters in self._parameters[1:used]:
+            torch._foreach_add_(own, _gradients(parameters))
+            for parameter in parameters:
+                parameter.grad = None
+        mean, *others = self._statistics
+        if mean:
+            for statistics in others[: used - 1]:
+                torch._foreach_add_(mean, statistics)
+            torch._foreach_div_(mean, used)
+            for statistics in others:
+                torch._foreach_copy_(statistics, mean)
+
+
+def most_copies(threads: int, batch_size: int) -> int:
+    """Return between how many copies a batch is divided on a CPU.
+
+    Args:
+        threads: of all copies together.
+        batch_size: examples of a step.
+    """
+    return max(1, min(threads, batch_size // _LEAST_EXAMPLES))
+
+
+def _sharing(module: Network) -> Network:
+    """Return a copy of a module that has the same parameters, but gradients of its own."""
+    shared = {
+        id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in module.parameters()
+    }
+    return copy.deepcopy(module, shared)
+
+
+def _running_statistics(module: Network) -> list[torch.Tensor]:
+    """Return the statistics that forward passes of training change."""
+    return [
+        statistic
+        for layer in module.modules()
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.training
+        for statistic in (layer.running_mean, layer.running_var)
+        if statistic is not None
+    ]
+
+
+def _gradients(parameters: Sequence[nn.Parameter]) -> list[torch.Tensor]:
+    gradients = []
+    for parameter in parameters:
+        assert parameter.grad is not None
+        gradients.append(parameter.grad)
+    return gradients
+
+
+def _parts(count: int, most: int) -> list[slice]:
+    """Return slices of about equal length, `most` at most, that cover `count` examples."""
+    ends = np.linspace(0, count, -(-count // most) + 1).astype(int)
+    return [slice(start, end) for start, end in itertools.pairwise(ends)]

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from automl.morphism.architecture import Architecture, Node, Op
+from automl.training.initialization import initial_weights
+from automl.training.module import Network, Normalization, build_module, load_weights
+from automl.training.precision import Precision
+from automl.training.shards import Shards
+
+BATCH = 64
+RNG = np.random.default_rng(0)
+IMAGES = torch.from_numpy(RNG.integers(0, 256, (BATCH, 3, 8, 8), dtype=np.uint8))
+LABELS = torch.from_numpy(RNG.integers(0, 4, BATCH))
+
+
+def network(dropout: float = 0.0) -> Network:
+    nodes = (
+        Node(Op.INPUT),
+        Node(Op.CONV, (0,), {"channels": 6, "kernel": 3, "stride": 1, "groups": 1, "bias": 0}),
+        Node(Op.BATCH_NORM, (1,)),
+        Node(Op.RELU, (2,)),
+        Node(Op.GLOBAL_POOL, (3,)),
+        Node(Op.DROPOUT, (4,), {"rate": dropout}),
+        Node(Op.DENSE, (5,), {"units": 4}),
+    )
+    architecture = Architecture(8, 3, nodes).canonical()[0]
+    module = build_module(architecture, Normalization((127.0,) * 3, (64.0,) * 3))
+    load_weights(module, initial_weights(architecture, (1,)))
+    return module
+
+
+def evaluating(module: Network) -> Network:
+    """Return the module with norms that keep their statistics."""
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eval()
+    return module
+
+
+def shards(module: Network, threads: int) -> closing[Shards]:
+    return closing(Shards(module, "cpu", threads, BATCH, Precision.FLOAT32))
+
+
+def gradients(module: Network) -> list[torch.Tensor]:
+    return [p.grad.clone() for p in module.parameters() if p.grad is not None]
+
+
+def test_two_copies_have_the_gradients_of_one() -> None:
+    one, two = evaluating(network()), evaluating(network())
+    with shards(one, 1) as alone, shards(two, 2) as together:
+        loss = alone.backward(IMAGES, LABELS, BATCH)
+        same = together.backward(IMAGES, LABELS, BATCH)
+
+    torch.testing.assert_close(same, loss)
+    assert len(gradients(one)) == 5
+    for found, expected in zip(gradients(two), gradients(one), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_copies_see_what_the_optimiser_has_changed() -> None:
+    module = evaluating(network())
+    with shards(module, 2) as together:
+        before = together.backward(IMAGES, LABELS, BATCH)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.grad = None
+                parameter.mul_(0.5)
+        after = together.backward(IMAGES, LABELS, BATCH)
+    with shards(module, 1) as alone:
+        expected = alone.backward(IMAGES, LABELS, BATCH)
+
+    torch.testing.assert_close(after, expected)
+    assert not torch.isclose(after, before)
+
+
+def test_running_statistics_are_the_means_of_all_copies() -> None:
+    module, halves = network(), [network(), network()]
+    with shards(module, 2) as together:
+        together.backward(IMAGES, LABELS, BATCH)
+    for half, images in zip(halves, IMAGES.split(BATCH // 2), strict=True):
+        half(images)
+
+    own, *others = (dict(one.named_buffers()) for one in (module, *halves))
+    for name in ("nodes.2.running_mean", "nodes.2.running_var"):
+        mean = torch.stack([buffers[name] for buffers in others]).mean(dim=0)
+        torch.testing.assert_close(own[name], mean)
+
+
+def test_a_step_with_dropout_repeats_and_its_copies_lose_different_values() -> None:
+    def lost(seed: int) -> list[list[bool]]:
+        masks: list[list[bool]] = []
+        module = evaluating(network(dropout=0.5))
+        dropout = module.nodes["5"]
+        dropout.register_forward_hook(lambda *values: masks.append((values[2] == 0).tolist()))
+        with shards(module, 2) as together:
+            together.seed(seed)
+            together.backward(IMAGES, LABELS, BATCH)
+        return sorted(masks)
+
+    assert lost(3) == lost(3)
+    assert lost(3) != lost(4)
+    assert len(lost(3)) == 2
+    assert lost(3)[0] != lost(3)[1]
+
+
+@pytest.mark.parametrize("count", [2, 3, 33, 63])
+def test_a_short_batch_is_left_to_fewer_copies(count: int) -> None:
+    module, same = network(), network()
+    with shards(module, 2) as together, shards(same, 1) as alone:
+        found = together.backward(IMAGES[:count], LABELS[:count], BATCH)
+        expected = alone.backward(IMAGES[:count], LABELS[:count], BATCH)
+
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("micro_batch", [8, 16, 32])
+def test_where_memory_is_short_passes_are_smaller_and_the_gradients_the_same(
+    micro_batch: int,
+) -> None:
+    module, same = evaluating(network()), evaluating(network())
+    seen: list[int] = []
+    module.register_forward_hook(lambda _module, read, _output: seen.append(len(read[0])))
+    with shards(module, 2) as together, shards(same, 1) as alone:
+        together.backward(IMAGES, LABELS, micro_batch)
+        alone.backward(IMAGES, LABELS, BATCH)
+
+    assert max(seen) <= micro_batch
+    for found, expected in zip(gradients(module), gradients(same), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_copy_that_fails_is_reported_when_none_works_any_more() -> None:
+    before = threading.active_count()
+    with shards(network(), 2) as together:
+        with pytest.raises(IndexError, match="out of bounds"):
+            together.backward(IMAGES, torch.full_like(LABELS, 9), BATCH)
+        assert together.backward(IMAGES, LABELS, BATCH).isfinite()
+    assert threading.active_count() == before
