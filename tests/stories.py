@@ -67,14 +67,20 @@ class Story:
         return n
 
     def rung(
-        self, n: int, score: float, error: float = 0.01, rung: int = 1, planned: int = 30
+        self,
+        n: int,
+        score: float,
+        error: float = 0.01,
+        rung: int = 1,
+        planned: int = 30,
+        resolution: int = 64,
     ) -> None:
         """Let a trial reach a rung of a training of 30 epochs, or another one."""
         epochs = {1: planned // 9, 2: planned // 3, 3: planned}[rung]
         self.tell(
             RungReached(
                 at=AT, n=n, attempt=1, run=self._run, rung=rung, epochs=epochs, planned=planned,
-                loss=-score, score=score, error=error, log_loss=1 - score,
+                loss=-score, score=score, error=error, log_loss=1 - score, resolution=resolution,
             )
         )  # fmt: skip
 

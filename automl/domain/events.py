@@ -128,7 +128,8 @@ class RungReached(_Event):
     """Trial `n` has trained `epochs` of its `planned` ones, which is rung `rung`, from 1.
 
     `loss`, `score`, its standard error `error` and `log_loss` are what its measurement would be if
-    it ended here: those of the best epoch so far.
+    it ended here: those of the best epoch so far. The network saw images of `resolution` pixels in
+    its last epoch; None in logs of earlier releases.
     """
 
     type: Literal["rung_reached"] = "rung_reached"
@@ -142,6 +143,7 @@ class RungReached(_Event):
     score: float
     error: float
     log_loss: float
+    resolution: int | None = None
 
 
 class TrialFinished(_Event):

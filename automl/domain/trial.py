@@ -109,6 +109,8 @@ class RungResult:
         error: standard error of the score.
         log_loss: on the selection rows (nats per example).
         recorded_in: log version that holds it.
+        resolution: height and width in pixels that the network saw by then; None in logs of earlier
+            releases.
     """
 
     rung: int
@@ -119,6 +121,7 @@ class RungResult:
     error: float
     log_loss: float
     recorded_in: int
+    resolution: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

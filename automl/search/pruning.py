@@ -166,7 +166,7 @@ def rung_verdict(study: Study, number: int, rung: int, slow: Collection[str]) ->
             result
             for result in results
             if result is not None
-            and result.planned == own.planned
+            and (result.planned, result.resolution) == (own.planned, own.resolution)
             and result.recorded_in < own.recorded_in
         ],
     )

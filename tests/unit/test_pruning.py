@@ -190,6 +190,17 @@ def test_trials_of_other_lengths_do_not_compete() -> None:
     assert is_stopped(told, told.trial(parent), planned=15)
 
 
+def test_trials_that_saw_smaller_images_do_not_compete_with_others() -> None:
+    told = Story()
+    with_rivals(told, None)
+    small, whole = told.trial(), told.trial()
+    told.rung(small, 0.1, resolution=32)
+    told.rung(whole, 0.1, resolution=64)
+
+    assert rung_verdict(told.study, small, 1, SLOW) is None
+    assert rung_verdict(told.study, whole, 1, SLOW) is not None
+
+
 def test_a_child_with_other_slow_genes_competes_with_nobody() -> None:
     told = Story()
     parent = told.trial(genes={"weight_decay": 1.0, "learning_rate": 1.0})
