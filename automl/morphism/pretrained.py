@@ -23,7 +23,7 @@ from automl.morphism.weights import Array, Weights
 LITE0_NAME = "EfficientNet-Lite0"
 LITE0_SMALLEST_SIZE = 24  # pixels; what a photograph shows is hardly seen below
 DROPOUT = 0.2
-_ENLARGED_UP_TO = 64  # pixels; such images are enlarged twofold by the first convolution
+_ENLARGED_UP_TO = 48  # pixels; such images are enlarged twofold by the first convolution
 _IMAGE_CHANNELS = 3
 _STEM_CHANNELS, _HEAD_CHANNELS = 32, 1280
 _MEAN, _STD = 127.0, 128.0  # of pixels, by which the original normalises

@@ -6,6 +6,7 @@ from automl.morphism.architecture import Architecture, Node, Op
 from automl.morphism.nodes import conv
 
 WORKING_SIZE = 16  # the stem brings larger images down to this many pixels
+WIDE_WORKING_SIZE = 32  # likewise, of the wide seed: what it sees of fewer is not worth its filters
 STEM_CHANNELS = 16
 DROPOUT = 0.25
 MOST_PROMISING = "wide"  # of the seeds, by their accuracy after the same time
@@ -71,8 +72,8 @@ class _Builder:
             self.append(Op.MAX_POOL, kernel=2, stride=2)
             self.size //= 2
 
-    def stem(self) -> None:
-        while self.size > WORKING_SIZE:
+    def stem(self, most_px: int = WORKING_SIZE) -> None:
+        while self.size > most_px:
             self.block(STEM_CHANNELS, stride=2)
 
     def residual_block(self, channels: int, stride: int, *, project: bool) -> None:
@@ -132,7 +133,7 @@ def _wide(builder: _Builder, classes: int) -> Architecture:
     A narrow first convolution, blocks of two wide ones whose first is pooled before its norm, and a
     maximum over what is left. About half its width, ReLU instead of GELU, the logits unscaled.
     """
-    builder.stem()
+    builder.stem(WIDE_WORKING_SIZE)
     builder.block(24)
     builder.pooled_block(48)
     builder.pooled_block(96)

@@ -27,6 +27,7 @@ _DIGITS = 4  # significant digits of a gene
 _DROPOUT = "dropout"
 _ARCHITECTURES_KEPT = 512  # some 0.1 MB each
 _MOST_GROWTH = 1.5  # of the work of a training by one move
+_MOST_PRETRAINED_GROWTH = 1.1  # likewise, and of the parameters, of descendants of that seed
 _DRAWS = 64  # of a move that leaves the pretrained seed's first layers as they are
 _MOST_SHRINKING = 64  # moves that may bring a candidate within the limits
 _UNLIMITED = Limits(parameters=2**62, depth=2**62, flops=2**62)
@@ -79,6 +80,7 @@ GENES: Mapping[str, Gene] = {
 SLOW_GENES = frozenset(name for name, gene in GENES.items() if gene.slow)
 JUDGED_EPOCHS = 20  # with fewer, trials say nothing of slow genes
 _SLOW_SHARE = 0.25  # of the children try other slow genes: they train in full
+_HASTY_SEEDS = 2  # so many are tried where trials get fewer epochs than that
 
 
 class NetworkMorphismSpace:
@@ -91,7 +93,7 @@ class NetworkMorphismSpace:
         pretrained: a network whose weights have been trained on other images; the first seed,
             unless it is beyond the limits.
         epochs: what trials get in all; None if it is not known. With fewer than `JUDGED_EPOCHS`,
-            slow genes stay as they are.
+            slow genes stay as they are, and only the two most promising seeds are tried.
 
     Raises:
         ConfigError: every seed is beyond the limits.
@@ -106,9 +108,11 @@ class NetworkMorphismSpace:
         epochs: int | None = None,
     ) -> None:
         self._limits = limits or Limits()
-        self._slow_share = 0.0 if epochs is not None and epochs < JUDGED_EPOCHS else _SLOW_SHARE
+        is_hasty = epochs is not None and epochs < JUDGED_EPOCHS
+        self._slow_share = 0.0 if is_hasty else _SLOW_SHARE
         self._frozen = 0 if pretrained is None else frozen_nodes(pretrained)
-        self._seeds = _seeds(image_size, classes, self._limits, pretrained)
+        seeds = _seeds(image_size, classes, self._limits, pretrained)
+        self._seeds = seeds[:_HASTY_SEEDS] if is_hasty else seeds
         self._architectures = Recent[str, Architecture](_ARCHITECTURES_KEPT)  # by genotype
 
     def seeds(self) -> Sequence[Candidate]:
@@ -163,14 +167,22 @@ class NetworkMorphismSpace:
         """Return a random move and where it leads; None if none is found.
 
         A child that took several times its parent's work would learn little in the time that it
-        has. Descendants of the pretrained seed keep its first layers, which are not trained.
+        has. Descendants of the pretrained seed keep its first layers, which are not trained, and
+        grow slowly: what they know is in the weights that they have.
         """
-        limits = replace(self._limits, work=int(_MOST_GROWTH * training_work(architecture)))
+        work, limits = training_work(architecture), self._limits
+        if not self._frozen or frozen_nodes(architecture) < self._frozen:
+            limits = replace(limits, work=int(_MOST_GROWTH * work))
+            return random_move(architecture, limits, rng, noise=SYMMETRY_NOISE)
+        most = int(_MOST_PRETRAINED_GROWTH * architecture.parameters)
+        limits = replace(
+            limits,
+            work=int(_MOST_PRETRAINED_GROWTH * work),
+            parameters=min(limits.parameters, most),
+        )
         for _ in range(_DRAWS):
             drawn = random_move(architecture, limits, rng, noise=SYMMETRY_NOISE)
-            if drawn is None or not self._frozen:
-                return drawn
-            if frozen_nodes(architecture) < self._frozen or frozen_nodes(drawn[1]) >= self._frozen:
+            if drawn is None or frozen_nodes(drawn[1]) >= self._frozen:
                 return drawn
         return None
 

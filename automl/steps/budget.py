@@ -6,7 +6,7 @@ from automl.domain.specification import SearchSection
 from automl.domain.study import Run
 
 _LARGEST_SHARE = 0.4  # of the time limit, for one trial
-_TRIALS = 8  # so many full trainings fit into a search, all workers together
+_TRIALS = 6  # so many full trainings fit into a search, all workers together
 _MARGIN_S = 3.0  # from the end of a training to the deadline: measuring and recording it
 _SHORTEST_S = 1.0
 

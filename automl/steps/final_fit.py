@@ -26,7 +26,7 @@ from automl.steps.cores import threads_of_final_fit
 from automl.steps.pretrained import fresh_weights, frozen_in
 from automl.steps.rows import joined
 from automl.steps.signals import StopSignal
-from automl.steps.training import RUNG, TrialTrainer, useful_threads
+from automl.steps.training import MOST_EPOCHS, RUNG, TrialTrainer, useful_threads
 from automl.steps.trial_files import Weights, load_weights
 from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.device import choose_device
@@ -40,7 +40,6 @@ from automl.training.trainer import fit
 log = logging.getLogger(__name__)
 
 _CONTINUED_SHARE = 3  # continuing takes a third of the epochs that a fresh fit takes
-_MOST_EPOCHS = 4 * RUNG.epochs  # of a fit, whatever its lineage had
 _MARGIN_S = 3.0  # from the end that a fit is sized to until it is stopped, so that it is judged
 _LEAST_BUDGET_S = 1.0  # what a fit without any time left is sized to; it is stopped at once
 
@@ -246,7 +245,7 @@ def fresh_epochs(study: Study, trial: Trial) -> int:
         first = (place.measurement.best_epoch or 0) + 1
         total += first
         if place.candidate is None or place.candidate.parent is None:
-            return max(first, min(total, _MOST_EPOCHS))
+            return max(first, min(total, MOST_EPOCHS))
         place = study.trials[place.candidate.parent]
 
 

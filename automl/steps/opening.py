@@ -16,7 +16,7 @@ from automl.steps.cores import threads_of_trial
 from automl.steps.memory import BFLOAT16, Facts
 from automl.steps.pretrained import pretrained_facts
 from automl.steps.proposals import EPOCHS, space_facts, space_of_search
-from automl.steps.training import RUNG
+from automl.steps.training import RUNG, rung_of
 from automl.training.device import choose_device
 from automl.training.device_factors import calibrate
 from automl.training.inference import BATCH_ROWS
@@ -75,12 +75,13 @@ def full_epochs(
     """
     search = context.spec.search
     full_s = full_seconds(search.time_limit.total_seconds(), search)
+    rung = rung_of(search, manifest.counts[Part.TRAIN])
     if full_s is None:
-        return RUNG.epochs
+        return rung.epochs
     seeds = seed_architectures(manifest.image_size, len(manifest.classes))
     step_s = step_seconds(device, seeds[len(seeds) // 2], precision, threads_of_trial(search))
-    steps = max(1, manifest.counts[Part.TRAIN] // RUNG.batch_size)
-    return min(RUNG.epochs, max(1, round(full_s / (step_s * steps))))
+    steps = max(1, manifest.counts[Part.TRAIN] // rung.batch_size)
+    return min(rung.epochs, max(1, round(full_s / (step_s * steps))))
 
 
 def _limit_facts(limits: LimitsSection, manifest: SnapshotManifest) -> dict[str, int]:

@@ -29,7 +29,7 @@ from automl.search.space import SearchSpace
 from automl.search.tree_search import Effort
 from automl.steps.memory import Facts, memory_limit, training_plan, with_memory
 
-SPACE_VERSION = 8  # rises whenever the same log and seed would lead to other proposals
+SPACE_VERSION = 9  # rises whenever the same log and seed would lead to other proposals
 PRETRAINED = "pretrained"  # the fact that names the weights of a pretrained seed
 EPOCHS = "epochs"  # the fact that says how many a trial gets
 _DEVICE_FACTORS = tuple(field.name for field in fields(DeviceFactors))
@@ -56,8 +56,9 @@ class Proposal:
     repeats: int | None = None
 
 
-# a morph takes milliseconds to draw and to describe, so that fewer are looked at
-_OPTIONS = BayesianOptions(effort=Effort(rounds=3, parents=3, children=3, samples=3))
+# A morph takes milliseconds to draw and to describe, so that fewer are looked at. Trainings are
+# few: what the seeds come to says enough of where to go on.
+_OPTIONS = BayesianOptions(initial=3, effort=Effort(rounds=3, parents=3, children=3, samples=3))
 
 _SEARCHERS: Mapping[Strategy, Callable[[SearchSpace], Searcher]] = {
     Strategy.BAYESIAN: lambda space: BayesianSearcher(space, _OPTIONS),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from automl.data.snapshot import Part, Snapshot, SnapshotManifest
+from automl.domain.specification import SearchSection
 from automl.domain.study import Run
 from automl.domain.trial import Device, Measurement, Outcome, Trial
 from automl.errors import DamagedDataError, NotFoundError, OutOfMemoryError, TrainingError
@@ -47,10 +48,13 @@ from automl.training.problem import (
     StopReason,
 )
 from automl.training.results import weights_to_bytes
+from automl.training.shards import most_copies
 from automl.training.symmetry import Symmetries, find_symmetries
 from automl.training.trainer import fit
 
 RUNG = Rung(epochs=30, batch_size=64, patience=8)
+MOST_EPOCHS = 4 * RUNG.epochs
+_ENOUGH_EXAMPLES = 1_200_000  # seen by a training, with repetition
 _SMALL_FLOPS = 16_000_000  # multiply-adds of one image
 
 log = logging.getLogger(__name__)
@@ -122,6 +126,7 @@ class TrialTrainer:
             Examples(*snapshot.tensors(Part.CALIBRATION)),
             find_symmetries(train, selection),
             threads_of_trial(context.spec.search),
+            rung_of(context.spec.search, len(train)),
         )
 
     @property
@@ -344,9 +349,28 @@ def training_device(workers: int) -> Device:
     return Device(type=device_type(), memory_bytes=training_capacity(choose_device(), workers))
 
 
+def rung_of(search: SearchSection, rows: int) -> Rung:
+    """Return what a trial may spend.
+
+    A search that ends after a number of trials gives each of them `RUNG`. Where time decides, small
+    data get more epochs, in which fresh weights go on learning, and as much more patience.
+
+    Args:
+        search: how it searches.
+        rows: training rows.
+    """
+    if search.max_trials is not None:
+        return RUNG
+    epochs = min(max(RUNG.epochs, _ENOUGH_EXAMPLES // rows), MOST_EPOCHS)
+    return replace(RUNG, epochs=epochs, patience=RUNG.patience * epochs // RUNG.epochs)
+
+
 def useful_threads(architecture: Architecture, available: int) -> int:
     """Return how many of the available CPU threads a training of the architecture should use.
 
-    Layers of small networks do not repay the synchronisation between threads.
+    Layers of small networks do not repay the synchronisation between threads: copies of them, each
+    with a part of the batch, have one each.
     """
-    return 1 if architecture.flops < _SMALL_FLOPS else available
+    if architecture.flops >= _SMALL_FLOPS:
+        return available
+    return most_copies(available, RUNG.batch_size)

@@ -16,7 +16,7 @@ def run(seconds: float) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("limit_s", "workers", "expected"), [(800, 1, 100), (800, 2, 200), (800, 64, 320)]
+    ("limit_s", "workers", "expected"), [(600, 1, 100), (600, 2, 200), (600, 64, 240)]
 )
 def test_a_training_takes_a_share_of_the_search(
     limit_s: float, workers: int, expected: float
@@ -24,16 +24,16 @@ def test_a_training_takes_a_share_of_the_search(
     search = SearchSection(workers=workers)
 
     assert full_seconds(limit_s, search) == expected
-    assert trial_seconds(run(limit_s), search, 790) == expected
+    assert trial_seconds(run(limit_s), search, 590) == expected
 
 
 def test_the_last_training_is_sized_to_what_is_left() -> None:
     search = SearchSection(workers=2)
 
-    assert trial_seconds(run(800), search, 53) == 50
-    assert trial_seconds(run(800), search, 2) == 1
-    assert trial_seconds(run(800), search, 53, spent_s=30) == 80
-    assert trial_seconds(run(800), search, 700, spent_s=30) == 200
+    assert trial_seconds(run(600), search, 53) == 50
+    assert trial_seconds(run(600), search, 2) == 1
+    assert trial_seconds(run(600), search, 53, spent_s=30) == 80
+    assert trial_seconds(run(600), search, 500, spent_s=30) == 200
 
 
 def test_a_search_of_so_many_trials_gives_them_any_time() -> None:

@@ -173,14 +173,14 @@ def test_limits_that_allow_no_seed_are_all_named_with_what_the_smallest_needs() 
 
 
 def test_limits_that_exclude_every_seed_together_are_named_too() -> None:
-    seeds, moving = seed_architectures(32, 10), DeviceFactors(0, ps_per_byte=100, ns_per_layer=0)
+    seeds, moving = seed_architectures(16, 10), DeviceFactors(0, ps_per_byte=100, ns_per_layer=0)
     least = min(seed.parameters for seed in seeds)
     quickest = min(seeds, key=moving.latency_ms)
     assert quickest.parameters > least
     limits = Limits(parameters=least, latency=LatencyLimit(moving.latency_ms(quickest), moving))
 
     with pytest.raises(ConfigError) as caught:
-        NetworkMorphismSpace(32, 10, limits)
+        NetworkMorphismSpace(16, 10, limits)
 
     paths = [problem.path for problem in caught.value.problems]
     assert paths == ["search.limits.parameters", "search.limits.latency_ms"]

@@ -99,12 +99,18 @@ def test_short_trainings_do_not_decide_slow_genes() -> None:
     assert {"weight_decay", "augmentation", "dropout"} == SLOW_GENES
 
 
-@pytest.mark.parametrize("pretrained", [None, lite0(32, 10).architecture])
-def test_a_move_makes_a_training_half_again_as_costly_at_most(
-    pretrained: Architecture | None,
-) -> None:
-    space = NetworkMorphismSpace(32, 10, pretrained=pretrained)
-    rng, parent = np.random.default_rng(0), space.seeds()[0]
+def test_where_trials_are_short_only_the_most_promising_seeds_are_tried() -> None:
+    pretrained = lite0(32, 10).architecture
+    every = NetworkMorphismSpace(32, 10, pretrained=pretrained, epochs=JUDGED_EPOCHS)
+    hasty = NetworkMorphismSpace(32, 10, pretrained=pretrained, epochs=JUDGED_EPOCHS - 1)
+
+    assert len(every.seeds()) == 4
+    assert list(hasty.seeds()) == list(every.seeds())[:2]
+
+
+def test_a_move_makes_a_training_half_again_as_costly_at_most() -> None:
+    space, rng = NetworkMorphismSpace(32, 10), np.random.default_rng(0)
+    parent = space.seeds()[0]
     work = space.describe(parent).spent
 
     grown = [space.describe(space.mutate(parent, rng)).spent / work for _ in range(100)]

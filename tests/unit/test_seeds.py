@@ -19,7 +19,7 @@ def test_seeds_fit_the_image(size: int) -> None:
     for seed in seeds:
         assert seed.canonical()[0] == seed
         assert (seed.input_size, seed.input_channels, seed.classes) == (size, 3, 12)
-        assert seed.flops < (8e6 if size <= 8 else 26e6)
+        assert seed.flops < (8e6 if size <= 8 else 50e6)
         blocks = [shape[1] for shape in seed.shapes() if len(shape) == 3][:-1]
         assert min(blocks) >= min(size, 2)
 
@@ -40,4 +40,4 @@ def test_seeds_are_of_three_kinds_and_start_with_a_convolution() -> None:
         assert ops[1] is Op.CONV
         kinds.append((Op.ADD in ops, Op.FLATTEN in ops))
 
-    assert kinds == [(False, False), (False, True), (True, False)]
+    assert kinds == [(False, False), (True, False), (False, True)]
