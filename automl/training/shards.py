@@ -101,7 +101,7 @@ class Shards:
             return torch.stack(losses).sum()
 
         losses = self._together(compute, used)
-        if used > 1:
+        if len(self._modules) > 1:
             self._gather(used)
         return torch.stack(losses).sum()
 
