@@ -22,7 +22,7 @@ from automl.errors import (
 from automl.morphism.architecture import Architecture
 from automl.steps.context import ESTIMATOR_ORIGIN, StepContext
 from automl.steps.continuation import published_network
-from automl.steps.cores import threads_of_final_fit
+from automl.steps.cores import threads_of_final_fit, threads_of_trial
 from automl.steps.pretrained import fresh_weights, frozen_in
 from automl.steps.rows import joined
 from automl.steps.signals import StopSignal
@@ -35,10 +35,13 @@ from automl.training.inference import predict_probabilities
 from automl.training.module import Normalization
 from automl.training.problem import FitHooks, FitProblem, InitialWeights, StopReason
 from automl.training.results import weights_to_bytes
+from automl.training.shards import most_copies
 from automl.training.trainer import fit
 
 log = logging.getLogger(__name__)
 
+_ENOUGH_EPOCHS = 20  # for fresh weights to overtake those that were trained in several parts
+_COPIES_GAIN = 1.4  # in speed, by copies of the network that trials have no threads for
 _CONTINUED_SHARE = 3  # continuing takes a third of the epochs that a fresh fit takes
 _MARGIN_S = 3.0  # from the end that a fit is sized to until it is stopped, so that it is judged
 _LEAST_BUDGET_S = 1.0  # what a fit without any time left is sized to; it is stopped at once
@@ -188,11 +191,12 @@ def _plan(context: StepContext, run: Run, trainer: TrialTrainer) -> _Plan:
         is_fresh, note = context.spec.final_fit.retrain, ""
         limit_s = context.spec.final_fit.time_limit.total_seconds()
         time_for = _epochs_within(limit_s, trainer, trial)
-        if is_fresh and time_for < epochs:
+        needed = min(epochs, _ENOUGH_EPOCHS)
+        if is_fresh and time_for < needed:
             is_fresh, continued_epochs = False, epochs
             note = (
                 f"the winner's weights were continued: final_fit.time_limit of {limit_s:g} s is "
-                f"enough for about {time_for:.1f} of the {epochs} epochs that fresh weights need"
+                f"enough for about {time_for:.1f} of the {needed} epochs that fresh weights need"
             )
         return _Plan(
             trial=trial,
@@ -221,15 +225,21 @@ def _plan(context: StepContext, run: Run, trainer: TrialTrainer) -> _Plan:
 
 
 def _epochs_within(limit_s: float, trainer: TrialTrainer, trial: Trial) -> float:
-    """Return about how many epochs of the fit take so long: as in the search, but with more rows.
+    """Return about how many epochs of the fit take so long.
 
-    Infinitely many if the trial was not timed.
+    As in the search, but with more rows, and perhaps by more copies of the network. Infinitely many
+    if the trial was not timed.
     """
     measured = trial.measurement
     if not measured.seconds or not measured.epochs:
         return math.inf
     more = 1 + len(trainer.selection) / len(trainer.train_rows)
-    return limit_s / (measured.seconds / measured.epochs * more)
+    copies = [
+        most_copies(threads, RUNG.batch_size)
+        for threads in (trainer.threads, threads_of_trial(trainer.context.spec.search))
+    ]
+    gain = _COPIES_GAIN if choose_device() == "cpu" and copies[0] > copies[1] else 1.0
+    return limit_s / (measured.seconds / measured.epochs * more) * gain
 
 
 def fresh_epochs(study: Study, trial: Trial) -> int:

@@ -233,6 +233,22 @@ def test_who_has_time_for_few_epochs_continues_instead_of_beginning_anew(
     assert done.note[: len(expected)] == (expected if is_rushed else "")
 
 
+def test_time_for_twenty_epochs_is_enough_for_fresh_weights_whatever_their_lineage_had(
+    home: Path, open_home: OpenHome
+) -> None:
+    def long(event: dict[str, Any]) -> None:
+        measured = event["measurement"]
+        measured |= {"best_epoch": 39, "epochs": 40, "seconds": 40 * LIMIT_S / 28}
+
+    edit_events(home, "trial_finished", long)
+    context = open_home(home)
+    scramble_incumbent(context, home)
+
+    done = fitted(context)
+
+    assert (done.source, done.epochs, done.note) == ("retrained", 40, "")
+
+
 # --- trouble ---
 
 
