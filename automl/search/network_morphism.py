@@ -80,7 +80,20 @@ GENES: Mapping[str, Gene] = {
 SLOW_GENES = frozenset(name for name, gene in GENES.items() if gene.slow)
 JUDGED_EPOCHS = 20  # with fewer, trials say nothing of slow genes
 _SLOW_SHARE = 0.25  # of the children try other slow genes: they train in full
-_HASTY_SEEDS = 2  # so many are tried where trials get fewer epochs than that
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What the trials of a search can afford.
+
+    Attributes:
+        epochs: what each gets in all; None if it is not known. With fewer than `JUDGED_EPOCHS`,
+            slow genes stay as they are.
+        seeds: how many of the seeds are tried, the most promising ones; None for all.
+    """
+
+    epochs: int | None = None
+    seeds: int | None = None
 
 
 class NetworkMorphismSpace:
@@ -92,8 +105,7 @@ class NetworkMorphismSpace:
         limits: what no candidate may exceed.
         pretrained: a network whose weights have been trained on other images; the first seed,
             unless it is beyond the limits.
-        epochs: what trials get in all; None if it is not known. With fewer than `JUDGED_EPOCHS`,
-            slow genes stay as they are, and only the two most promising seeds are tried.
+        allowance: what trials can afford.
 
     Raises:
         ConfigError: every seed is beyond the limits.
@@ -105,14 +117,13 @@ class NetworkMorphismSpace:
         classes: int,
         limits: Limits | None = None,
         pretrained: Architecture | None = None,
-        epochs: int | None = None,
+        allowance: Allowance = Allowance(),
     ) -> None:
         self._limits = limits or Limits()
-        is_hasty = epochs is not None and epochs < JUDGED_EPOCHS
-        self._slow_share = 0.0 if is_hasty else _SLOW_SHARE
+        epochs = allowance.epochs
+        self._slow_share = 0.0 if epochs is not None and epochs < JUDGED_EPOCHS else _SLOW_SHARE
         self._frozen = 0 if pretrained is None else frozen_nodes(pretrained)
-        seeds = _seeds(image_size, classes, self._limits, pretrained)
-        self._seeds = seeds[:_HASTY_SEEDS] if is_hasty else seeds
+        self._seeds = _seeds(image_size, classes, self._limits, pretrained)[: allowance.seeds]
         self._architectures = Recent[str, Architecture](_ARCHITECTURES_KEPT)  # by genotype
 
     def seeds(self) -> Sequence[Candidate]:

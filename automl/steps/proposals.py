@@ -21,7 +21,7 @@ from automl.morphism.seeds import seed_architectures
 from automl.search.bayesian import BayesianOptions, BayesianSearcher
 from automl.search.evolution import RegularizedEvolution
 from automl.search.history import HistoryReader, changed_trials
-from automl.search.network_morphism import NetworkMorphismSpace
+from automl.search.network_morphism import Allowance, NetworkMorphismSpace
 from automl.search.random import RandomSearcher
 from automl.search.recent import Recent
 from automl.search.searcher import Searcher, Suggestion
@@ -32,6 +32,8 @@ from automl.steps.memory import Facts, memory_limit, training_plan, with_memory
 SPACE_VERSION = 9  # rises whenever the same log and seed would lead to other proposals
 PRETRAINED = "pretrained"  # the fact that names the weights of a pretrained seed
 EPOCHS = "epochs"  # the fact that says how many a trial gets
+# In a search by time whose trials get fewer epochs, the other seeds would cost more than they tell.
+_HURRIED_EPOCHS, _HURRIED_SEEDS = 60, 2
 _DEVICE_FACTORS = tuple(field.name for field in fields(DeviceFactors))
 
 SpaceOf = Callable[[Run], SearchSpace]
@@ -191,8 +193,11 @@ def space_of_search(search: SearchSection, facts: Facts) -> NetworkMorphismSpace
             "restore it from a backup of the home; see docs/runbook.md",
         ) from error
     epochs = int(facts[EPOCHS]) if EPOCHS in facts else None
-    limits = replace(limits, memory=memory)
-    return NetworkMorphismSpace(size, classes, limits, pretrained=pretrained, epochs=epochs)
+    is_hurried = search.max_trials is None and epochs is not None and epochs < _HURRIED_EPOCHS
+    allowance = Allowance(epochs, _HURRIED_SEEDS if is_hurried else None)
+    return NetworkMorphismSpace(
+        size, classes, replace(limits, memory=memory), pretrained, allowance
+    )
 
 
 def limits_of(limits: LimitsSection, facts: Facts) -> Limits:

@@ -13,6 +13,7 @@ from automl.search.network_morphism import (
     JUDGED_EPOCHS,
     MAX_MOVES,
     SLOW_GENES,
+    Allowance,
     NetworkMorphismSpace,
 )
 from automl.search.surrogate import Surrogate
@@ -73,7 +74,7 @@ def slow_genes(candidate: Candidate) -> tuple[float, ...]:
 
 @pytest.mark.parametrize("epochs", [None, JUDGED_EPOCHS, 30])
 def test_one_child_in_four_tries_other_slow_genes(epochs: int | None) -> None:
-    space = NetworkMorphismSpace(16, 10, epochs=epochs)
+    space = NetworkMorphismSpace(16, 10, allowance=Allowance(epochs))
     rng, parent = np.random.default_rng(0), space.seeds()[-1]
 
     children = [space.mutate(parent, rng) for _ in range(200)]
@@ -85,7 +86,7 @@ def test_one_child_in_four_tries_other_slow_genes(epochs: int | None) -> None:
 
 
 def test_short_trainings_do_not_decide_slow_genes() -> None:
-    space = NetworkMorphismSpace(16, 10, epochs=JUDGED_EPOCHS - 1)
+    space = NetworkMorphismSpace(16, 10, allowance=Allowance(JUDGED_EPOCHS - 1))
     rng, parent = np.random.default_rng(0), space.seeds()[-1]
     changed = {**parent.hyperparameters, **dict.fromkeys(SLOW_GENES, 0.005)}
     other = parent.model_copy(update={"hyperparameters": changed})
@@ -99,13 +100,14 @@ def test_short_trainings_do_not_decide_slow_genes() -> None:
     assert {"weight_decay", "augmentation", "dropout"} == SLOW_GENES
 
 
-def test_where_trials_are_short_only_the_most_promising_seeds_are_tried() -> None:
+def test_the_most_promising_seeds_are_the_first_ones() -> None:
     pretrained = lite0(32, 10).architecture
-    every = NetworkMorphismSpace(32, 10, pretrained=pretrained, epochs=JUDGED_EPOCHS)
-    hasty = NetworkMorphismSpace(32, 10, pretrained=pretrained, epochs=JUDGED_EPOCHS - 1)
+    every = NetworkMorphismSpace(32, 10, None, pretrained).seeds()
+    two = NetworkMorphismSpace(32, 10, None, pretrained, Allowance(seeds=2)).seeds()
 
-    assert len(every.seeds()) == 4
-    assert list(hasty.seeds()) == list(every.seeds())[:2]
+    assert len(every) == 4
+    assert two == every[:2]
+    assert two[0].genotype == pretrained.genotype()
 
 
 def test_a_move_makes_a_training_half_again_as_costly_at_most() -> None:
