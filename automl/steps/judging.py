@@ -117,7 +117,7 @@ class Judge:
             score=score,
             error=standard_error(score, self._rows),
             log_loss=best.log_loss,
-            resolution=self._curve[-1].resolution,
+            resolution=self._curve[-1].resolution or None,  # 0: an earlier release's
         )
 
     def _length(self, first: EpochResult) -> int:

@@ -76,7 +76,7 @@ def alive(context: StepContext, trial: Trial) -> KeepAlive:
 def epoch(number: int, score: float, loss: float | None = None, planned: int = FULL) -> EpochResult:
     measured = 1 - score if loss is None else loss
     done = (number + 1) / planned
-    return EpochResult(number, 1.0, measured, score, 0.1, 1.0, progress=done)
+    return EpochResult(number, 1.0, measured, score, 0.1, 1.0, resolution=32, progress=done)
 
 
 def train(
@@ -106,7 +106,7 @@ def test_each_rung_is_recorded_once_with_the_best_epoch_so_far(context: StepCont
         (1, 3, FULL, 0.5), (2, 10, FULL, 0.6),
     ]  # fmt: skip
     assert found[0] == RungResult(
-        1, 3, FULL, -0.5, 0.5, standard_error(0.5, ROWS), 0.5, found[0].recorded_in
+        1, 3, FULL, -0.5, 0.5, standard_error(0.5, ROWS), 0.5, found[0].recorded_in, 32
     )
     assert len(rungs_in(context)) == 2
 

@@ -41,7 +41,7 @@ def events() -> Iterator[Event]:
     for rung, epochs in ((1, 3), (2, 10)):
         yield RungReached(
             at=AT, n=1, attempt=1, run="a", rung=rung, epochs=epochs, planned=30, loss=-0.5,
-            score=0.5, error=0.02, log_loss=1.5,
+            score=0.5, error=0.02, log_loss=1.5, resolution=8,
         )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def test_rungs_are_shown(home: Home) -> None:
     assert shown["rung"] == 2
     assert shown["rungs"][0] == {
         "rung": 1, "epochs": 3, "planned": 30, "loss": -0.5, "score": 0.5, "error": 0.02,
-        "log_loss": 1.5,
+        "log_loss": 1.5, "resolution": 8,
     }  # fmt: skip
     assert show_document(home, "digits", 0)["rungs"] == []
 
