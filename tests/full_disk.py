@@ -3,7 +3,7 @@
 Prints what happened as one JSON document. The quota is one that the process really meets:
 
 * `limit`: the kernel's limit on the size of a process's files, set while the worker runs;
-* `tmpfs`: FOLDER is a file system of 16 MiB of its own, which this script mounts and fills; the
+* `tmpfs`: FOLDER is a file system of 64 MiB of its own, which this script mounts and fills; the
   mount needs a user namespace (`unshare --user --map-root-user --mount python …`).
 """
 
@@ -39,7 +39,7 @@ from automl.steps.settings import Settings
 from automl.training.checkpoint import Checkpoint
 
 ROOM = 16 * 1024  # bytes: enough for leases, log and curve, too little for a checkpoint
-_TMPFS_BYTES = 16 * 2**20
+_TMPFS_BYTES = 64 * 2**20  # room for some ten checkpoints
 _POLL_S = 0.05
 
 
@@ -61,25 +61,29 @@ class FileSizeLimit:
 
     def __init__(self) -> None:
         self._room: int | None = None
+        self._lock = threading.Lock()  # else a look at the processes could outlive the limit
         threading.Thread(target=self._watch, daemon=True).start()
 
     def take(self, room: int) -> None:
-        self._room = room
+        with self._lock:
+            self._room = room
 
     def room_for_leases(self, context: StepContext) -> int:
         """A version of the log is larger than a lease."""
         return len(context.store.get("studies/digits/leases/run.json").data) + 16
 
     def give(self) -> None:
-        self._room = None  # the limit ended with the process
+        with self._lock:
+            self._room = None  # the limit ended with the process
 
     def _watch(self) -> None:
         while True:
-            room, worker = self._room, find_worker()
-            if room is not None and worker is not None:
-                with suppress(ProcessLookupError):
-                    _, hard = resource.prlimit(worker, resource.RLIMIT_FSIZE)
-                    resource.prlimit(worker, resource.RLIMIT_FSIZE, (room, hard))
+            with self._lock:
+                room, worker = self._room, find_worker()
+                if room is not None and worker is not None:
+                    with suppress(ProcessLookupError):
+                        _, hard = resource.prlimit(worker, resource.RLIMIT_FSIZE)
+                        resource.prlimit(worker, resource.RLIMIT_FSIZE, (room, hard))
             time.sleep(_POLL_S)
 
 

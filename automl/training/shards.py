@@ -17,7 +17,6 @@ from automl.training.precision import Precision, autocast
 
 LABEL_SMOOTHING = 0.1
 _LEAST_EXAMPLES = 32  # of a copy: batch norms take their statistics from these
-_LEAST_AT_ONCE = 8  # of a copy's forward pass, where memory is short
 
 
 class Shards:
@@ -27,21 +26,29 @@ class Shards:
     thread each make more steps than one with two. Sums are made in a fixed order, so that a step
     repeats bit for bit with the same number of threads. The copies share the module's parameters;
     each normalises by its own part of the batch, as in arXiv:1705.08741, and running statistics are
-    the means of all copies'.
+    the means of all copies'. Where memory is short one copy works alone: others need gradients, and
+    their threads address space.
 
     Args:
         module: in the mode that it trains in, on its device.
         device: "cpu" or "cuda", where there is one copy alone.
         threads: CPU threads, of all copies together.
-        batch_size: examples of a step.
+        batch: examples of a step, and of a forward pass, which are fewer where memory is short.
         precision: of forward and backward passes.
     """
 
     def __init__(
-        self, module: Network, device: str, threads: int, batch_size: int, precision: Precision
+        self,
+        module: Network,
+        device: str,
+        threads: int,
+        batch: tuple[int, int],
+        precision: Precision,
     ) -> None:
         self._device, self._precision = device, precision
-        count = most_copies(threads, batch_size) if device == "cpu" else 1
+        batch_size, self._micro_batch = batch
+        has_room = device == "cpu" and self._micro_batch >= batch_size
+        count = most_copies(threads, batch_size) if has_room else 1
         self._modules = [module, *(_sharing(module) for _ in range(count - 1))]
         self._parameters = [
             [p for p in one.parameters() if p.requires_grad] for one in self._modules
@@ -74,26 +81,18 @@ class Shards:
         for index, generator in enumerate(self._generators):
             generator.manual_seed((seed + index) % 2**63)
 
-    def backward(
-        self, images: torch.Tensor, labels: torch.Tensor, micro_batch: int
-    ) -> torch.Tensor:
+    def backward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Leave the gradients of the mean loss in the module, which has none yet.
 
         Args:
             images: (B, C, S, S), uint8 or float32.
             labels: int64 (B,).
-            micro_batch: how many examples are in forward passes at a time, all copies together.
 
         Returns:
             The sum of the losses, float32 ().
         """
-        count = len(labels)
-        used = min(
-            len(self._modules),
-            max(1, count // _LEAST_EXAMPLES),
-            max(1, micro_batch // _LEAST_AT_ONCE),
-        )
-        parts = _parts(count, micro_batch // used)
+        used = min(len(self._modules), max(1, len(labels) // _LEAST_EXAMPLES))
+        parts = _parts(len(labels), -(-self._micro_batch // used))
 
         def compute(index: int) -> torch.Tensor:
             module = self._modules[index]

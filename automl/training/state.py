@@ -91,7 +91,11 @@ class Training:
         for layer in list(self._module.nodes.values())[: problem.frozen or 0]:
             layer.requires_grad_(requires_grad=False)
         self._shards = Shards(
-            self._module, problem.device, problem.threads, problem.batch_size, problem.precision
+            self._module,
+            problem.device,
+            problem.threads,
+            (problem.batch_size, micro_batch),
+            problem.precision,
         )
         optimizer = adamw if problem.keeps_norms else sgd
         self._optimizer = optimizer(self._module, problem.hyperparameters["weight_decay"])
@@ -193,7 +197,7 @@ class Training:
             group["lr"] = learning_rate(progress, self._peak)
         self._shards.seed(seed)
         self._optimizer.zero_grad(set_to_none=True)
-        self._loss_sum += self._shards.backward(images, labels, self.micro_batch)
+        self._loss_sum += self._shards.backward(images, labels)
         self._optimizer.step()
         self._updates += 1
         self.step += 1

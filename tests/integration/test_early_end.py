@@ -22,18 +22,20 @@ from automl.domain.invariants import violations
 from automl.domain.parsing import parse_spec
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.search.network_morphism import NetworkMorphismSpace
-from automl.search.pruning import planned_epochs
+from automl.search.pruning import Rungs, planned_epochs
 from automl.search.space import origin
 from automl.steps import prepare
 from automl.steps.context import StepContext
 from automl.steps.curves import read_curve
 from automl.steps.settings import Settings
-from automl.steps.training import TrialTrainer, TrialTraining
+from automl.steps.training import MOST_EPOCHS, TrialTrainer, TrialTraining
 from automl.steps.trial_files import load_weights
 from automl.steps.trials import Claim, TrialSource
 from automl.steps.worker import work_on
 from automl.training.problem import StopReason
 from automl.training.results import curve_to_bytes
+
+FIRST = Rungs.of(MOST_EPOCHS).epochs[0]  # epochs of the first rung of so few rows
 
 
 @pytest.fixture
@@ -82,8 +84,8 @@ def rival(context: StepContext, n: int) -> list[Event]:
         TrialProposed(at=at, n=n, candidate=candidate, based_on=version, strategy="random"),
         TrialClaimed(at=at, n=n, attempt=1, run="one", worker="w"),
         RungReached(
-            at=at, n=n, attempt=1, run="one", rung=1, epochs=3, planned=30, loss=-1.0, score=1.0,
-            error=0.0, log_loss=0.05,
+            at=at, n=n, attempt=1, run="one", rung=1, epochs=FIRST, planned=MOST_EPOCHS, loss=-1.0,
+            score=1.0, error=0.0, log_loss=0.05, resolution=8,
         ),
         TrialFinished(
             at=at, n=n, attempt=1, run="one", outcome=Outcome.COMPLETED, measurement=measured
@@ -108,16 +110,17 @@ def test_a_trial_that_is_behind_ends_at_its_rung_with_what_it_has(surpassed: Tri
     trial = work_on(context, trainer, claim, TrialTraining("one/0", never))
 
     assert (trial.number, trial.outcome, trial.can_win) == (4, Outcome.PRUNED, False)
-    assert trial.cause.startswith("rung 1 (3 epochs): score 0.")
+    assert trial.cause.startswith(f"rung 1 ({FIRST} epochs): score 0.")
     assert trial.cause.endswith("the best third of 5 trials has 1.0000 or better")
     (rung,) = trial.rungs
     measured = trial.measurement
-    assert (rung.epochs, rung.planned) == (measured.epochs, trainer.rung.epochs) == (3, 30)
+    assert (rung.epochs, rung.planned) == (measured.epochs, trainer.rung.epochs)
+    assert (rung.epochs, rung.planned, rung.resolution) == (FIRST, MOST_EPOCHS, 8)
     assert (rung.score, rung.loss) == (measured.score, measured.loss)
     assert rung.error == pytest.approx(measured.error)
     assert rung.log_loss == measured.log_loss
     assert load_weights(context, trial)
-    assert len(read_curve(context.store, "digits", trial)) == 3
+    assert len(read_curve(context.store, "digits", trial)) == FIRST
     assert violations(context.record.log.read()) == []
 
 
@@ -132,7 +135,7 @@ def test_a_trial_killed_after_its_verdict_trains_no_more(
     trial = work_on(context, trainer, taken(trainer), TrialTraining("one/0", never))
 
     assert (trial.attempt, trial.outcome, trial.cause) == (2, Outcome.PRUNED, result.cause)
-    assert (trial.measurement.epochs, trial.measurement.resumed_at) == (3, 3)
+    assert (trial.measurement.epochs, trial.measurement.resumed_at) == (FIRST, FIRST)
     assert len(trial.rungs) == 1
 
 

@@ -116,7 +116,8 @@ def test_a_killed_worker_costs_no_trial(tmp_path: Path, settings: Settings) -> N
     first, second = context.record.refresh().trials
     assert first.attempt >= 2
     assert first.measurement.resumed_at >= 1
-    assert first.outcome is second.outcome is Outcome.COMPLETED
+    assert first.outcome is Outcome.COMPLETED
+    assert second.outcome in {Outcome.COMPLETED, Outcome.PRUNED}  # the wide seed may be far ahead
     ends = Counter(event.n for _, event in context.record.log.read() if is_end(event))
     assert ends == {0: 1, 1: 1}
 

@@ -44,8 +44,8 @@ def evaluating(module: Network) -> Network:
     return module
 
 
-def shards(module: Network, threads: int) -> closing[Shards]:
-    return closing(Shards(module, "cpu", threads, BATCH, Precision.FLOAT32))
+def shards(module: Network, threads: int, micro_batch: int = BATCH) -> closing[Shards]:
+    return closing(Shards(module, "cpu", threads, (BATCH, micro_batch), Precision.FLOAT32))
 
 
 def gradients(module: Network) -> list[torch.Tensor]:
@@ -55,8 +55,8 @@ def gradients(module: Network) -> list[torch.Tensor]:
 def test_two_copies_have_the_gradients_of_one() -> None:
     one, two = evaluating(network()), evaluating(network())
     with shards(one, 1) as alone, shards(two, 2) as together:
-        loss = alone.backward(IMAGES, LABELS, BATCH)
-        same = together.backward(IMAGES, LABELS, BATCH)
+        loss = alone.backward(IMAGES, LABELS)
+        same = together.backward(IMAGES, LABELS)
 
     torch.testing.assert_close(same, loss)
     assert len(gradients(one)) == 5
@@ -67,14 +67,14 @@ def test_two_copies_have_the_gradients_of_one() -> None:
 def test_copies_see_what_the_optimiser_has_changed() -> None:
     module = evaluating(network())
     with shards(module, 2) as together:
-        before = together.backward(IMAGES, LABELS, BATCH)
+        before = together.backward(IMAGES, LABELS)
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.grad = None
                 parameter.mul_(0.5)
-        after = together.backward(IMAGES, LABELS, BATCH)
+        after = together.backward(IMAGES, LABELS)
     with shards(module, 1) as alone:
-        expected = alone.backward(IMAGES, LABELS, BATCH)
+        expected = alone.backward(IMAGES, LABELS)
 
     torch.testing.assert_close(after, expected)
     assert not torch.isclose(after, before)
@@ -83,7 +83,7 @@ def test_copies_see_what_the_optimiser_has_changed() -> None:
 def test_running_statistics_are_the_means_of_all_copies() -> None:
     module, halves = network(), [network(), network()]
     with shards(module, 2) as together:
-        together.backward(IMAGES, LABELS, BATCH)
+        together.backward(IMAGES, LABELS)
     for half, images in zip(halves, IMAGES.split(BATCH // 2), strict=True):
         half(images)
 
@@ -101,7 +101,7 @@ def test_a_step_with_dropout_repeats_and_its_copies_lose_different_values() -> N
         dropout.register_forward_hook(lambda *values: masks.append((values[2] == 0).tolist()))
         with shards(module, 2) as together:
             together.seed(seed)
-            together.backward(IMAGES, LABELS, BATCH)
+            together.backward(IMAGES, LABELS)
         return sorted(masks)
 
     assert lost(3) == lost(3)
@@ -114,24 +114,24 @@ def test_a_step_with_dropout_repeats_and_its_copies_lose_different_values() -> N
 def test_a_short_batch_is_left_to_fewer_copies(count: int) -> None:
     module, same = network(), network()
     with shards(module, 2) as together, shards(same, 1) as alone:
-        found = together.backward(IMAGES[:count], LABELS[:count], BATCH)
-        expected = alone.backward(IMAGES[:count], LABELS[:count], BATCH)
+        found = together.backward(IMAGES[:count], LABELS[:count])
+        expected = alone.backward(IMAGES[:count], LABELS[:count])
 
     torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("micro_batch", [8, 16, 32])
-def test_where_memory_is_short_passes_are_smaller_and_the_gradients_the_same(
-    micro_batch: int,
-) -> None:
+def test_where_memory_is_short_one_copy_works_alone_on_smaller_parts(micro_batch: int) -> None:
     module, same = evaluating(network()), evaluating(network())
     seen: list[int] = []
     module.register_forward_hook(lambda _module, read, _output: seen.append(len(read[0])))
-    with shards(module, 2) as together, shards(same, 1) as alone:
-        together.backward(IMAGES, LABELS, micro_batch)
-        alone.backward(IMAGES, LABELS, BATCH)
+    before = threading.active_count()
+    with shards(module, 2, micro_batch) as short, shards(same, 1) as alone:
+        short.backward(IMAGES, LABELS)
+        assert threading.active_count() == before
+        alone.backward(IMAGES, LABELS)
 
-    assert max(seen) <= micro_batch
+    assert seen == [micro_batch] * (BATCH // micro_batch)
     for found, expected in zip(gradients(module), gradients(same), strict=True):
         torch.testing.assert_close(found, expected)
 
@@ -140,6 +140,6 @@ def test_a_copy_that_fails_is_reported_when_none_works_any_more() -> None:
     before = threading.active_count()
     with shards(network(), 2) as together:
         with pytest.raises(IndexError, match="out of bounds"):
-            together.backward(IMAGES, torch.full_like(LABELS, 9), BATCH)
-        assert together.backward(IMAGES, LABELS, BATCH).isfinite()
+            together.backward(IMAGES, torch.full_like(LABELS, 9))
+        assert together.backward(IMAGES, LABELS).isfinite()
     assert threading.active_count() == before
