@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from automl.training.capacity import address_space_left
 from automl.training.device import seed_dropout
 from automl.training.module import Dropout, Network
 from automl.training.precision import Precision, autocast
@@ -26,8 +27,8 @@ class Shards:
     thread each make more steps than one with two. Sums are made in a fixed order, so that a step
     repeats bit for bit with the same number of threads. The copies share the module's parameters;
     each normalises by its own part of the batch, as in arXiv:1705.08741, and running statistics are
-    the means of all copies'. Where memory is short one copy works alone: others need gradients, and
-    their threads address space.
+    the means of all copies'. Where memory has run out or the address space is limited, one copy
+    works alone: others need gradients, and their threads stacks and arenas.
 
     Args:
         module: in the mode that it trains in, on its device.
@@ -47,8 +48,8 @@ class Shards:
     ) -> None:
         self._device, self._precision = device, precision
         batch_size, self._micro_batch = batch
-        has_room = device == "cpu" and self._micro_batch >= batch_size
-        count = most_copies(threads, batch_size) if has_room else 1
+        is_short = self._micro_batch < batch_size or address_space_left() is not None
+        count = 1 if device == "cuda" or is_short else most_copies(threads, batch_size)
         self._modules = [module, *(_sharing(module) for _ in range(count - 1))]
         self._parameters = [
             [p for p in one.parameters() if p.requires_grad] for one in self._modules

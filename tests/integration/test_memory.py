@@ -32,7 +32,7 @@ from automl.training.initialization import initial_weights
 from automl.training.results import weights_to_bytes
 
 SIZE = 63  # odd, so that trainings do not begin with smaller images
-SPARE_MB = 380
+SPARE_MB = 460
 _RESTARTS = 5
 # the allocator reserves no address space for threads, and keeps none of freed tensors
 THRIFTY = {
