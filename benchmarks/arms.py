@@ -140,9 +140,7 @@ def _seed_problem(dataset: Dataset, train: Examples, terms: Terms) -> FitProblem
     """Return the training of the first seed; a fifth of the rows tells what images bear."""
     seed = NetworkMorphismSpace(dataset.size, len(dataset.classes)).seeds()[0]
     architecture = Architecture.from_genotype(seed.genotype)
-    place = Place(
-        threads=terms.threads, precision=choose_precision("cpu", architecture, terms.threads)
-    )
+    place = Place(threads=terms.threads, precision=choose_precision("cpu", architecture))
     rung = Rung(terms.budget.most_epochs, _BATCH_SIZE, patience=0)
     is_asked = np.random.default_rng(terms.seed).random(len(train)) < 0.2
     asked, known = (

@@ -61,7 +61,7 @@ class Case:
     @property
     def place(self) -> Place:
         """Where it is trained, in the precision that the platform would choose."""
-        precision = choose_precision(self.device, self.architecture, self.threads)
+        precision = choose_precision(self.device, self.architecture)
         return Place(self.device, self.threads, precision)
 
     @property

@@ -46,7 +46,7 @@ def open_search(context: StepContext, manifest: SnapshotManifest) -> list[int]:
     facts = None
     if context.record.refresh().run(context.run) is None:
         device = "cpu" if context.spec.search.resources.gpus == 0 else choose_device()
-        precision = _precision(context, manifest, device)
+        precision = _precision(manifest, device)
         known: Facts = {
             **space_facts(manifest),
             EPOCHS: full_epochs(context, manifest, device, precision),
@@ -106,7 +106,7 @@ def memory_facts(manifest: SnapshotManifest) -> dict[str, int]:
     }
 
 
-def _precision(context: StepContext, manifest: SnapshotManifest, device: str) -> Precision:
+def _precision(manifest: SnapshotManifest, device: str) -> Precision:
     """Return what trainings compute in on this machine, tried on the largest seed."""
     seed = seed_architectures(manifest.image_size, len(manifest.classes))[-1]
-    return choose_precision(device, seed, threads_of_trial(context.spec.search))
+    return choose_precision(device, seed)

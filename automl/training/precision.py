@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from automl.training.initialization import initial_weights
 from automl.training.module import Normalization, build_module, load_weights
 
 _FASTER = 1.15  # so much faster bfloat16 has to be
-_ROUNDS = 5
+_ROUNDS = 7
 _BATCH_SIZE = 64
 
 log = logging.getLogger(__name__)
@@ -37,22 +38,22 @@ def has_bfloat16_units() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def choose_precision(device: str, architecture: Architecture, threads: int) -> Precision:
+def choose_precision(device: str, architecture: Architecture) -> Precision:
     """Return the precision in which this machine trains the architecture faster.
 
     CUDA devices that know bfloat16 always use it. CPUs with units for it are timed for a fraction
-    of a second; others emulate it, slowly.
+    of a second, on one thread in its own processor time, so that two runs on one machine decide
+    alike whatever else it does; others emulate it, slowly.
 
     Args:
         device: "cpu" or "cuda".
         architecture: a typical one.
-        threads: CPU threads.
     """
     if device == "cuda":
         return Precision.BFLOAT16 if torch.cuda.is_bf16_supported() else Precision.FLOAT32
     if not has_bfloat16_units():
         return Precision.FLOAT32
-    ratio = _speed_up(architecture, threads)
+    ratio = _speed_up(architecture)
     log.info("bfloat16 trains %.2f times as fast as float32 on this CPU", ratio)
     return Precision.BFLOAT16 if ratio >= _FASTER else Precision.FLOAT32
 
@@ -75,17 +76,22 @@ def step_seconds(
         return statistics.median(step(precision) for _ in range(rounds))
 
 
-def _speed_up(architecture: Architecture, threads: int) -> float:
-    """Return the median ratio of the times of a training step, in turns, on the CPU."""
-    step = _step("cpu", architecture)
-    with cpu_threads(threads):
+def _speed_up(architecture: Architecture) -> float:
+    """Return the ratio of the least processor times of a training step on one CPU thread."""
+    step = _step("cpu", architecture, time.thread_time)
+    least = dict.fromkeys(Precision, math.inf)
+    with cpu_threads(1):
         for precision in Precision:
             step(precision)
-        ratios = [step(Precision.FLOAT32) / step(Precision.BFLOAT16) for _ in range(_ROUNDS)]
-    return statistics.median(ratios)
+        for _ in range(_ROUNDS):
+            for precision in Precision:
+                least[precision] = min(least[precision], step(precision))
+    return least[Precision.FLOAT32] / least[Precision.BFLOAT16]
 
 
-def _step(device: str, architecture: Architecture) -> Callable[[Precision], float]:
+def _step(
+    device: str, architecture: Architecture, clock: Callable[[], float] = time.perf_counter
+) -> Callable[[Precision], float]:
     """Return a call that makes a forward and a backward pass, and returns the seconds it took."""
     channels, size = architecture.input_channels, architecture.input_size
     normalization = Normalization((127.0,) * channels, (64.0,) * channels)
@@ -97,12 +103,12 @@ def _step(device: str, architecture: Architecture) -> Callable[[Precision], floa
     images = images.permute(0, 3, 1, 2)
 
     def seconds(precision: Precision) -> float:
-        start = time.perf_counter()
+        start = clock()
         with autocast(device, precision):
             loss = module(images).float().square().mean()
         loss.backward()
         if device == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter() - start
+        return clock() - start
 
     return seconds
