@@ -210,7 +210,7 @@ def test_continuing_from_the_winner_takes_a_third_of_the_epochs(
     assert done.epochs == final_fit.fresh_epochs(context.record.study, trial) // 3
 
 
-@pytest.mark.parametrize(("epoch_s", "is_rushed"), [(25, False), (100, True)])
+@pytest.mark.parametrize(("epoch_s", "is_rushed"), [(15, False), (100, True)])
 def test_who_has_time_for_few_epochs_continues_instead_of_beginning_anew(
     home: Path, open_home: OpenHome, epoch_s: int, *, is_rushed: bool
 ) -> None:
@@ -223,7 +223,7 @@ def test_who_has_time_for_few_epochs_continues_instead_of_beginning_anew(
     scramble_incumbent(context, home)
     (trial,) = context.record.study.trials
     planned = final_fit.fresh_epochs(context.record.study, trial)
-    assert LIMIT_S / 100 < planned < LIMIT_S / 25 / 1.3
+    assert LIMIT_S / 100 < planned < LIMIT_S / 15 / 1.3
 
     done = fitted(context)
 
