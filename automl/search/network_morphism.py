@@ -26,7 +26,7 @@ SYMMETRY_NOISE = 1e-2  # of the range of a layer's weights; see Move.noise
 _DIGITS = 4  # significant digits of a gene
 _DROPOUT = "dropout"
 _ARCHITECTURES_KEPT = 512  # some 0.1 MB each
-_MOST_GROWTH = 1.5  # of the work of a training by one move
+MOST_GROWTH = 1.5  # of the work of a training by one move
 _MOST_PRETRAINED_GROWTH = 1.1  # likewise, and of the parameters, of descendants of that seed
 _DRAWS = 64  # of a move that leaves the pretrained seed's first layers as they are
 _MOST_SHRINKING = 64  # moves that may bring a candidate within the limits
@@ -90,10 +90,12 @@ class Allowance:
         epochs: what each gets in all; None if it is not known. With fewer than `JUDGED_EPOCHS`,
             slow genes stay as they are.
         seeds: how many of the seeds are tried, the most promising ones; None for all.
+        growth: of the work of a training by one move, at most.
     """
 
     epochs: int | None = None
     seeds: int | None = None
+    growth: float = MOST_GROWTH
 
 
 class NetworkMorphismSpace:
@@ -122,6 +124,7 @@ class NetworkMorphismSpace:
         self._limits = limits or Limits()
         epochs = allowance.epochs
         self._slow_share = 0.0 if epochs is not None and epochs < JUDGED_EPOCHS else _SLOW_SHARE
+        self._growth = allowance.growth
         self._frozen = 0 if pretrained is None else frozen_nodes(pretrained)
         self._seeds = _seeds(image_size, classes, self._limits, pretrained)[: allowance.seeds]
         self._architectures = Recent[str, Architecture](_ARCHITECTURES_KEPT)  # by genotype
@@ -183,7 +186,7 @@ class NetworkMorphismSpace:
         """
         work, limits = training_work(architecture), self._limits
         if not self._frozen or frozen_nodes(architecture) < self._frozen:
-            limits = replace(limits, work=int(_MOST_GROWTH * work))
+            limits = replace(limits, work=int(self._growth * work))
             return random_move(architecture, limits, rng, noise=SYMMETRY_NOISE)
         most = int(_MOST_PRETRAINED_GROWTH * architecture.parameters)
         limits = replace(

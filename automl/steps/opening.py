@@ -7,9 +7,14 @@ from dataclasses import asdict
 
 from automl.data.snapshot import Part, SnapshotManifest
 from automl.domain.specification import LimitsSection
-from automl.morphism.seeds import INPUT_CHANNELS, seed_architectures
+from automl.morphism.seeds import (
+    INPUT_CHANNELS,
+    MOST_PROMISING,
+    named_seeds,
+    seed_architectures,
+)
 from automl.steps import prepare
-from automl.steps.budget import full_seconds
+from automl.steps.budget import ENOUGH_EPOCHS, TRIAL_MS, full_seconds
 from automl.steps.context import StepContext
 from automl.steps.continuation import check_continuation
 from automl.steps.cores import threads_of_trial
@@ -49,7 +54,7 @@ def open_search(context: StepContext, manifest: SnapshotManifest) -> list[int]:
         precision = _precision(manifest, device)
         known: Facts = {
             **space_facts(manifest),
-            EPOCHS: full_epochs(context, manifest, device, precision),
+            **training_facts(context, manifest, device, precision),
             **_limit_facts(context.spec.search.limits, manifest),
             **memory_facts(manifest),
             BFLOAT16: int(precision is Precision.BFLOAT16),
@@ -59,13 +64,13 @@ def open_search(context: StepContext, manifest: SnapshotManifest) -> list[int]:
     return prepare.open_run(context, manifest.id, facts)
 
 
-def full_epochs(
+def training_facts(
     context: StepContext, manifest: SnapshotManifest, device: str, precision: Precision
-) -> int:
-    """Return how many epochs a trial of the run gets that is neither stopped nor shortened.
+) -> dict[str, int]:
+    """Return how long trainings take that are neither stopped nor shortened.
 
-    A search with a number of trials gives them all epochs, one with a limit of time those for which
-    there is time, as far as a few steps of a seed on this machine tell.
+    A search with a number of trials gives them all epochs; one with a limit of time gives them a
+    time, for as many epochs as a few steps of the most promising seed on this machine tell.
 
     Args:
         context: the step's context.
@@ -73,15 +78,20 @@ def full_epochs(
         device: "cpu" or "cuda".
         precision: what trainings compute in.
     """
-    search = context.spec.search
-    full_s = full_seconds(search.time_limit.total_seconds(), search)
-    rung = rung_of(search, manifest.counts[Part.TRAIN])
-    if full_s is None:
-        return rung.epochs
-    seeds = seed_architectures(manifest.image_size, len(manifest.classes))
-    step_s = step_seconds(device, seeds[len(seeds) // 2], precision, threads_of_trial(search))
-    steps = max(1, manifest.counts[Part.TRAIN] // rung.batch_size)
-    return min(rung.epochs, max(1, round(full_s / (step_s * steps))))
+    search, rows = context.spec.search, manifest.counts[Part.TRAIN]
+    rung = rung_of(search, rows)
+    if search.max_trials is not None:
+        return {EPOCHS: rung.epochs}
+    seed = named_seeds(manifest.image_size, len(manifest.classes))[MOST_PROMISING]
+    step_s = step_seconds(device, seed, precision, threads_of_trial(search))
+    epoch_s = step_s * max(1, rows // rung.batch_size)
+    enough_s = epoch_s * min(rung.epochs, ENOUGH_EPOCHS)
+    full_s = full_seconds(search.time_limit.total_seconds(), search, enough_s)
+    assert full_s is not None
+    return {
+        EPOCHS: min(rung.epochs, max(1, round(full_s / epoch_s))),
+        TRIAL_MS: round(1000 * full_s),
+    }
 
 
 def _limit_facts(limits: LimitsSection, manifest: SnapshotManifest) -> dict[str, int]:

@@ -27,13 +27,13 @@ from automl.search.recent import Recent
 from automl.search.searcher import Searcher, Suggestion
 from automl.search.space import SearchSpace
 from automl.search.tree_search import Effort
+from automl.steps.budget import is_hurried
 from automl.steps.memory import Facts, memory_limit, training_plan, with_memory
 
-SPACE_VERSION = 9  # rises whenever the same log and seed would lead to other proposals
+SPACE_VERSION = 10  # rises whenever the same log and seed would lead to other proposals
 PRETRAINED = "pretrained"  # the fact that names the weights of a pretrained seed
 EPOCHS = "epochs"  # the fact that says how many a trial gets
-# In a search by time whose trials get fewer epochs, the other seeds would cost more than they tell.
-_HURRIED_EPOCHS, _HURRIED_SEEDS = 60, 2
+_HURRIED = 2, 1.1  # seeds that are tried, and the most growth of a child
 _DEVICE_FACTORS = tuple(field.name for field in fields(DeviceFactors))
 
 SpaceOf = Callable[[Run], SearchSpace]
@@ -193,8 +193,7 @@ def space_of_search(search: SearchSection, facts: Facts) -> NetworkMorphismSpace
             "restore it from a backup of the home; see docs/runbook.md",
         ) from error
     epochs = int(facts[EPOCHS]) if EPOCHS in facts else None
-    is_hurried = search.max_trials is None and epochs is not None and epochs < _HURRIED_EPOCHS
-    allowance = Allowance(epochs, _HURRIED_SEEDS if is_hurried else None)
+    allowance = Allowance(epochs, *_HURRIED) if is_hurried(search, facts) else Allowance(epochs)
     return NetworkMorphismSpace(
         size, classes, replace(limits, memory=memory), pretrained, allowance
     )

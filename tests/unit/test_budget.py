@@ -6,13 +6,14 @@ import pytest
 
 from automl.domain.specification import SearchSection
 from automl.domain.study import Run
-from automl.steps.budget import full_seconds, trial_seconds
+from automl.steps.budget import TRIAL_MS, full_seconds, is_hurried, trial_seconds
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def run(seconds: float) -> Run:
-    return Run("r", START, START + timedelta(seconds=seconds), "snapshot", 0, {}, "cli")
+def run(seconds: float, facts: dict[str, int | str] | None = None) -> Run:
+    end = START + timedelta(seconds=seconds)
+    return Run("r", START, end, "snapshot", 0, {}, "cli", space=facts)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ def test_a_training_takes_a_share_of_the_search(
 ) -> None:
     search = SearchSection(workers=workers)
 
-    assert full_seconds(limit_s, search) == expected
+    assert full_seconds(limit_s, search, enough_s=expected) == expected
     assert trial_seconds(run(limit_s), search, 590) == expected
 
 
@@ -39,5 +40,30 @@ def test_the_last_training_is_sized_to_what_is_left() -> None:
 def test_a_search_of_so_many_trials_gives_them_any_time() -> None:
     search = SearchSection(workers=2, max_trials=5)
 
-    assert full_seconds(800, search) is None
+    assert full_seconds(800, search, enough_s=10) is None
     assert trial_seconds(run(800), search, 10) is None
+
+
+@pytest.mark.parametrize(
+    ("enough_s", "workers", "expected"),
+    [(201, 2, 201), (350, 2, 350), (9999, 2, 480), (9999, 64, 480), (101, 1, 101), (9999, 1, 240)],
+)
+def test_a_hurried_search_trains_its_seeds_for_as_long_as_they_need(
+    enough_s: float, workers: int, expected: float
+) -> None:
+    search = SearchSection(workers=workers, time_limit=timedelta(seconds=600))
+    facts = {TRIAL_MS: 1000 * expected}
+
+    assert full_seconds(600, search, enough_s) == expected
+    assert is_hurried(search, facts)
+    assert trial_seconds(run(600, facts), search, 590) == expected
+
+
+def test_a_search_with_time_for_its_trainings_is_not_hurried() -> None:
+    search = SearchSection(workers=2, time_limit=timedelta(seconds=601))
+    share_s = full_seconds(601, search, enough_s=1)
+
+    assert share_s is not None
+    assert not is_hurried(search, {TRIAL_MS: round(1000 * share_s)})
+    assert not is_hurried(search, {})  # as older versions recorded it
+    assert not is_hurried(SearchSection(max_trials=5), {})

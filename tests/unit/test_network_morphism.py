@@ -7,11 +7,13 @@ from scipy.stats import spearmanr
 from automl.domain.candidate import Candidate
 from automl.errors import DamagedDataError
 from automl.morphism.architecture import Architecture
+from automl.morphism.costs import training_work
 from automl.morphism.pretrained import lite0
 from automl.search.network_morphism import (
     GENES,
     JUDGED_EPOCHS,
     MAX_MOVES,
+    MOST_GROWTH,
     SLOW_GENES,
     Allowance,
     NetworkMorphismSpace,
@@ -139,3 +141,18 @@ def test_a_surrogate_learns_from_morphs() -> None:
     prediction = Surrogate(space).fit(history).predict(new)
 
     assert spearmanr(prediction.mean, [loss(one) for one in new]).statistic > 0.7
+
+
+def test_children_grow_no_more_than_is_allowed() -> None:
+    growths = {}
+    for most in (1.1, MOST_GROWTH):
+        space = NetworkMorphismSpace(16, 10, allowance=Allowance(growth=most))
+        rng, parent = np.random.default_rng(0), space.seeds()[0]
+        before = training_work(Architecture.from_genotype(parent.genotype))
+        children = [space.mutate(parent, rng) for _ in range(50)]
+        works = [training_work(Architecture.from_genotype(child.genotype)) for child in children]
+        growths[most] = max(works) / before
+        assert growths[most] <= most**MAX_MOVES
+
+    assert growths[1.1] > 1
+    assert growths[MOST_GROWTH] > 1.1**MAX_MOVES
