@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from automl.morphism.architecture import Architecture, Node, Op, Shape
+from automl.morphism.pretrained import frozen_of_descendant
 
 _FLOAT_BYTES = 4
 _INDEX_BYTES = 8
@@ -39,12 +40,14 @@ class TrainingPlan:
         evaluation_batch: images that are evaluated at once, in float32; 0 without evaluation.
         dataset_bytes: of the images and labels that lie on the device.
         precision: of the forward passes of steps.
+        shards: copies of the network between which a batch is divided.
     """
 
     batch_size: int
     evaluation_batch: int = 0
     dataset_bytes: int = 0
     precision: Precision = Precision.FLOAT32
+    shards: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +56,16 @@ class MemoryNeed:
 
     Attributes:
         weights: parameters, and the running statistics of batch norms.
-        gradients: of the parameters; they live until the next backward pass starts.
-        optimizer: momentum.
+        gradients: of the trained parameters, every shard's; they live until the next backward pass
+            starts.
+        optimizer: momentum of the trained parameters; of descendants of a pretrained network mean
+            squared gradients, too.
         copies: averaged weights, and the weights of the best epoch.
         activations: what the backward pass reads again: the tensors that convolutions, batch norms,
             dense layers, pools and ReLU6 have read, the outputs of ReLUs, the places of maxima
             (int64), the masks of dropout nodes and the log-probabilities of the loss; under
             autocast also the copies in bfloat16 of weights and of float32 inputs. A tensor that two
-            layers read counts once.
+            layers read counts once. Layers of a pretrained network that are frozen save nothing.
         workspace: what else lives at the peak: other outputs until their last reader is done, or
             the gradients of activations, or the outputs of an evaluation.
         dataset: images and labels.
@@ -88,23 +93,24 @@ def memory_need(architecture: Architecture, plan: TrainingPlan) -> MemoryNeed:
     convolutions, what allocators lose to fragments, code that is loaded or generated at first use,
     and dropout in front of the logits of an architecture without any of its own.
     """
-    learned = _FLOAT_BYTES * architecture.parameters
+    frozen = frozen_of_descendant(architecture)
+    learned = _FLOAT_BYTES * sum(facts.parameters for facts in architecture.facts[frozen or 0 :])
     stored = _FLOAT_BYTES * sum(
         math.prod(shape) for facts in architecture.facts for _, shape in facts.weights
     )
-    image = _per_image(architecture, plan.precision)
+    image = _per_image(architecture, plan.precision, frozen or 0)
     saved = plan.batch_size * image.saved
     step = plan.batch_size * image.peak
     if plan.batch_size and plan.precision is Precision.BFLOAT16:
-        casts = plan.precision.size_bytes * _cast_weights(architecture)
+        casts = plan.shards * plan.precision.size_bytes * _cast_weights(architecture, frozen or 0)
         saved, step = saved + casts, step + casts
     outputs = [_FLOAT_BYTES * facts.elements for facts in architecture.facts]
     nothing = [0] * len(outputs)
     evaluation = plan.evaluation_batch * _forward_peak(architecture, outputs, set(), nothing)
     return MemoryNeed(
         weights=stored,
-        gradients=learned,
-        optimizer=learned,
+        gradients=plan.shards * learned,
+        optimizer=learned if frozen is None else 2 * learned,
         copies=_COPIES * stored,
         activations=saved,
         workspace=max(step, evaluation, saved) - saved,
@@ -120,11 +126,11 @@ class _PerImage:
     peak: int
 
 
-def _per_image(architecture: Architecture, precision: Precision) -> _PerImage:
+def _per_image(architecture: Architecture, precision: Precision, frozen: int) -> _PerImage:
     nodes, elements = architecture.nodes, [facts.elements for facts in architecture.facts]
     widths = _widths(architecture, precision)
     outputs = [width * count for width, count in zip(widths, elements, strict=True)]
-    read, extra = _read_again(architecture, widths, precision)
+    read, extra = _read_again(architecture, widths, precision, frozen)
     held = [(outputs[i] if i in read else 0) + extra[i] for i in range(len(nodes))]
     forward = _forward_peak(architecture, outputs, read, extra)
     # at a node's turn, what the nodes behind it have saved is free again
@@ -178,16 +184,19 @@ def _computed_bytes(node: Node, precision: Precision) -> int:
 
 
 def _read_again(
-    architecture: Architecture, widths: list[int], precision: Precision
+    architecture: Architecture, widths: list[int], precision: Precision, frozen: int
 ) -> tuple[set[int], list[int]]:
-    """Return the nodes whose outputs are saved, and the bytes each node saves besides them."""
+    """Return the nodes whose outputs are saved, and the bytes each node saves besides them.
+
+    The first `frozen` nodes are not trained.
+    """
     nodes, shapes = architecture.nodes, architecture.shapes()
     elements = [facts.elements for facts in architecture.facts]
     read, extra = set[int](), [0] * len(nodes)
-    has_gradient = list[bool]()  # what no weights have touched has none, and nothing is saved
+    has_gradient = list[bool]()  # what no trained weights have touched has none: nothing is saved
     for index, node in enumerate(nodes):
         is_touched = any(has_gradient[i] for i in node.inputs)
-        has_gradient.append(node.op in _LEARNING or is_touched)
+        has_gradient.append((node.op in _LEARNING and index >= frozen) or is_touched)
         if not has_gradient[index]:
             continue
         source = node.inputs[0] if node.inputs else 0
@@ -216,10 +225,11 @@ def _part_read(source: Shape, output: Shape) -> int:
     return source[0] * math.prod(output[1:])
 
 
-def _cast_weights(architecture: Architecture) -> int:
-    """Return how many scalars of weights and biases autocast copies."""
+def _cast_weights(architecture: Architecture, frozen: int) -> int:
+    """Return how many scalars of trained weights and biases autocast keeps copies of."""
+    trained = zip(architecture.nodes[frozen:], architecture.facts[frozen:], strict=True)
     return sum(
         facts.parameters
-        for node, facts in zip(architecture.nodes, architecture.facts, strict=True)
+        for node, facts in trained
         if node.op in _CAST and _computed_bytes(node, Precision.BFLOAT16) != _FLOAT_BYTES
     )

@@ -115,6 +115,19 @@ def frozen_nodes(architecture: Architecture) -> int:
     return count
 
 
+def frozen_of_descendant(architecture: Architecture) -> int | None:
+    """Return `frozen_nodes` of a network that has all that the original has of them, else None.
+
+    Searches keep them in the descendants of a pretrained seed, so that this tells these by their
+    architecture alone.
+    """
+    if architecture.input_size < LITE0_SMALLEST_SIZE:
+        return None
+    original = lite0(architecture.input_size, architecture.classes).architecture
+    count = frozen_nodes(architecture)
+    return count if count == frozen_nodes(original) else None
+
+
 def normalised_for(
     weights: Weights, mean: Sequence[float], std: Sequence[float]
 ) -> dict[str, Array]:

@@ -235,10 +235,10 @@ def _epochs_within(limit_s: float, trainer: TrialTrainer, trial: Trial) -> float
         return math.inf
     more = 1 + len(trainer.selection) / len(trainer.train_rows)
     copies = [
-        most_copies(threads, RUNG.batch_size)
+        most_copies(choose_device(), threads, RUNG.batch_size)
         for threads in (trainer.threads, threads_of_trial(trainer.context.spec.search))
     ]
-    gain = _COPIES_GAIN if choose_device() == "cpu" and copies[0] > copies[1] else 1.0
+    gain = _COPIES_GAIN if copies[0] > copies[1] else 1.0
     return limit_s / (measured.seconds / measured.epochs * more) * gain
 
 

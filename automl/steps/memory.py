@@ -14,6 +14,7 @@ from automl.morphism.memory import RESIDENT_SHARE, Precision, TrainingPlan, memo
 from automl.search.memory_model import correction_of, memory_bound
 
 BFLOAT16 = "bfloat16"  # in a run's description of its search space: 1 if it trains in that
+SHARDS = "shards"  # likewise: copies of the network between which a batch is divided
 # derived facts, which are never recorded
 _MOST, _RAN_OUT, _RESIDENT = "memory_bytes", "out_of_memory_bytes", "resident_bytes"
 
@@ -43,6 +44,7 @@ def training_plan(facts: Facts, device: Device | None) -> TrainingPlan:
         evaluation_batch=int(facts.get("evaluation_batch", 0)),
         dataset_bytes=dataset_bytes,
         precision=Precision.BFLOAT16 if facts.get(BFLOAT16, 0) else Precision.FLOAT32,
+        shards=int(facts.get(SHARDS, 1)),
     )
 
 

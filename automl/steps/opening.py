@@ -18,7 +18,7 @@ from automl.steps.budget import ENOUGH_EPOCHS, TRIAL_MS, full_seconds
 from automl.steps.context import StepContext
 from automl.steps.continuation import check_continuation
 from automl.steps.cores import threads_of_trial
-from automl.steps.memory import BFLOAT16, Facts
+from automl.steps.memory import BFLOAT16, SHARDS, Facts
 from automl.steps.pretrained import pretrained_facts
 from automl.steps.proposals import EPOCHS, space_facts, space_of_search
 from automl.steps.training import RUNG, rung_of
@@ -27,6 +27,7 @@ from automl.training.device_factors import calibrate
 from automl.training.inference import BATCH_ROWS
 from automl.training.pixels import pixel_bytes
 from automl.training.precision import Precision, choose_precision, step_seconds
+from automl.training.shards import most_copies
 
 _LABEL_BYTES = 8
 
@@ -57,6 +58,7 @@ def open_search(context: StepContext, manifest: SnapshotManifest) -> list[int]:
             **training_facts(context, manifest, device, precision),
             **_limit_facts(context.spec.search.limits, manifest),
             **memory_facts(manifest),
+            SHARDS: most_copies(device, threads_of_trial(context.spec.search), RUNG.batch_size),
             BFLOAT16: int(precision is Precision.BFLOAT16),
         }
         facts = {**known, **pretrained_facts(context, known)}

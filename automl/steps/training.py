@@ -373,4 +373,4 @@ def useful_threads(architecture: Architecture, available: int) -> int:
     """
     if architecture.flops >= _SMALL_FLOPS:
         return available
-    return most_copies(available, RUNG.batch_size)
+    return most_copies(choose_device(), available, RUNG.batch_size)

@@ -48,8 +48,8 @@ class Shards:
     ) -> None:
         self._device, self._precision = device, precision
         batch_size, self._micro_batch = batch
-        is_short = self._micro_batch < batch_size or address_space_left() is not None
-        count = 1 if device == "cuda" or is_short else most_copies(threads, batch_size)
+        is_short = self._micro_batch < batch_size
+        count = 1 if is_short else most_copies(device, threads, batch_size)
         self._modules = [module, *(_sharing(module) for _ in range(count - 1))]
         self._parameters = [
             [p for p in one.parameters() if p.requires_grad] for one in self._modules
@@ -148,13 +148,16 @@ class Shards:
                 torch._foreach_copy_(statistics, mean)
 
 
-def most_copies(threads: int, batch_size: int) -> int:
-    """Return between how many copies a batch is divided on a CPU.
+def most_copies(device: str, threads: int, batch_size: int) -> int:
+    """Return between how many copies of a module a batch is divided.
 
     Args:
-        threads: of all copies together.
+        device: "cpu" or "cuda".
+        threads: CPU threads of all copies together.
         batch_size: examples of a step.
     """
+    if device == "cuda" or address_space_left() is not None:
+        return 1
     return max(1, min(threads, batch_size // _LEAST_EXAMPLES))
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from automl.morphism.architecture import Architecture, Node, Op
 from automl.morphism.memory import MemoryNeed, Precision, TrainingPlan, memory_need
 from automl.morphism.moves import Limits, random_move
 from automl.morphism.nodes import conv
+from automl.morphism.pretrained import frozen_of_descendant, lite0
 from automl.morphism.seeds import seed_architectures
 from automl.training.initialization import initial_weights
 from automl.training.module import Network, stored_tensors
@@ -38,8 +41,16 @@ def morphs(count: int, size: int) -> Iterator[Architecture]:
 
 
 def module_for(architecture: Architecture) -> Network:
+    """Return the module as a training has it."""
     module = module_of(architecture, initial_weights(architecture, (0,)))
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # as in training
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    frozen = frozen_of_descendant(architecture)
+    if frozen is not None:
+        for layer in list(module.nodes.values())[:frozen]:
+            layer.requires_grad_(requires_grad=False)
+        for layer in module.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.eval()
     return module
 
 
@@ -99,6 +110,52 @@ def test_under_autocast_they_are_narrower_and_weights_are_copied(size: int) -> N
         counted = memory_need(architecture, BFLOAT16).activations
 
         assert counted == pytest.approx(saved_bytes(architecture, Precision.BFLOAT16), rel=0.1)
+
+
+@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("size", [32, 64])
+def test_frozen_layers_of_a_pretrained_network_save_nothing(
+    size: int, precision: Precision
+) -> None:
+    rng = np.random.default_rng(size)
+    architecture = lite0(size, 10).architecture
+    drawn = random_move(architecture, Limits(), rng)
+    while drawn is None or frozen_of_descendant(drawn[1]) is None:
+        drawn = random_move(architecture, Limits(), rng)
+
+    for place in (architecture, drawn[1]):
+        counted = memory_need(place, TrainingPlan(BATCH, precision=precision)).activations
+
+        assert counted == pytest.approx(saved_bytes(place, precision), rel=0.1)
+
+
+def test_a_pretrained_network_has_gradients_of_trained_layers_and_two_moments() -> None:
+    architecture = lite0(32, 10).architecture
+    trained = sum(
+        parameter.numel()
+        for parameter in module_for(architecture).parameters()
+        if parameter.requires_grad
+    )
+
+    need = memory_need(architecture, TrainingPlan(0))
+
+    assert trained < architecture.parameters
+    assert (need.gradients, need.optimizer) == (4 * trained, 8 * trained)
+
+
+def test_every_shard_has_gradients_and_narrow_weights_of_its_own() -> None:
+    architecture = seed_architectures(8, 10)[0]
+    alone = memory_need(architecture, BFLOAT16)
+    two = memory_need(architecture, replace(BFLOAT16, shards=2))
+
+    weights = sum(
+        2 * facts.parameters
+        for node, facts in zip(architecture.nodes, architecture.facts, strict=True)
+        if node.op in {Op.CONV, Op.DENSE}
+    )
+    assert two.gradients == 2 * alone.gradients
+    assert two.activations - alone.activations == weights
+    assert two.optimizer == alone.optimizer
 
 
 def test_a_strided_pointwise_convolution_keeps_what_it_reads_only() -> None:
