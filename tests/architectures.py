@@ -28,3 +28,17 @@ def every_op() -> Architecture:
         Node(Op.DENSE, (15,), {"units": 4}),
     )
     return Architecture(11, 3, nodes)
+
+
+def short_chain(dropout: float = 0.0) -> Architecture:
+    """Return a convolution, a norm, a ReLU, a mean over the map, dropout and 4 logits, at 8 px."""
+    nodes = (
+        Node(Op.INPUT),
+        Node(Op.CONV, (0,), {"channels": 6, "kernel": 3, "stride": 1, "groups": 1, "bias": 0}),
+        Node(Op.BATCH_NORM, (1,)),
+        Node(Op.RELU, (2,)),
+        Node(Op.GLOBAL_POOL, (3,)),
+        Node(Op.DROPOUT, (4,), {"rate": dropout}),
+        Node(Op.DENSE, (5,), {"units": 4}),
+    )
+    return Architecture(8, 3, nodes).canonical()[0]

@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
 
 from automl.errors import DivergedError
-from automl.morphism.resolution import reads_resolution
 from automl.training.augmentation import Augmentation
 from automl.training.averaging import WeightAverage
 from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.head import fit_network_head, head_rows
 from automl.training.inference import BATCH_ROWS
-from automl.training.initialization import initial_weights, whiten
 from automl.training.judging import JudgedRows, at_resolution
-from automl.training.module import (
-    Network,
-    Weights,
-    build_module,
-    extract_weights,
-    load_weights,
-)
-from automl.training.optimizer import (
-    PRETRAINED_RATE,
-    OptimizerState,
-    adamw,
-    extract_state,
-    load_state,
-    sgd,
-)
+from automl.training.module import Weights, extract_weights, load_weights
+from automl.training.optimizer import OptimizerState, extract_state, load_state
 from automl.training.problem import (
     FitHooks,
     FitProblem,
@@ -43,14 +27,18 @@ from automl.training.problem import (
     StopReason,
     standard_error,
 )
+from automl.training.recipe import (
+    built_module,
+    first_resolution,
+    fresh_weights,
+    optimizer_for,
+    peak_rate,
+    set_mode,
+)
 from automl.training.rows import rows_on
 from automl.training.schedule import Pace, learning_rate
 from automl.training.shards import Shards
 
-_WARM_RATE = 0.5  # of the peak learning rate that fresh weights get
-_LARGEST_PRETRAINED = 5e-4  # rate of networks that keep their norms; 1e-3 undoes what they know
-_POOL = 2
-_SMALLEST_POOLED_PX = 24  # images are not pooled to less
 _POOLED_SHARE = 1 / 3  # of a training of fresh weights
 _STEP_STREAM, _ORDER_STREAM = 1, 4  # spawn keys of the generators of dropout and of the order
 _WITHOUT_A_SCORE = frozenset({StopReason.PRUNED, StopReason.SLICE, StopReason.SIGNAL})
@@ -83,13 +71,12 @@ class Training:
         self._augmentation = Augmentation(
             problem.hyperparameters["augmentation"], problem.symmetries, problem.normalization.mean
         )
-        weights = start.weights if start else _fresh_weights(problem)
+        weights = start.weights if start else fresh_weights(problem)
         averaged = start.averaged if isinstance(start, Checkpoint) else weights
-        self._module, self._average = self._built(weights), self._built(averaged).eval()
+        self._module = built_module(problem, weights)
+        self._average = built_module(problem, averaged).eval()
         self._averaging = WeightAverage(self._module, self._average)
-        self._set_mode()
-        for layer in list(self._module.nodes.values())[: problem.frozen or 0]:
-            layer.requires_grad_(requires_grad=False)
+        set_mode(self._module, problem)
         self._shards = Shards(
             self._module,
             problem.device,
@@ -97,10 +84,9 @@ class Training:
             (problem.batch_size, micro_batch),
             problem.precision,
         )
-        optimizer = adamw if problem.keeps_norms else sgd
-        self._optimizer = optimizer(self._module, problem.hyperparameters["weight_decay"])
+        self._optimizer = optimizer_for(self._module, problem)
         self._updates = 0
-        self._pooled_px = _pooled_px(problem)
+        self._first_px = first_resolution(problem)
         self.epochs = problem.rung.epochs
         self.epoch = self.step = self._stale_epochs = self._seen = 0
         self._seconds_before = 0.0
@@ -114,23 +100,6 @@ class Training:
         if isinstance(start, Checkpoint):
             self._restore(start)
         self._pace = Pace(self.epochs * problem.steps, problem.rung.seconds)
-
-    def _built(self, weights: Mapping[str, np.ndarray]) -> Network:
-        problem = self.problem
-        dropout = problem.hyperparameters.get("dropout")
-        module = build_module(problem.architecture, problem.normalization, dropout)
-        load_weights(module, weights)
-        module.to(self._device)
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return module
-
-    def _set_mode(self) -> None:
-        """Put the module in training mode."""
-        self._module.train()
-        if self.problem.keeps_norms:
-            for layer in self._module.modules():
-                if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-                    layer.eval()
 
     def _restore(self, start: Checkpoint) -> None:
         self.epoch, self.step = start.epoch, start.step
@@ -194,7 +163,7 @@ class Training:
             self._batches = self._epoch_batches(progress)
         images, labels, seed = next(self._batches)
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(progress, self._peak)
+            group["lr"] = learning_rate(progress, peak_rate(self.problem))
         self._shards.seed(seed)
         self._optimizer.zero_grad(set_to_none=True)
         self._loss_sum += self._shards.backward(images, labels)
@@ -203,13 +172,6 @@ class Training:
         self.step += 1
         self._seen += len(labels)
         self._averaging.update(self._steps_done, progress)
-
-    @property
-    def _peak(self) -> float:
-        peak = self.problem.hyperparameters["learning_rate"]
-        if self.problem.keeps_norms:
-            return min(PRETRAINED_RATE * peak, _LARGEST_PRETRAINED)
-        return _WARM_RATE * peak if self.problem.is_warm else peak
 
     def _epoch_batches(self, progress: float) -> Generator[tuple[torch.Tensor, torch.Tensor, int]]:
         """Yield the images (B, C, S, S), labels and dropout's seed of the epoch's further steps."""
@@ -235,7 +197,7 @@ class Training:
     def _next_resolution(self, progress: float) -> int:
         """Return the resolution of an epoch; what was best at a lower one is best no more."""
         full = self.problem.architecture.input_size
-        pixels = self._pooled_px if progress < _POOLED_SHARE else full
+        pixels = self._first_px if progress < _POOLED_SHARE else full
         if self._best is not None and 0 < self._best.resolution < pixels:
             self._best, self._best_weights, self._stale_epochs = None, {}, 0
         return pixels
@@ -256,7 +218,7 @@ class Training:
         rows = head_rows(len(self.problem.train))
         with closing(self._rows.batches(rows, BATCH_ROWS, 0)) as batches:
             loss = fit_network_head(self._module, batches, should_stop, self.problem.precision)
-        self._set_mode()
+        set_mode(self._module, self.problem)
         if loss is None:
             assert reason is not None
             return reason
@@ -399,17 +361,3 @@ class Training:
         measured = self._selection.evaluate(self._average, full, lambda: None)
         assert not isinstance(measured, StopReason)
         return replace(best, selection_loss=measured[0], selection_accuracy=measured[1])
-
-
-def _fresh_weights(problem: FitProblem) -> Weights:
-    weights = initial_weights(problem.architecture, problem.seed)
-    whiten(weights, problem.architecture, problem.train.images, problem.normalization, problem.seed)
-    return weights
-
-
-def _pooled_px(problem: FitProblem) -> int:
-    """Return the resolution that the training begins with."""
-    full = problem.architecture.input_size
-    small = full // _POOL
-    is_useful = not problem.is_warm and full % _POOL == 0 and small >= _SMALLEST_POOLED_PX
-    return small if is_useful and reads_resolution(problem.architecture, small) else full

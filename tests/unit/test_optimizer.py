@@ -5,15 +5,8 @@ import pytest
 import torch
 from torch.optim import Optimizer
 
-from automl.morphism.architecture import Architecture, Node, Op
 from automl.training.initialization import initial_weights
-from automl.training.module import (
-    Network,
-    Normalization,
-    build_module,
-    extract_weights,
-    load_weights,
-)
+from automl.training.module import Network, extract_weights, load_weights
 from automl.training.optimizer import (
     PRETRAINED_RATE,
     OptimizerState,
@@ -22,23 +15,16 @@ from automl.training.optimizer import (
     load_state,
     sgd,
 )
+from tests.architectures import short_chain
+from tests.morphs import module_of
 
 DECAY = 5e-4
 MAKERS = [sgd, adamw]
 
 
 def network() -> Network:
-    nodes = (
-        Node(Op.INPUT),
-        Node(Op.CONV, (0,), {"channels": 4, "kernel": 3, "stride": 1, "groups": 1, "bias": 0}),
-        Node(Op.BATCH_NORM, (1,)),
-        Node(Op.GLOBAL_POOL, (2,)),
-        Node(Op.DENSE, (3,), {"units": 2}),
-    )
-    architecture = Architecture(8, 3, nodes).canonical()[0]
-    module = build_module(architecture, Normalization((127.0,) * 3, (64.0,) * 3))
-    load_weights(module, initial_weights(architecture, (1,)))
-    return module
+    architecture = short_chain()
+    return module_of(architecture, initial_weights(architecture, (1,)))
 
 
 def step(module: Network, optimizer: Optimizer, seed: int) -> None:

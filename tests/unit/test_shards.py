@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from automl.morphism.architecture import Architecture, Node, Op
 from automl.training.initialization import initial_weights
-from automl.training.module import Network, Normalization, build_module, load_weights
+from automl.training.module import Network
 from automl.training.precision import Precision
 from automl.training.shards import Shards
+from tests.architectures import short_chain
+from tests.morphs import module_of
 
 BATCH = 64
 RNG = np.random.default_rng(0)
@@ -21,19 +22,8 @@ LABELS = torch.from_numpy(RNG.integers(0, 4, BATCH))
 
 
 def network(dropout: float = 0.0) -> Network:
-    nodes = (
-        Node(Op.INPUT),
-        Node(Op.CONV, (0,), {"channels": 6, "kernel": 3, "stride": 1, "groups": 1, "bias": 0}),
-        Node(Op.BATCH_NORM, (1,)),
-        Node(Op.RELU, (2,)),
-        Node(Op.GLOBAL_POOL, (3,)),
-        Node(Op.DROPOUT, (4,), {"rate": dropout}),
-        Node(Op.DENSE, (5,), {"units": 4}),
-    )
-    architecture = Architecture(8, 3, nodes).canonical()[0]
-    module = build_module(architecture, Normalization((127.0,) * 3, (64.0,) * 3))
-    load_weights(module, initial_weights(architecture, (1,)))
-    return module
+    architecture = short_chain(dropout)
+    return module_of(architecture, initial_weights(architecture, (1,)))
 
 
 def evaluating(module: Network) -> Network:
