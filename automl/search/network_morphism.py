@@ -14,7 +14,7 @@ from automl.errors import ConfigError, DamagedDataError, Problem
 from automl.morphism.architecture import Architecture
 from automl.morphism.costs import training_work
 from automl.morphism.limits import Bounded
-from automl.morphism.moves import SHRINKING, Limits, Move, random_move
+from automl.morphism.moves import GROWING, SHRINKING, Limits, Move, MoveKind, random_move
 from automl.morphism.pretrained import frozen_nodes
 from automl.morphism.seeds import MOST_PROMISING, named_seeds
 from automl.search.layer_graph import layer_graph
@@ -27,7 +27,7 @@ _DIGITS = 4  # significant digits of a gene
 _DROPOUT = "dropout"
 _ARCHITECTURES_KEPT = 512  # some 0.1 MB each
 MOST_GROWTH = 1.5  # of the work of a training by one move
-_MOST_PRETRAINED_GROWTH = 1.1  # likewise, and of the parameters, of descendants of that seed
+GENTLE_GROWTH = 1.1  # likewise in hurried searches, and for descendants of the pretrained seed
 _DRAWS = 64  # of a move that leaves the pretrained seed's first layers as they are
 _MOST_SHRINKING = 64  # moves that may bring a candidate within the limits
 _UNLIMITED = Limits(parameters=2**62, depth=2**62, flops=2**62)
@@ -79,6 +79,7 @@ GENES: Mapping[str, Gene] = {
 }
 SLOW_GENES = frozenset(name for name, gene in GENES.items() if gene.slow)
 JUDGED_EPOCHS = 20  # with fewer, trials say nothing of slow genes
+_HURRIED_SEEDS = 2
 _SLOW_SHARE = 0.25  # of the children try other slow genes: they train in full
 
 
@@ -89,13 +90,13 @@ class Allowance:
     Attributes:
         epochs: what each gets in all; None if it is not known. With fewer than `JUDGED_EPOCHS`,
             slow genes stay as they are.
-        seeds: how many of the seeds are tried, the most promising ones; None for all.
-        growth: of the work of a training by one move, at most.
+        is_hurried: whether the seeds take most of the time. Only the first two are tried, and
+            children, whose trainings are short, are one move away that keeps what their parents
+            compute and makes them little slower.
     """
 
     epochs: int | None = None
-    seeds: int | None = None
-    growth: float = MOST_GROWTH
+    is_hurried: bool = False
 
 
 class NetworkMorphismSpace:
@@ -124,9 +125,12 @@ class NetworkMorphismSpace:
         self._limits = limits or Limits()
         epochs = allowance.epochs
         self._slow_share = 0.0 if epochs is not None and epochs < JUDGED_EPOCHS else _SLOW_SHARE
-        self._growth = allowance.growth
+        self._most_moves, self._growth, self._kinds = MAX_MOVES, MOST_GROWTH, tuple(MoveKind)
+        if allowance.is_hurried:
+            self._most_moves, self._growth, self._kinds = 1, GENTLE_GROWTH, GROWING
         self._frozen = 0 if pretrained is None else frozen_nodes(pretrained)
-        self._seeds = _seeds(image_size, classes, self._limits, pretrained)[: allowance.seeds]
+        seeds = _seeds(image_size, classes, self._limits, pretrained)
+        self._seeds = seeds[:_HURRIED_SEEDS] if allowance.is_hurried else seeds
         self._architectures = Recent[str, Architecture](_ARCHITECTURES_KEPT)  # by genotype
 
     def seeds(self) -> Sequence[Candidate]:
@@ -143,7 +147,7 @@ class NetworkMorphismSpace:
         return self._varied_seed(rng)
 
     def mutate(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
-        """Return a child one or two moves away, with perturbed genes.
+        """Return a child a few moves away, with perturbed genes.
 
         A candidate at the limits, with no legal move left, gets a child that differs in its genes.
         One of an earlier run with wider limits is shrunk until it is within them; where that fails,
@@ -154,7 +158,7 @@ class NetworkMorphismSpace:
         """
         architecture = self._architecture(candidate.genotype).canonical()[0]
         moves: list[Move] = []
-        for _ in range(int(rng.integers(1, MAX_MOVES + 1))):
+        for _ in range(int(rng.integers(1, self._most_moves + 1))):
             drawn = self._drawn(architecture, rng)
             if drawn is None:
                 break
@@ -187,15 +191,15 @@ class NetworkMorphismSpace:
         work, limits = training_work(architecture), self._limits
         if not self._frozen or frozen_nodes(architecture) < self._frozen:
             limits = replace(limits, work=int(self._growth * work))
-            return random_move(architecture, limits, rng, noise=SYMMETRY_NOISE)
-        most = int(_MOST_PRETRAINED_GROWTH * architecture.parameters)
+            return random_move(architecture, limits, rng, self._kinds, SYMMETRY_NOISE)
+        most = int(GENTLE_GROWTH * architecture.parameters)
         limits = replace(
             limits,
-            work=int(_MOST_PRETRAINED_GROWTH * work),
+            work=int(GENTLE_GROWTH * work),
             parameters=min(limits.parameters, most),
         )
         for _ in range(_DRAWS):
-            drawn = random_move(architecture, limits, rng, noise=SYMMETRY_NOISE)
+            drawn = random_move(architecture, limits, rng, self._kinds, SYMMETRY_NOISE)
             if drawn is None or frozen_nodes(drawn[1]) >= self._frozen:
                 return drawn
         return None

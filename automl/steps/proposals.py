@@ -33,7 +33,6 @@ from automl.steps.memory import Facts, memory_limit, training_plan, with_memory
 SPACE_VERSION = 10  # rises whenever the same log and seed would lead to other proposals
 PRETRAINED = "pretrained"  # the fact that names the weights of a pretrained seed
 EPOCHS = "epochs"  # the fact that says how many a trial gets
-_HURRIED = 2, 1.1  # seeds that are tried, and the most growth of a child
 _DEVICE_FACTORS = tuple(field.name for field in fields(DeviceFactors))
 
 SpaceOf = Callable[[Run], SearchSpace]
@@ -193,7 +192,7 @@ def space_of_search(search: SearchSection, facts: Facts) -> NetworkMorphismSpace
             "restore it from a backup of the home; see docs/runbook.md",
         ) from error
     epochs = int(facts[EPOCHS]) if EPOCHS in facts else None
-    allowance = Allowance(epochs, *_HURRIED) if is_hurried(search, facts) else Allowance(epochs)
+    allowance = Allowance(epochs, is_hurried(search, facts))
     return NetworkMorphismSpace(
         size, classes, replace(limits, memory=memory), pretrained, allowance
     )

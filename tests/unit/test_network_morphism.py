@@ -8,9 +8,11 @@ from automl.domain.candidate import Candidate
 from automl.errors import DamagedDataError
 from automl.morphism.architecture import Architecture
 from automl.morphism.costs import training_work
+from automl.morphism.moves import GROWING
 from automl.morphism.pretrained import lite0
 from automl.search.network_morphism import (
     GENES,
+    GENTLE_GROWTH,
     JUDGED_EPOCHS,
     MAX_MOVES,
     MOST_GROWTH,
@@ -105,7 +107,7 @@ def test_short_trainings_do_not_decide_slow_genes() -> None:
 def test_the_most_promising_seeds_are_the_first_ones() -> None:
     pretrained = lite0(32, 10).architecture
     every = NetworkMorphismSpace(32, 10, None, pretrained).seeds()
-    two = NetworkMorphismSpace(32, 10, None, pretrained, Allowance(seeds=2)).seeds()
+    two = NetworkMorphismSpace(32, 10, None, pretrained, Allowance(is_hurried=True)).seeds()
 
     assert len(every) == 4
     assert two == every[:2]
@@ -143,16 +145,21 @@ def test_a_surrogate_learns_from_morphs() -> None:
     assert spearmanr(prediction.mean, [loss(one) for one in new]).statistic > 0.7
 
 
-def test_children_grow_no_more_than_is_allowed() -> None:
-    growths = {}
-    for most in (1.1, MOST_GROWTH):
-        space = NetworkMorphismSpace(16, 10, allowance=Allowance(growth=most))
-        rng, parent = np.random.default_rng(0), space.seeds()[0]
-        before = training_work(Architecture.from_genotype(parent.genotype))
-        children = [space.mutate(parent, rng) for _ in range(50)]
-        works = [training_work(Architecture.from_genotype(child.genotype)) for child in children]
-        growths[most] = max(works) / before
-        assert growths[most] <= most**MAX_MOVES
+def test_children_of_a_hurried_search_are_a_small_step_away() -> None:
+    usual = NetworkMorphismSpace(16, 10)
+    hurried = NetworkMorphismSpace(16, 10, allowance=Allowance(is_hurried=True))
+    rng, parent = np.random.default_rng(0), usual.seeds()[0].model_copy(update={"parent": 0})
+    before = work(parent)
 
-    assert growths[1.1] > 1
-    assert growths[MOST_GROWTH] > 1.1**MAX_MOVES
+    far = [usual.mutate(parent, rng) for _ in range(50)]
+    near = [hurried.mutate(parent, rng) for _ in range(50)]
+
+    assert all(len(child.moves) == 1 for child in near)
+    assert {child.moves[0]["kind"] for child in near} <= {kind.value for kind in GROWING}
+    assert 1 < max(work(child) for child in near) / before <= GENTLE_GROWTH
+    assert GENTLE_GROWTH < max(work(child) for child in far) / before <= MOST_GROWTH**MAX_MOVES
+    assert {len(child.moves) for child in far} == {1, 2}
+
+
+def work(candidate: Candidate) -> int:
+    return training_work(Architecture.from_genotype(candidate.genotype))
