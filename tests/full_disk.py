@@ -38,7 +38,7 @@ from automl.steps.run_lease import RunLease
 from automl.steps.settings import Settings
 from automl.training.checkpoint import Checkpoint
 
-ROOM = 16 * 1024  # bytes: enough for leases, log and curve, too little for a checkpoint
+ROOM = 64 * 1024  # bytes: enough for leases, log and a whole curve, too little for a checkpoint
 _TMPFS_BYTES = 64 * 2**20  # room for some ten checkpoints
 _POLL_S = 0.05
 

@@ -33,7 +33,7 @@ from automl.steps.training import RUNG
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
 
-MEMORY = {"batch_size", "evaluation_batch", "dataset_bytes", "bfloat16"}
+MEMORY = {"batch_size", "evaluation_batch", "dataset_bytes", "shards", "bfloat16"}
 FACTORS = {"ps_per_flop", "ps_per_byte", "ns_per_layer"}
 TIGHT = {"parameters": 100, "latency_ms": 0.001, "device_memory": "1KB"}
 WIDE = {"parameters": 10**6, "latency_ms": 1e3, "device_memory": "8GB"}
