@@ -90,9 +90,9 @@ class Allowance:
     Attributes:
         epochs: what each gets in all; None if it is not known. With fewer than `JUDGED_EPOCHS`,
             slow genes stay as they are.
-        is_hurried: whether the seeds take most of the time. Only the first two are tried, and
-            children, whose trainings are short, are one move away that keeps what their parents
-            compute and makes them little slower.
+        is_hurried: whether the seeds take most of the time. Only the first two are tried, and a
+            mutation, whose training will be short, is one move that keeps what the network computes
+            and makes it little slower.
     """
 
     epochs: int | None = None
