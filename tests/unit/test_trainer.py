@@ -1,141 +1,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
 from automl.errors import ConfigError, DataError, OutOfMemoryError
 from automl.morphism.architecture import Architecture, Node, Op
-from automl.training.checkpoint import Checkpoint, EpochResult
-from automl.training.device import choose_device, is_out_of_memory
+from automl.training.device import is_out_of_memory
 from automl.training.examples import Examples
 from automl.training.inference import predict_probabilities
 from automl.training.initialization import initial_weights
-from automl.training.module import Normalization
-from automl.training.precision import Precision
 from automl.training.problem import (
     DEFAULT_HYPERPARAMETERS,
     FitHooks,
-    FitProblem,
-    FitResult,
     InitialWeights,
     Rung,
     StopReason,
 )
-from automl.training.symmetry import Symmetries
 from automl.training.trainer import fit
-
-
-def network(
-    widths: Sequence[int] = (8, 16, 16), dropout: float = 0.0, size: int = 8
-) -> Architecture:
-    nodes = [Node(Op.INPUT)]
-
-    def add(op: Op, **attributes: float) -> None:
-        nodes.append(Node(op, (len(nodes) - 1,), attributes))
-
-    for block, width in enumerate(widths):
-        if block:
-            add(Op.MAX_POOL, kernel=2, stride=2)
-        add(Op.CONV, channels=width, kernel=3, stride=1, groups=1, bias=0)
-        add(Op.BATCH_NORM)
-        add(Op.RELU)
-    add(Op.GLOBAL_POOL)
-    if dropout:
-        add(Op.DROPOUT, rate=dropout)
-    add(Op.DENSE, units=10)
-    return Architecture(size, 3, tuple(nodes)).canonical()[0]
-
-
-def digits() -> Examples:
-    data = load_digits()
-    pixels = (data.images * (255 / 16)).round().astype(np.uint8)
-    images = np.repeat(pixels[..., None], 3, axis=3)
-    order = np.random.default_rng(0).permutation(len(images))
-    return Examples(images[order], data.target.astype(np.int64)[order])
-
-
-DIGITS = digits()
-
-
-def rows(start: int, stop: int) -> Examples:
-    return Examples(DIGITS.images[start:stop], DIGITS.labels[start:stop])
-
-
-def problem(
-    epochs: int = 3, patience: int = 0, train: int = 100, dropout: float = 0.25
-) -> FitProblem:
-    return FitProblem(
-        architecture=network(dropout=dropout),
-        hyperparameters={
-            **DEFAULT_HYPERPARAMETERS,
-            "augmentation": 1.0,
-        },
-        normalization=Normalization((77.0,) * 3, (96.0,) * 3),
-        symmetries=Symmetries(mirror=True, colour=True),
-        train=rows(360, 360 + train),
-        selection=rows(0, 360),
-        rung=Rung(epochs=epochs, batch_size=32, patience=patience),
-        seed=(5, 7),
-        device="cpu",
-        threads=1,
-    )
-
-
-@dataclass
-class Outside:
-    """Hooks that stop before a step, record, and tell a time that they decide."""
-
-    stop_before: int | None = None
-    reason: StopReason = StopReason.SLICE
-    saved: list[Checkpoint] = field(default_factory=list)
-    epochs: list[EpochResult] = field(default_factory=list)
-    asked: int = 0
-    now_s: float = 0.0
-    step_s: float = 0.0
-    save_s: float = 0.0
-
-    def should_stop(self) -> StopReason | None:
-        self.asked += 1
-        self.now_s += self.step_s
-        return self.reason if self.asked - 1 == self.stop_before else None
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        self.now_s += self.save_s
-        self.saved.append(Checkpoint.from_bytes(checkpoint.to_bytes()))
-
-    def add_epoch(self, epoch: EpochResult) -> StopReason | None:
-        self.epochs.append(epoch)
-        return None
-
-    @property
-    def hooks(self) -> FitHooks:
-        return FitHooks(self.should_stop, self.add_epoch, self.save, lambda: self.now_s)
-
-
-def assert_same(found: FitResult, expected: FitResult) -> None:
-    assert found.best_weights is not None
-    assert expected.best_weights is not None
-    assert found.best_weights.keys() == expected.best_weights.keys()
-    for key, array in expected.best_weights.items():
-        np.testing.assert_array_equal(found.best_weights[key], array, err_msg=key)
-    without_time = [
-        [replace(epoch, seconds=0, evaluation_seconds=0) for epoch in result.curve]
-        for result in (found, expected)
-    ]
-    assert without_time[0] == without_time[1]
-    assert (found.best_epoch, found.score, found.log_loss, found.stopped) == (
-        expected.best_epoch,
-        expected.score,
-        expected.log_loss,
-        expected.stopped,
-    )
+from tests.trainings import (
+    DIGITS,
+    Outside,
+    assert_same,
+    network,
+    problem,
+    rows,
+)
 
 
 def test_a_small_network_learns_digits() -> None:
@@ -161,61 +56,6 @@ def test_a_small_network_learns_digits() -> None:
     assert result.error == pytest.approx(np.sqrt(result.score * (1 - result.score) / 360))
     chosen = probabilities[np.arange(360), task.selection.labels]
     assert result.log_loss == pytest.approx(-np.log(chosen).mean(), rel=1e-4)
-
-
-@pytest.mark.parametrize("stop_before", [1, 4, 6, 11])
-def test_a_resumed_training_equals_an_uninterrupted_one(stop_before: int) -> None:
-    expected = fit(problem(), None, FitHooks())
-    outside = Outside(stop_before)
-
-    stopped = fit(problem(), None, outside.hooks)
-    checkpoint = outside.saved[-1]
-    torch.manual_seed(99)  # another process has other global generators
-    resumed = fit(problem(), checkpoint, FitHooks())
-
-    assert stopped.stopped is StopReason.SLICE
-    assert (checkpoint.epoch, checkpoint.step) == divmod(stop_before, 4)
-    assert_same(resumed, expected)
-
-
-def test_a_training_that_is_resumed_at_every_step_equals_an_uninterrupted_one() -> None:
-    expected = fit(problem(), None, FitHooks())
-    start: Checkpoint | None = None
-
-    attempts = 0
-    while (result := fit(problem(), start, (outside := Outside(1)).hooks)).stopped is not None:
-        start = outside.saved[-1]
-        attempts += 1
-
-    assert attempts == 11
-    assert_same(result, expected)
-
-
-def test_a_training_on_two_threads_that_is_resumed_at_every_step_equals_an_uninterrupted_one() -> (
-    None
-):
-    task = replace(problem(train=280), threads=2, rung=Rung(2, batch_size=64, patience=0))
-    expected = fit(task, None, FitHooks())
-
-    start = None
-    while (result := fit(task, start, (outside := Outside(1)).hooks)).stopped is not None:
-        start = outside.saved[-1]
-
-    assert_same(result, expected)
-
-
-def test_a_resumed_training_of_a_pretrained_network_equals_an_uninterrupted_one() -> None:
-    task = replace(problem(2), is_warm=True, frozen=0)
-    start = InitialWeights(initial_weights(task.architecture, (3,)), fit_head=True)
-    whole = Outside()
-    expected = fit(task, start, whole.hooks)
-    stopped = Outside(stop_before=whole.asked - 2)
-
-    fit(task, start, stopped.hooks)
-
-    assert (stopped.saved[-1].step, stopped.saved[-1].updates) == (2, 2)
-    assert stopped.saved[-1].squares
-    assert_same(fit(task, stopped.saved[-1], FitHooks()), expected)
 
 
 def test_rows_that_are_streamed_from_a_file_train_the_same(tmp_path: Path) -> None:
@@ -334,20 +174,6 @@ def test_the_best_weights_are_those_of_the_lowest_selection_loss() -> None:
         np.testing.assert_array_equal(after.averaged[key], array)
 
 
-def test_patience_ends_the_training_and_survives_a_resumption() -> None:
-    genes = {**problem().hyperparameters, "learning_rate": 1e-9}
-    task = replace(problem(epochs=20, patience=2, dropout=0.0), hyperparameters=genes)
-    outside = Outside()
-
-    result = fit(task, None, outside.hooks)
-    again = fit(task, outside.saved[-1], FitHooks(should_stop=lambda: StopReason.SIGNAL))
-
-    assert result.stopped is None
-    assert result.best_epoch is not None
-    assert result.epochs == result.best_epoch + 3
-    assert_same(again, result)  # nothing is left to do, so nobody is asked
-
-
 def test_without_selection_rows_the_last_weights_are_best() -> None:
     outside = Outside()
 
@@ -360,18 +186,6 @@ def test_without_selection_rows_the_last_weights_are_best() -> None:
     np.testing.assert_array_equal(result.best_weights["1.weight"], last["1.weight"])
 
 
-def test_a_training_stopped_before_its_first_step_saves_nothing() -> None:
-    outside = Outside(stop_before=0, reason=StopReason.DEADLINE)
-
-    result = fit(problem(), None, outside.hooks)
-
-    assert result.stopped is StopReason.DEADLINE
-    assert (result.best_weights, result.best_epoch, result.score, result.epochs) == (None,) * 3 + (
-        0,
-    )
-    assert not outside.saved
-
-
 def test_a_stopped_training_returns_the_best_of_its_complete_epochs() -> None:
     outside = Outside(stop_before=6, reason=StopReason.SIGNAL)
 
@@ -382,35 +196,6 @@ def test_a_stopped_training_returns_the_best_of_its_complete_epochs() -> None:
     assert result.score == outside.epochs[0].selection_accuracy
     first, stopped = outside.saved
     assert ((first.epoch, first.step), (stopped.epoch, stopped.step)) == ((1, 0), (1, 2))
-
-
-@pytest.mark.parametrize(
-    ("step_s", "save_s", "expected"),
-    [
-        (1.0, 0.0, [(1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0)]),
-        (1.0, 0.3, [(1, 0), (3, 0), (5, 0), (6, 0)]),  # 20 * 0.3 s is more than an epoch's 4 s
-        (10.0, 100.0, [(1, 0), (2, 2), (4, 0), (5, 2), (6, 0)]),
-    ],
-)
-def test_checkpoints_are_saved_at_the_end_and_often_where_that_is_cheap(
-    step_s: float, save_s: float, expected: list[tuple[int, int]]
-) -> None:
-    outside = Outside(step_s=step_s, save_s=save_s)
-
-    fit(problem(epochs=6), None, outside.hooks)
-
-    assert [(saved.epoch, saved.step) for saved in outside.saved] == expected
-
-
-def test_seconds_add_up_over_the_attempts() -> None:
-    outside = Outside(stop_before=6, step_s=1.0)
-    fit(problem(), None, outside.hooks)
-    later = Outside(step_s=1.0, now_s=1000.0)
-
-    result = fit(problem(), outside.saved[-1], later.hooks)
-
-    assert result.seconds == pytest.approx(13.0)  # 12 steps, and the one that was refused
-    assert sum(epoch.seconds for epoch in result.curve) == pytest.approx(13.0)
 
 
 def test_a_last_batch_of_one_is_dropped() -> None:
@@ -530,19 +315,6 @@ def test_fresh_weights_begin_on_smaller_images_and_are_judged_on_whole_ones() ->
     assert np.mean(probabilities.argmax(axis=1) == task.selection.labels) == stopped.score
 
 
-def test_bfloat16_learns_as_float32_does_and_resumes_exactly() -> None:
-    task = replace(problem(6), precision=Precision.BFLOAT16)
-    outside = Outside(stop_before=6)
-
-    result = fit(task, None, FitHooks())
-    fit(task, None, outside.hooks)
-
-    assert_same(fit(task, outside.saved[-1], FitHooks()), result)
-    exact = fit(problem(6), None, FitHooks())
-    assert result.log_loss == pytest.approx(exact.log_loss, rel=0.2)
-    assert result.log_loss != exact.log_loss
-
-
 def test_a_network_too_large_for_the_memory_is_an_error() -> None:
     nodes = (*network((8,)).nodes[:-1], Node(Op.DENSE, (4,), {"units": 2**44}))
     task = replace(problem(), architecture=Architecture(8, 3, nodes))
@@ -573,16 +345,3 @@ def test_a_problem_that_cannot_be_trained_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         wrong()
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(choose_device() != "cuda", reason="needs a CUDA device")
-def test_a_resumed_training_on_cuda_is_close_to_an_uninterrupted_one() -> None:
-    task = replace(problem(), device="cuda")
-    expected = fit(task, None, FitHooks())
-    outside = Outside(stop_before=6)
-
-    fit(task, None, outside.hooks)
-    resumed = fit(task, outside.saved[-1], FitHooks())
-
-    assert resumed.log_loss == pytest.approx(expected.log_loss, rel=0.05)
