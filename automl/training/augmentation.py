@@ -116,10 +116,10 @@ class Augmentation:
             return batch.images
         size, device = batch.pixels.shape[-1], batch.pixels.device
         rows, columns = draws.rows[part].long(), draws.columns[part].long()
-        starts = (batch.places[:, None] * size + rows) * size  # of the lines
-        places = (starts[:, :, None] + columns[:, None, :]).reshape(-1)
-        pixels = batch.pixels.reshape(-1).index_select(0, places)  # quicker than indexing
-        moved = pixels.reshape(len(rows), size, size)
+        places = (batch.places[:, None] * size + rows).reshape(-1)
+        lines = batch.pixels.reshape(-1, size).index_select(0, places)  # quicker than indexing
+        lines = lines.reshape(len(rows), size, size)
+        moved = lines.gather(2, columns[:, None, :].expand(-1, size, -1))
         if draws.holes is not None:
             fill = self._fill(batch.channels, device)
             moved = torch.where(_inside(draws.holes[part], size), fill, moved)
@@ -150,7 +150,7 @@ class Augmentation:
         # Whole lines at a time: kernels are slow where they broadcast over three values.
         lines = unpack(pixels, 3).float().reshape(count, size, size * 3)
         gains, offsets = (part.repeat(1, size)[:, None] for part in (gain, offset))
-        changed = torch.addcmul(offsets, lines, gains).clamp_(0, 255)
+        changed = lines.mul_(gains).add_(offsets).clamp_(0, 255)
         return changed.reshape(count, size, size, 3)
 
 
@@ -158,4 +158,5 @@ def _inside(holes: torch.Tensor, size: int) -> torch.Tensor:
     """Return which pixels are lost, bool (B, S, S)."""
     place = torch.arange(size, dtype=holes.dtype, device=holes.device)
     inside = (place >= holes[:, :2, None]) & (place < holes[:, 2:, None])  # rows and columns
-    return inside[:, 0, :, None] & inside[:, 1, None, :]
+    bits = inside.view(torch.uint8)  # multiplying these is ten times as fast as `and`
+    return (bits[:, 0, :, None] * bits[:, 1, None, :]).view(torch.bool)

@@ -22,8 +22,14 @@ def pack(images: torch.Tensor) -> torch.Tensor:
 
 
 def unpack(pixels: torch.Tensor, channels: int) -> torch.Tensor:
-    """Return pixels as images that share their memory, uint8 (n, S, S, C)."""
-    return pixels[..., None].view(torch.uint8)[..., :channels]
+    """Return pixels as images, uint8 (n, S, S, C); gray ones share their memory.
+
+    A channel at a time: kernels are slow where they copy three of four bytes each time.
+    """
+    if channels == 1:
+        return pixels[..., None]
+    values = pixels[..., None].view(torch.uint8)
+    return torch.cat([values[..., c : c + 1] for c in range(channels)], dim=-1)
 
 
 def pixel_bytes(channels: int) -> int:
