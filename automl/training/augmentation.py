@@ -150,7 +150,7 @@ class Augmentation:
         # Whole lines at a time: kernels are slow where they broadcast over three values.
         lines = unpack(pixels, 3).float().reshape(count, size, size * 3)
         gains, offsets = (part.repeat(1, size)[:, None] for part in (gain, offset))
-        changed = lines.mul_(gains).add_(offsets).clamp_(0, 255)
+        changed = torch.addcmul(offsets, lines, gains, out=lines).clamp_(0, 255)
         return changed.reshape(count, size, size, 3)
 
 

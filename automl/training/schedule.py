@@ -66,13 +66,31 @@ class Pace:
         by_steps = min(1.0, done / self.steps)
         if self.seconds is None or done == 0:
             return by_steps
-        made, took_s = 0, 0.0
-        if self._first is not None:
-            made, took_s = done - self._first[0], elapsed_s - self._first[1]
-        if made == 0 or took_s <= 0:
+        speed = self._steps_per_second(done, elapsed_s)
+        if speed is None:
             return min(1.0, max(by_steps, elapsed_s / self.seconds))
         left_s = max(0.0, self.seconds - elapsed_s)
-        return max(by_steps, done / (done + left_s * made / took_s))
+        return max(by_steps, done / (done + left_s * speed))
+
+    def seconds_left(self, done: int, elapsed_s: float) -> float:
+        """Return about how much longer the training takes; 0 as long as its speed is not known.
+
+        Args:
+            done: steps made, over all attempts.
+            elapsed_s: seconds spent, over all attempts.
+        """
+        speed = self._steps_per_second(done, elapsed_s)
+        if speed is None:
+            return 0.0
+        by_steps_s = (self.steps - done) / speed
+        return by_steps_s if self.seconds is None else min(by_steps_s, self.seconds - elapsed_s)
+
+    def _steps_per_second(self, done: int, elapsed_s: float) -> float | None:
+        """Return the speed since measuring began; None if nothing was measured."""
+        if self._first is None:
+            return None
+        made, took_s = done - self._first[0], elapsed_s - self._first[1]
+        return made / took_s if made and took_s > 0 else None
 
     def is_spent(self, done: int, elapsed_s: float) -> bool:
         """Return whether all steps are made or the time is over."""

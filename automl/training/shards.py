@@ -7,14 +7,15 @@ import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-import numpy as np
 import torch
 from torch import nn
 
 from automl.training.capacity import address_space_left
+from automl.training.compilation import CompiledPasses
 from automl.training.device import seed_dropout
 from automl.training.module import Dropout, Network
-from automl.training.precision import Precision, autocast
+from automl.training.precision import autocast
+from automl.training.problem import FitProblem
 
 LABEL_SMOOTHING = 0.1
 _LEAST_EXAMPLES = 32  # of a copy: batch norms take their statistics from these
@@ -31,25 +32,23 @@ class Shards:
     works alone: others need gradients, and their threads stacks and arenas.
 
     Args:
-        module: in the mode that it trains in, on its device.
-        device: "cpu" or "cuda", where there is one copy alone.
-        threads: CPU threads, of all copies together.
-        batch: examples of a step, and of a forward pass, which are fewer where memory is short.
-        precision: of forward and backward passes.
+        module: the problem's network in the mode that it trains in, on its device.
+        problem: says on how many CPU threads all copies work together, and how they compute.
+        micro_batch: examples of a forward pass, fewer than of a step where memory is short.
+        compiled: the module's passes of whole batches, where one copy works alone.
     """
 
     def __init__(
         self,
         module: Network,
-        device: str,
-        threads: int,
-        batch: tuple[int, int],
-        precision: Precision,
+        problem: FitProblem,
+        micro_batch: int,
+        compiled: CompiledPasses | None = None,
     ) -> None:
-        self._device, self._precision = device, precision
-        batch_size, self._micro_batch = batch
-        is_short = self._micro_batch < batch_size
-        count = 1 if is_short else most_copies(device, threads, batch_size)
+        self._device, self._precision = problem.device, problem.precision
+        self._batch_size, self._micro_batch = problem.batch_size, micro_batch
+        threads, is_short = problem.threads, micro_batch < problem.batch_size
+        count = 1 if is_short else most_copies(self._device, threads, self._batch_size)
         self._modules = [module, *(_sharing(module) for _ in range(count - 1))]
         self._parameters = [
             [p for p in one.parameters() if p.requires_grad] for one in self._modules
@@ -60,6 +59,7 @@ class Shards:
             for layer in one.modules():
                 if isinstance(layer, Dropout):
                     layer.generator = generator
+        self._compiled = compiled
         self._pool: ThreadPoolExecutor | None = None
         if count > 1:
             self._pool = ThreadPoolExecutor(
@@ -109,8 +109,10 @@ class Shards:
         self, module: Network, images: torch.Tensor, labels: torch.Tensor, part: slice
     ) -> torch.Tensor:
         """Add the gradients of one part to a copy's, and return the sum of its losses."""
+        is_whole = len(labels) == self._batch_size
+        passes = self._compiled if self._compiled is not None and is_whole else module
         with autocast(self._device, self._precision):
-            logits = module(images[part])
+            logits = passes(images[part])
         loss = nn.functional.cross_entropy(
             logits.float(), labels[part], label_smoothing=LABEL_SMOOTHING, reduction="sum"
         )
@@ -190,5 +192,6 @@ def _gradients(parameters: Sequence[nn.Parameter]) -> list[torch.Tensor]:
 
 def _parts(count: int, most: int) -> list[slice]:
     """Return slices of about equal length, `most` at most, that cover `count` examples."""
-    ends = np.linspace(0, count, -(-count // most) + 1).astype(int)
+    parts = -(-count // most)
+    ends = [count * index // parts for index in range(parts + 1)]
     return [slice(start, end) for start, end in itertools.pairwise(ends)]

@@ -14,6 +14,7 @@ from automl.errors import DivergedError
 from automl.training.augmentation import Augmentation
 from automl.training.averaging import WeightAverage
 from automl.training.checkpoint import Checkpoint, EpochResult
+from automl.training.compilation import CompiledPasses
 from automl.training.head import fit_network_head, head_rows
 from automl.training.inference import BATCH_ROWS
 from automl.training.judging import JudgedRows, at_resolution
@@ -77,13 +78,10 @@ class Training:
         self._average = built_module(problem, averaged).eval()
         self._averaging = WeightAverage(self._module, self._average)
         set_mode(self._module, problem)
-        self._shards = Shards(
-            self._module,
-            problem.device,
-            problem.threads,
-            (problem.batch_size, micro_batch),
-            problem.precision,
-        )
+        self._compiled: CompiledPasses | None = None
+        if problem.device == "cuda":
+            self._compiled = CompiledPasses(self._module, self._seconds_left)
+        self._shards = Shards(self._module, problem, micro_batch, self._compiled)
         self._optimizer = optimizer_for(self._module, problem)
         self._updates = 0
         self._first_px = first_resolution(problem)
@@ -115,11 +113,13 @@ class Training:
         load_state(self._optimizer, self._module, remembered)
 
     def close(self) -> None:
-        """End the threads that work for the training."""
+        """End the threads that work for the training, and forget what was compiled."""
         if self._batches is not None:
             self._batches.close()
             self._batches = None
         self._shards.close()
+        if self._compiled is not None:
+            self._compiled.close()
 
     def plan(self, epochs: int) -> None:
         """Make the training as many epochs long as this, those behind it included."""
@@ -147,6 +147,9 @@ class Training:
     def is_unjudged(self) -> bool:
         """Whether steps have been made, but no weights evaluated."""
         return self.step > 0 and self._best is None
+
+    def _seconds_left(self) -> float:
+        return self._pace.seconds_left(self._steps_done, self.seconds)
 
     @property
     def _is_spent(self) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from torch import nn
 
 from automl.training.initialization import initial_weights
 from automl.training.module import Network
-from automl.training.precision import Precision
+from automl.training.problem import Rung
 from automl.training.shards import Shards
 from tests.architectures import short_chain
 from tests.morphs import module_of
+from tests.trainings import problem
 
 BATCH = 64
 RNG = np.random.default_rng(0)
@@ -35,7 +37,8 @@ def evaluating(module: Network) -> Network:
 
 
 def shards(module: Network, threads: int, micro_batch: int = BATCH) -> closing[Shards]:
-    return closing(Shards(module, "cpu", threads, (BATCH, micro_batch), Precision.FLOAT32))
+    rung = Rung(epochs=1, batch_size=BATCH, patience=0)
+    return closing(Shards(module, replace(problem(), rung=rung, threads=threads), micro_batch))
 
 
 def gradients(module: Network) -> list[torch.Tensor]:
