@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import re
 from collections.abc import Iterator
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from automl.training.heap import return_freed_memory
 
 _CLEAR_PEAK = "5"  # see proc(5), /proc/pid/clear_refs
 _STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -67,13 +68,3 @@ def _status_bytes(name: str) -> int:
     if found is None:
         raise FileNotFoundError(f"{_STATUS} has no {name}")
     return 1024 * int(found.group(1))
-
-
-def return_freed_memory() -> None:
-    """Give what earlier trainings have freed back to the kernel, so that it is measured again.
-
-    The GNU C library keeps freed memory for later; others have no such function.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

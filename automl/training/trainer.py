@@ -12,7 +12,7 @@ import torch
 from automl.errors import DivergedError, OutOfMemoryError
 from automl.training.checkpoint import Checkpoint
 from automl.training.device import is_out_of_memory, repeatable
-from automl.training.peak_memory import return_freed_memory
+from automl.training.heap import keep_freed_memory, return_freed_memory
 from automl.training.problem import (
     FitHooks,
     FitProblem,
@@ -50,6 +50,7 @@ def fit(
         OutOfMemoryError: host or device lack the memory for a few examples.
     """
     torch.set_num_threads(problem.threads)
+    keep_freed_memory()
     latest = start
     micro_batch = start.micro_batch if isinstance(start, Checkpoint) else 0
     micro_batch = micro_batch or problem.batch_size
