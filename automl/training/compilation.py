@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 
 def _compile(module: nn.Module) -> Passes:
+    # Read at the first call; without it up to 32 processes compile, whatever else the machine does.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(torch.get_num_threads()))
     return torch.compile(module, dynamic=False)
 
 
