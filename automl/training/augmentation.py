@@ -24,6 +24,8 @@ class Draws:
     Attributes:
         rows: which row of each image every row is taken from, int16 (n, S).
         columns: the same for the columns.
+        transposed: which images have rows and columns exchanged then, bool (n, 1, 1); None if
+            none may.
         lost: which rows and columns the lost square is in, 1 for those, uint8 (n, 2, S); None
             without any.
         colours: a factor of each channel's values and what is added then, float32 (2, n, 3); None
@@ -32,6 +34,7 @@ class Draws:
 
     rows: torch.Tensor
     columns: torch.Tensor
+    transposed: torch.Tensor | None
     lost: torch.Tensor | None
     colours: torch.Tensor | None
 
@@ -44,8 +47,9 @@ class Augmentation:
         strength: 0 (not at all) to 1: images move by up to strength * size / 8 pixels, borders
             repeated, and lose a square of size / 4 with probability strength / 2; contrast,
             brightness and colour balance of photographs change by up to strength * 0.3.
-        symmetries: what the images may bear. Mirrored images alternate from epoch to epoch, so that
-            two epochs in a row show each image both ways (arXiv:2404.00498, sec. 3.6).
+        symmetries: what the images may bear. Images and those mirrored left to right alternate from
+            epoch to epoch, so that two epochs in a row show each image both ways
+            (arXiv:2404.00498, sec. 3.6); the other ways of seeing it are drawn.
         fill: mean colour of the images, per channel, 0 to 255; that of the lost squares.
     """
 
@@ -78,9 +82,15 @@ class Augmentation:
             is_first = first.random(int(order.max()) + 1)[order] < 0.5
             is_flipped = is_first ^ (epoch % 2 == 1)
             places[1][is_flipped] = places[1][is_flipped, ::-1]
+        if self.strength > 0 and self.symmetries.inverted:
+            is_inverted = rng.random(count) < 0.5
+            places[0][is_inverted] = places[0][is_inverted, ::-1]
+        transposed = None
+        if self.strength > 0 and self.symmetries.transposed:
+            transposed = torch.from_numpy(rng.random((count, 1, 1)) < 0.5).to(device)
         rows, columns = torch.from_numpy(places).to(device)
         lost = self._lost(count, size, rng, device)
-        return Draws(rows, columns, lost, self._colours(count, rng, device))
+        return Draws(rows, columns, transposed, lost, self._colours(count, rng, device))
 
     def _lost(
         self, count: int, size: int, rng: np.random.Generator, device: torch.device
@@ -128,6 +138,8 @@ class Augmentation:
         lines = batch.pixels.reshape(-1, size).index_select(0, places)  # quicker than indexing
         lines = lines.reshape(len(rows), size, size)
         moved = lines.gather(2, columns[:, None, :].expand(-1, size, -1))
+        if draws.transposed is not None:
+            moved = torch.where(draws.transposed[part], moved.transpose(1, 2), moved)
         if draws.lost is not None:
             # Products and sums take half as long as `and` and `where`.
             down, right = draws.lost[part].unbind(1)

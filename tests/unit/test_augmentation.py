@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from automl.training.symmetry import Symmetries
 NOTHING = Symmetries(mirror=False, colour=False)
 MIRROR = Symmetries(mirror=True, colour=False)
 COLOUR = Symmetries(mirror=False, colour=True)
+ABOVE = Symmetries(mirror=True, colour=False, inverted=True, transposed=True)
 CPU = torch.device("cpu")
 
 
@@ -71,6 +73,21 @@ def test_only_images_that_bear_it_are_mirrored_in_every_other_epoch() -> None:
     assert set(first) == {(1, 2, 3, 4), (4, 3, 2, 1)}
     assert all(one != other for one, other in zip(first, second, strict=True))
     assert third == first
+
+
+def test_images_seen_from_above_are_shown_in_all_eight_ways() -> None:
+    corner = torch.arange(9, dtype=torch.uint8).reshape(3, 3)
+    ways = [corner.rot90(turns) for turns in range(4)]
+    expected = {tuple(way.flatten().tolist()) for one in ways for way in (one, one.flip(0))}
+    images = corner.reshape(1, 3, 3, 1).repeat(400, 1, 1, 1)
+
+    def shown(symmetries: Symmetries) -> set[tuple[int, ...]]:
+        found = changed(images, 1e-3, symmetries)
+        return {tuple(image.flatten().tolist()) for image in found}
+
+    assert len(expected) == 8
+    assert shown(ABOVE) == expected
+    assert len(shown(replace(ABOVE, transposed=False))) == 4
 
 
 def test_mirroring_follows_the_row_not_its_place_in_the_epoch() -> None:

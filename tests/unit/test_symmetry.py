@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import csv
+
 import numpy as np
+import pytest
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from automl.training.examples import Examples
@@ -26,11 +30,28 @@ def test_digits_may_not_be_mirrored() -> None:
     assert found == Symmetries(mirror=False, colour=False)
 
 
+@pytest.mark.needs_shared("fashion_mnist_small")
 def test_clothes_may_be_mirrored() -> None:
     with np.load(shared_dataset("fashion_mnist_small") / "data.npz") as data:
         rows = split(grey(data["x_train"]), data["y_train"].astype(np.int64))
 
     assert find_symmetries(*rows) == Symmetries(mirror=True, colour=False)
+
+
+@pytest.mark.needs_shared("plant_seedlings")
+def test_plants_seen_from_above_may_be_turned() -> None:
+    place = shared_dataset("plant_seedlings")
+    with (place / "train.csv").open(newline="") as file:
+        listed = list(csv.DictReader(file))
+    images = [Image.open(place / "images" / row["File Name"]) for row in listed]
+    small = [image.convert("RGB").resize((32, 32), Image.Resampling.BOX) for image in images]
+    names = sorted({row["Label"] for row in listed})
+    labels = np.array([names.index(row["Label"]) for row in listed])
+    rows = split(np.stack([np.asarray(image) for image in small]), labels)
+
+    assert find_symmetries(*rows) == Symmetries(
+        mirror=True, colour=True, inverted=True, transposed=True
+    )
 
 
 def test_coloured_images_of_some_size_are_photographs() -> None:
