@@ -82,11 +82,10 @@ class Augmentation:
             is_first = first.random(int(order.max()) + 1)[order] < 0.5
             is_flipped = is_first ^ (epoch % 2 == 1)
             places[1][is_flipped] = places[1][is_flipped, ::-1]
-        if self.strength > 0 and self.symmetries.inverted:
+        transposed = None
+        if self.strength > 0 and self.symmetries.turned:
             is_inverted = rng.random(count) < 0.5
             places[0][is_inverted] = places[0][is_inverted, ::-1]
-        transposed = None
-        if self.strength > 0 and self.symmetries.transposed:
             transposed = torch.from_numpy(rng.random((count, 1, 1)) < 0.5).to(device)
         rows, columns = torch.from_numpy(places).to(device)
         lost = self._lost(count, size, rng, device)

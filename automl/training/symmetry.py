@@ -25,14 +25,12 @@ class Symmetries:
     Attributes:
         mirror: being mirrored left to right.
         colour: changes of contrast, brightness and colour balance, as photographs.
-        inverted: being mirrored top to bottom, as what is seen from above.
-        transposed: being mirrored at the diagonal; with the others, any quarter turn.
+        turned: quarter turns and being mirrored in any direction, as what is seen from above.
     """
 
     mirror: bool
     colour: bool
-    inverted: bool = False
-    transposed: bool = False
+    turned: bool = False
 
 
 def find_symmetries(train: Examples, held_out: Examples) -> Symmetries:
@@ -41,9 +39,9 @@ def find_symmetries(train: Examples, held_out: Examples) -> Symmetries:
     Being mirrored counts as a symmetry if the nearest training image still tells the class of
     mirrored held-out images: of what it tells of the images themselves beyond guessing the most
     frequent class, more than two fifths must remain. Left to right, photographs of animals and
-    clothes keep two thirds and more, digits 0.2 to 0.3; top to bottom these keep a third at most.
-    Seedlings seen from above keep half in every direction, since some nearest images show the same
-    plant a day later.
+    clothes keep two thirds and more, digits 0.2 to 0.3; top to bottom these keep a third at most,
+    at the diagonal a quarter. Images may be turned if both keep as much. Seedlings seen from above
+    keep half in every direction, since some nearest images show the same plant a day later.
 
     Args:
         train: the rows to learn from.
@@ -59,11 +57,10 @@ def find_symmetries(train: Examples, held_out: Examples) -> Symmetries:
         return _right(known, Examples(changed, asked.labels)) - guessed > _KEPT * straight > 0
 
     mirror = bears(asked.images[:, :, ::-1])
-    inverted = bears(asked.images[:, ::-1])
-    transposed = mirror and inverted and bears(asked.images.transpose(0, 2, 1, 3))
+    turned = mirror and bears(asked.images[:, ::-1]) and bears(asked.images.transpose(0, 2, 1, 3))
     spread = np.abs(np.diff(known.images.astype(np.int16), axis=3)).mean()
     is_photograph = train.images.shape[1] >= _PHOTOGRAPH_PX and spread >= _COLOURED
-    return Symmetries(mirror, bool(is_photograph), inverted, transposed)
+    return Symmetries(mirror, bool(is_photograph), turned)
 
 
 def _evenly(rows: Examples, most: int) -> Examples:

@@ -49,9 +49,7 @@ def test_plants_seen_from_above_may_be_turned() -> None:
     labels = np.array([names.index(row["Label"]) for row in listed])
     rows = split(np.stack([np.asarray(image) for image in small]), labels)
 
-    assert find_symmetries(*rows) == Symmetries(
-        mirror=True, colour=True, inverted=True, transposed=True
-    )
+    assert find_symmetries(*rows) == Symmetries(mirror=True, colour=True, turned=True)
 
 
 def test_coloured_images_of_some_size_are_photographs() -> None:
