@@ -26,6 +26,7 @@ from automl.steps.context import ESTIMATOR_ORIGIN, StepContext, StoreClock
 from automl.steps.opening import open_search
 from automl.steps.settings import Settings
 from automl.steps.signals import StopSignal
+from automl.steps.training import TrialTrainer
 from automl.steps.worker import run_worker
 from automl.training.checkpoint import Checkpoint
 from automl.training.initialization import initial_weights
@@ -233,12 +234,17 @@ def test_who_has_time_for_few_epochs_continues_instead_of_beginning_anew(
     assert done.note[: len(expected)] == (expected if is_rushed else "")
 
 
-def test_time_for_twenty_epochs_is_enough_for_fresh_weights_whatever_their_lineage_had(
-    home: Path, open_home: OpenHome
+@pytest.mark.parametrize(("time_for", "source"), [(70, "retrained"), (50, "continued")])
+def test_time_for_sixty_epochs_is_enough_for_fresh_weights_whatever_their_lineage_had(
+    home: Path, open_home: OpenHome, time_for: int, source: str
 ) -> None:
+    context = open_home(home)
+    trainer = TrialTrainer.load(context, context.opened_run())
+    more = 1 + len(trainer.selection) / len(trainer.train_rows)
+
     def long(event: dict[str, Any]) -> None:
-        measured = event["measurement"]
-        measured |= {"best_epoch": 39, "epochs": 40, "seconds": 40 * LIMIT_S / 28}
+        seconds = 80 * LIMIT_S / time_for / more
+        event["measurement"] |= {"best_epoch": 79, "epochs": 80, "seconds": seconds}
 
     edit_events(home, "trial_finished", long)
     context = open_home(home)
@@ -246,7 +252,8 @@ def test_time_for_twenty_epochs_is_enough_for_fresh_weights_whatever_their_linea
 
     done = fitted(context)
 
-    assert (done.source, done.epochs, done.note) == ("retrained", 40, "")
+    assert (done.source, done.epochs) == (source, 80)
+    assert ("60 epochs" in done.note) == (source == "continued")
 
 
 # --- trouble ---
