@@ -20,7 +20,6 @@ from automl.errors import (
     StorageError,
 )
 from automl.morphism.architecture import Architecture
-from automl.steps.budget import ENOUGH_EPOCHS
 from automl.steps.context import ESTIMATOR_ORIGIN, StepContext
 from automl.steps.continuation import published_network
 from automl.steps.cores import threads_of_final_fit, threads_of_trial
@@ -41,6 +40,7 @@ from automl.training.trainer import fit
 
 log = logging.getLogger(__name__)
 
+_ENOUGH_EPOCHS = 20  # for fresh weights to overtake those that were trained in several parts
 _COPIES_GAIN = 1.4  # in speed, by copies of the network that trials have no threads for
 _CONTINUED_SHARE = 3  # continuing takes a third of the epochs that a fresh fit takes
 _MARGIN_S = 3.0  # from the end that a fit is sized to until it is stopped, so that it is judged
@@ -191,7 +191,7 @@ def _plan(context: StepContext, run: Run, trainer: TrialTrainer) -> _Plan:
         is_fresh, note = context.spec.final_fit.retrain, ""
         limit_s = context.spec.final_fit.time_limit.total_seconds()
         time_for = _epochs_within(limit_s, trainer, trial)
-        needed = min(epochs, ENOUGH_EPOCHS)
+        needed = min(epochs, _ENOUGH_EPOCHS)
         if is_fresh and time_for < needed:
             is_fresh, continued_epochs = False, epochs
             note = (
