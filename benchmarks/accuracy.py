@@ -28,6 +28,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from benchmarks.json_lines import append_line, read_lines
+from benchmarks.orphans import end_with_parent
 
 OUT = Path(__file__).parent / "out"
 DATASETS = ("digits", "fashion_mnist_small", "cifar10_small", "plant_seedlings", "clothing")
@@ -100,6 +101,8 @@ def _run_alone(unit: Unit, out: Path) -> dict[str, Any]:
 
 def run_unit(unit: Unit, out: Path) -> dict[str, Any]:
     """Return the line of a unit, or why it cannot be run as `skipped`."""
+    end_with_parent()
+
     from benchmarks import arms, rows
 
     cores = sorted(os.sched_getaffinity(0))[:CORES]

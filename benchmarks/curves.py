@@ -14,6 +14,7 @@ import numpy as np
 from automl.domain.candidate import Candidate
 from automl.domain.study import Run
 from automl.domain.trial import Outcome, Trial
+from automl.morphism.architecture import Architecture
 from automl.search.network_morphism import NetworkMorphismSpace
 from automl.search.pruning import CurvePoint
 from automl.search.space import Description, SearchSpace
@@ -74,8 +75,12 @@ class Recorded:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Recorded:
-        """Return what `to_json` wrote."""
-        curve = tuple(CurvePoint(-score, log_loss) for log_loss, score in document["curve"])
+        """Return what `to_json` wrote; images below 48 px are whole in all epochs."""
+        planned = len(document["curve"])
+        curve = tuple(
+            CurvePoint(-score, log_loss, epoch / planned)
+            for epoch, (log_loss, score) in enumerate(document["curve"], start=1)
+        )
         return cls(**{**document, "curve": curve})
 
 
@@ -173,7 +178,9 @@ def _recorded(context: StepContext, trial: Trial, places: Mapping[int, int], row
     candidate, flops = trial.candidate, trial.measurement.flops
     assert candidate is not None
     assert flops is not None
-    points = (curve_point(epoch) for epoch in read_curve(context.store, context.spec.name, trial))
+    size = Architecture.from_genotype(candidate.genotype).input_size
+    curve = read_curve(context.store, context.spec.name, trial)
+    points = (curve_point(epoch, size) for epoch in curve)
     return Recorded(
         parent=None if candidate.parent is None else places[candidate.parent],
         genes=candidate.hyperparameters,

@@ -20,6 +20,7 @@ from automl.domain.parsing import parse_spec
 from automl.domain.specification import Strategy
 from automl.errors import ConfigError
 from automl.export.runtime import OnnxClassifier
+from benchmarks.orphans import end_with_parent
 from benchmarks.rows import Dataset, Rows
 
 _TEST_FRACTION = 0.02  # where the study cannot name its test rows, it gives up some others
@@ -106,7 +107,9 @@ def _automl_run(study: Path, home: Path) -> Mapping[str, Any]:
     command: Sequence[str] = [
         sys.executable, "-m", "automl.cli", "run", str(study), "--home", str(home), "--json",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, preexec_fn=end_with_parent
+    )
     if done.returncode:
         raise RuntimeError(
             f"automl run {study} ended with {done.returncode}: {done.stdout}{done.stderr[-2000:]}"

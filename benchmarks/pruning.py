@@ -101,8 +101,8 @@ class _Simulation:
         one = self.recorded[self.order[number]]
         self.done[number] += 1
         done = self.done[number]
-        share, best = done / one.planned, one.best(done)
-        rung, known = Rungs.of(one.planned).passed(share), self.study.trials[number].rungs
+        best, known = one.best(done), self.study.trials[number].rungs
+        rung = Rungs.of(one.planned).passed(one.curve[done - 1].share)
         error = standard_error(-best.loss, one.rows)
         if rung is not None and all(result.rung < rung for result in known):
             self._tell(
@@ -112,7 +112,7 @@ class _Simulation:
                     log_loss=best.log_loss,
                 )
             )  # fmt: skip
-        reason = verdict(self.study, number, one.curve[:done], one.planned, SLOW_GENES, share=share)
+        reason = verdict(self.study, number, one.curve[:done], one.planned, SLOW_GENES)
         if reason is None and done < one.planned and one.stale(done) < RUNG.patience:
             return True
         measured = Measurement(

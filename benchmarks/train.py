@@ -190,7 +190,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--loaders", nargs="*", type=int, default=[0, 2], help="their workers")
     parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of an epoch")
+    parser.add_argument("--seconds", type=float, default=0.8, help="of an epoch")
     options = parser.parse_args(arguments)
     cases = [
         Case(network, "cpu", threads) for network in options.networks for threads in options.threads

@@ -1,4 +1,4 @@
-"""Runs the groups of tests, two at a time, and prints how long each took.
+"""Runs the groups of tests, two at a time, and prints how long each took and what failed.
 
 The lanes take about as long as each other; each line says which group it is of.
 """
@@ -15,11 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LANES = (("unit", "integration"), ("e2e", "crash", "contracts"))
+LANES = (("integration",), ("e2e", "crash", "unit", "contracts"))
 # Tests use tiny networks on few cores: threads would wait for each other.
 _ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 NO_TESTS_COLLECTED = 5  # pytest's exit code
 _COUNT = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed|deselected)")
+_FAILURE = re.compile(r"(FAILED|ERROR) tests/.*")
 _CLOSING_LINE = re.compile(r"=+ .* in [0-9.]+s.* =+")
 
 
@@ -32,12 +33,14 @@ class GroupResult:
         returncode: pytest's exit status; None if the group has no tests yet.
         seconds: wall clock.
         counts: tests by outcome.
+        failures: pytest's line for each test that failed.
     """
 
     name: str
     returncode: int | None
     seconds: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
+    failures: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -55,6 +58,7 @@ def run_group(root: Path, name: str, arguments: list[str]) -> GroupResult:
     command = [sys.executable, "-m", "pytest", str(folder.relative_to(root)), *arguments]
     started = time.monotonic()
     counts: Counter[str] = Counter()
+    failures: list[str] = []
     with subprocess.Popen(
         command,
         cwd=root,
@@ -68,10 +72,12 @@ def run_group(root: Path, name: str, arguments: list[str]) -> GroupResult:
             print(f"{name:11} {line}", end="", flush=True)
             if _CLOSING_LINE.fullmatch(line.strip()):
                 counts = count_outcomes(line)
+            elif _FAILURE.fullmatch(line.strip()):
+                failures.append(line.strip())
     returncode = process.returncode
     if returncode == NO_TESTS_COLLECTED and arguments:  # a selection may leave a group empty
         returncode = 0
-    return GroupResult(name, returncode, time.monotonic() - started, counts)
+    return GroupResult(name, returncode, time.monotonic() - started, counts, tuple(failures))
 
 
 def count_outcomes(line: str) -> Counter[str]:
@@ -82,7 +88,7 @@ def count_outcomes(line: str) -> Counter[str]:
 
 
 def print_table(results: list[GroupResult]) -> None:
-    """Print a row per group and, last, one line that sums them up as pytest does."""
+    """Print a row per group, a line per failure and, last, one that sums up as pytest does."""
     print(f"\n{'group':<12} {'seconds':>8}  tests")
     total: Counter[str] = Counter()
     for result in results:
@@ -90,6 +96,8 @@ def print_table(results: list[GroupResult]) -> None:
         told = ", ".join(f"{number} {outcome}" for outcome, number in result.counts.items())
         state = "no tests" if result.returncode is None else told or f"exit {result.returncode}"
         print(f"{result.name:<12} {result.seconds:>8.1f}  {state}")
+    for failure in (failure for result in results for failure in result.failures):
+        print(failure)
     crashed = [result.name for result in results if not result.ok and not _tells_failure(result)]
     order = ("failed", "error", "passed", "skipped", "deselected", "xfailed", "xpassed")
     parts = [f"{total[outcome]} {outcome}" for outcome in order if total[outcome]]

@@ -73,10 +73,12 @@ GENES: Mapping[str, Gene] = {
     "learning_rate": Gene(default=0.06, low=0.01, high=0.4, step=0.25, relative=True),
     "weight_decay": Gene(default=5e-4, low=1e-5, high=5e-3, step=0.3, relative=True, slow=True),
     # Strength from none to full.
-    "augmentation": Gene(default=0.5, low=0.0, high=1.0, step=0.1, relative=False, slow=True),
+    "augmentation": Gene(default=0.2, low=0.0, high=1.0, step=0.1, relative=False, slow=True),
     # Rate of all dropout nodes, whose own is the seeds' value; in front of the logits without any.
     _DROPOUT: Gene(default=0.0, low=0.0, high=0.6, step=0.05, relative=False, slow=True),
 }
+# Of the pretrained seed, which has learned the rows within a few epochs and then overfits.
+_PRETRAINED_GENES: Mapping[str, float] = {"augmentation": 0.5}
 SLOW_GENES = frozenset(name for name, gene in GENES.items() if gene.slow)
 JUDGED_EPOCHS = 20  # with fewer, trials say nothing of slow genes
 _HURRIED_SEEDS = 2
@@ -288,11 +290,13 @@ def _seeds(
             "raise the limits below, or lower data.image_size",
             _exceeded(architectures, limits),
         )
-    genes = {name: gene.default for name, gene in GENES.items()}
-    return tuple(
-        Candidate(genotype=seed.genotype(), hyperparameters={**genes, _DROPOUT: _own_dropout(seed)})
-        for seed in able
-    )
+    defaults = {name: gene.default for name, gene in GENES.items()}
+
+    def genes(seed: Architecture) -> dict[str, float]:
+        own = {_DROPOUT: _own_dropout(seed)}
+        return {**defaults, **own, **(_PRETRAINED_GENES if seed is pretrained else {})}
+
+    return tuple(Candidate(genotype=seed.genotype(), hyperparameters=genes(seed)) for seed in able)
 
 
 def _exceeded(architectures: Sequence[Architecture], limits: Limits) -> list[Problem]:

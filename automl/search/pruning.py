@@ -17,7 +17,7 @@ LEAST_EPOCHS = 3  # of the first rung, and of any training
 _LENGTH_RATIO = math.sqrt(2)  # of one planned length to the next
 _MORE_EPOCHS = 2  # that a child trains after its first one, at least
 _JUDGED_SHARE = 1 / ETA  # of a training, before which its curve says nothing
-_ROUNDING = 1e-6  # epochs
+_ROUNDING = 1e-6  # epochs, or shares of a training
 _ANNEALING = 0.1  # share of the loss that falls with the learning rate, at most
 _TOLERANCE = 0.5  # standard errors of a score; scores on the same rows differ by less
 _SLOPES_SINCE = (1 / 3, 1 / 2)  # shares of the curve so far, over whose rest a slope is measured
@@ -60,10 +60,15 @@ class CurvePoint:
     Attributes:
         loss: what is minimised.
         log_loss: on the selection rows (nats per example).
+        share: of the training that was done by then, above 0 to 1. It is more than the part of the
+            planned epochs where there is no time for all of them.
+        is_whole: whether the network saw whole images, and not smaller ones.
     """
 
     loss: float
     log_loss: float
+    share: float
+    is_whole: bool = True
 
 
 def lengths(full: int) -> tuple[int, ...]:
@@ -115,14 +120,8 @@ def changes_slowly(study: Study, trial: Trial, slow: Collection[str]) -> bool:
     return any(own.get(gene) != parent.hyperparameters.get(gene) for gene in slow)
 
 
-def verdict(  # noqa: PLR0913 - what a training is judged by
-    study: Study,
-    number: int,
-    curve: Sequence[CurvePoint],
-    planned: int,
-    slow: Collection[str],
-    *,
-    share: float,
+def verdict(
+    study: Study, number: int, curve: Sequence[CurvePoint], planned: int, slow: Collection[str]
 ) -> str | None:
     """Return why a trial ends after the last epoch of its curve; None if it goes on.
 
@@ -132,14 +131,12 @@ def verdict(  # noqa: PLR0913 - what a training is judged by
         curve: its epochs so far, at least one.
         planned: epochs that it is to train in all, if time allows.
         slow: names of the genes whose effect a short training does not show.
-        share: of the training that is done, above 0; more than the part of the planned epochs where
-            there is no time for all of them.
     """
-    rung = Rungs.of(planned).passed(share)
+    rung = Rungs.of(planned).passed(curve[-1].share)
     reason = None if rung is None else rung_verdict(study, number, rung, slow)
     best = incumbent(study, number)
     if reason is None and best is not None:
-        reason = curve_verdict(curve, best, max(len(curve), round(len(curve) / share)))
+        reason = curve_verdict(curve, best)
     return reason
 
 
@@ -225,32 +222,35 @@ def incumbent(study: Study, number: int) -> Incumbent | None:
     return min(able, key=lambda one: (one.loss, one.number), default=None)
 
 
-def curve_verdict(curve: Sequence[CurvePoint], best: Incumbent, planned: int) -> str | None:
+def curve_verdict(curve: Sequence[CurvePoint], best: Incumbent) -> str | None:
     """Return why a curve cannot reach the incumbent any more; None if it may.
 
     It must not have been better so far, and its log loss, if all goes well from here on, must stay
-    above the incumbent's (in the spirit of Domhan et al., IJCAI 2015).
+    above the incumbent's (in the spirit of Domhan et al., IJCAI 2015). Epochs of smaller images say
+    nothing of that: where whole ones follow, the loss jumps and falls again. So a third of the
+    training must have been done since.
 
     Args:
         curve: the trial's epochs so far.
         best: the incumbent.
-        planned: epochs that the trial is to train in all.
     """
-    done = len(curve)
-    if done >= planned or done < max(LEAST_EPOCHS, _JUDGED_SHARE * planned):
+    done, last = len(curve), curve[-1]
+    planned = round(done / last.share)
+    before = max((point.share for point in curve if not point.is_whole), default=0)
+    if done >= planned or done < LEAST_EPOCHS or last.share - before < _JUDGED_SHARE - _ROUNDING:
         return None
     if min(point.loss for point in curve) < best.loss:
         return None
-    least = least_log_loss([point.log_loss for point in curve], planned)
+    least = least_log_loss([point for point in curve if point.share > before])
     if least <= best.log_loss:
         return None
     return (
-        f"after {done} of {planned} epochs: the log loss of {curve[-1].log_loss:.4f} will hardly "
+        f"after {done} of {planned} epochs: the log loss of {last.log_loss:.4f} will hardly "
         f"fall below {least:.4f}, trial {best.number} has {best.log_loss:.4f}"
     )
 
 
-def least_log_loss(curve: Sequence[float], planned: int) -> float:
+def least_log_loss(curve: Sequence[CurvePoint]) -> float:
     """Return the log loss that a curve may come down to at best.
 
     A power law towards zero, with no asymptote to hold it up and the steepest slope that the curve
@@ -260,17 +260,17 @@ def least_log_loss(curve: Sequence[float], planned: int) -> float:
     as much as it took from any of the curves that `make bench-pruning` replays.
 
     Args:
-        curve: log losses after each epoch so far, two or more.
-        planned: epochs of the whole training, more than the curve has.
+        curve: the epochs so far in which the network saw whole images, one or more.
     """
-    done = len(curve)
-    slopes = (
-        math.log(curve[start - 1] / curve[-1]) / math.log(done / start)
-        for start in (math.ceil(share * done) for share in _SLOPES_SINCE)
-    )
-    slope = max(0.0, *slopes)
-    left = 1 - done / planned
-    return min(curve) * float((done / planned) ** slope) * (1 - _ANNEALING * left)
+    last = curve[-1]
+    slope = 0.0
+    for share in _SLOPES_SINCE:
+        first = next(point for point in curve if point.share >= share * last.share - _ROUNDING)
+        if first.share < last.share:
+            fall = math.log(first.log_loss / last.log_loss)
+            slope = max(slope, fall / math.log(last.share / first.share))
+    lowest = min(point.log_loss for point in curve)
+    return lowest * float(last.share**slope) * (1 - _ANNEALING * (1 - last.share))
 
 
 def _is_last(result: RungResult) -> bool:

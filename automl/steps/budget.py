@@ -7,7 +7,9 @@ from automl.domain.study import Run
 from automl.steps.memory import Facts
 
 TRIAL_MS = "trial_ms"  # the fact that says how long a training takes that is not stopped
+PRETRAINED_MS = "pretrained_ms"  # likewise of one that goes back to the pretrained seed, if less
 ENOUGH_EPOCHS = 60  # after so many, small data have taught fresh weights most of what they will
+ENOUGH_PRETRAINED_EPOCHS = 10  # likewise pretrained ones; after them, a new cycle teaches more
 
 _LARGEST_SHARE = 0.4  # of the time limit, for one trial
 _TRIALS = 6  # so many full trainings fit into a search, all workers together
@@ -50,7 +52,12 @@ def is_hurried(search: SearchSection, facts: Facts) -> bool:
 
 
 def trial_seconds(
-    run: Run, search: SearchSection, left_s: float, spent_s: float = 0.0
+    run: Run,
+    search: SearchSection,
+    left_s: float,
+    spent_s: float = 0.0,
+    *,
+    is_pretrained: bool = False,
 ) -> float | None:
     """Return how long a training may take over all its attempts; None for any time.
 
@@ -60,11 +67,15 @@ def trial_seconds(
         left_s: seconds until its deadline; the last training is sized to what is left, so that its
             learning rate comes down in time.
         spent_s: seconds that the attempts before took.
+        is_pretrained: whether the network is the pretrained seed or descends from it.
     """
     full_s = _share_seconds((run.deadline - run.opened_at).total_seconds(), search)
     if full_s is None:
         return None
-    full_s = int((run.space or {}).get(TRIAL_MS, round(1000 * full_s))) / 1000
+    facts: Facts = run.space or {}
+    full_s = int(facts.get(TRIAL_MS, round(1000 * full_s))) / 1000
+    if is_pretrained and PRETRAINED_MS in facts:
+        full_s = int(facts[PRETRAINED_MS]) / 1000
     return max(_SHORTEST_S, min(full_s, spent_s + left_s - _MARGIN_S))
 
 

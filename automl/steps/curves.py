@@ -29,8 +29,21 @@ def read_curve(store: ObjectStore, study: str, trial: Trial) -> list[EpochResult
     return curve_from_bytes(data, key)
 
 
-def curve_point(epoch: EpochResult) -> CurvePoint | None:
-    """Return what an epoch measured; None if there are no selection rows."""
-    if epoch.selection_loss is None or epoch.selection_accuracy is None:
+def curve_point(epoch: EpochResult, size: int) -> CurvePoint | None:
+    """Return what an epoch measured.
+
+    None if there are no selection rows, or for an epoch of an earlier release, which did not say
+    what share of the training was done.
+
+    Args:
+        epoch: the epoch.
+        size: height and width of the images that the network is for, in pixels.
+    """
+    if epoch.selection_loss is None or epoch.selection_accuracy is None or epoch.progress <= 0:
         return None
-    return CurvePoint(-epoch.selection_accuracy, epoch.selection_loss)  # higher is better
+    return CurvePoint(
+        loss=-epoch.selection_accuracy,  # higher is better
+        log_loss=epoch.selection_loss,
+        share=epoch.progress,
+        is_whole=epoch.resolution == size,
+    )

@@ -191,9 +191,9 @@ def _plan(context: StepContext, run: Run, trainer: TrialTrainer) -> _Plan:
         is_fresh, note = context.spec.final_fit.retrain, ""
         limit_s = context.spec.final_fit.time_limit.total_seconds()
         time_for = _epochs_within(limit_s, trainer, trial)
-        needed = min(epochs, _ENOUGH_EPOCHS)
+        needed = least_fresh_epochs(study, trial)
         if is_fresh and time_for < needed:
-            is_fresh, continued_epochs = False, epochs
+            is_fresh, continued_epochs = False, max(epochs, needed)
             note = (
                 f"the winner's weights were continued: final_fit.time_limit of {limit_s:g} s is "
                 f"enough for about {time_for:.1f} of the {needed} epochs that fresh weights need"
@@ -257,6 +257,17 @@ def fresh_epochs(study: Study, trial: Trial) -> int:
         if place.candidate is None or place.candidate.parent is None:
             return max(first, min(total, MOST_EPOCHS))
         place = study.trials[place.candidate.parent]
+
+
+def least_fresh_epochs(study: Study, trial: Trial) -> int:
+    """Return for how many epochs a fit of fresh weights must have time; with less, it continues.
+
+    All that the lineage had are enough, but for pretrained networks: those overfit within a few
+    epochs, and yet another cycle from their best ones makes them better than a first one anew does.
+    """
+    if frozen_in(study, trial) is not None:
+        return _ENOUGH_EPOCHS
+    return min(fresh_epochs(study, trial), _ENOUGH_EPOCHS)
 
 
 def _fit(

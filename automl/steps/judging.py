@@ -43,14 +43,15 @@ class Judge:
         trial: the trial as this worker has claimed it.
         full: epochs of a training that is neither stopped nor shortened.
         rows: how many selection rows there are.
+        size: height and width of the images, in pixels.
         alive: the trial's lease; nothing is written after it is lost.
     """
 
-    def __init__(
-        self, context: StepContext, trial: Trial, full: int, rows: int, alive: KeepAlive
+    def __init__(  # noqa: PLR0913 - what a training is judged by
+        self, context: StepContext, trial: Trial, full: int, rows: int, size: int, alive: KeepAlive
     ) -> None:
         self._context, self._trial, self._alive = context, trial, alive
-        self._full, self._rows = full, rows
+        self._full, self._rows, self._size = full, rows, size
         self._curve: list[EpochResult] = []
         self._planned: int | None = None  # before it is known
         self.cause = ""
@@ -85,15 +86,13 @@ class Judge:
         return None if planned == self._full else planned
 
     def _judge(self) -> None:
-        """Decide by what is measured so far; without selection rows nothing is."""
-        points = [point for epoch in self._curve if (point := curve_point(epoch)) is not None]
-        done = len(self._curve)
-        if len(points) < done:
+        """Decide by what is measured so far, where every epoch was."""
+        measured = (curve_point(epoch, self._size) for epoch in self._curve)
+        points = [point for point in measured if point is not None]
+        if len(points) < len(self._curve):
             return
-        planned, share = self._length(self._curve[0]), self._curve[-1].progress
-        if share <= 0:
-            return  # an epoch of an earlier release, which did not say
-        rung = Rungs.of(planned).passed(share)
+        planned = self._length(self._curve[0])
+        rung = Rungs.of(planned).passed(points[-1].share)
         study = self._context.record.refresh()
         known = study.trials[self._trial.number].rungs
         if rung is not None and all(result.rung < rung for result in known):
@@ -101,7 +100,7 @@ class Judge:
             best = min(points, key=lambda point: point.log_loss)
             study = record_rung(self._context, self._reached(rung, planned, best))
         number = self._trial.number
-        self.cause = verdict(study, number, points, planned, SLOW_GENES, share=share) or ""
+        self.cause = verdict(study, number, points, planned, SLOW_GENES) or ""
 
     def _reached(self, rung: int, planned: int, best: CurvePoint) -> RungReached:
         score = -best.loss  # accuracy: higher is better

@@ -7,6 +7,8 @@ from dataclasses import asdict
 
 from automl.data.snapshot import Part, SnapshotManifest
 from automl.domain.specification import LimitsSection
+from automl.morphism.architecture import Architecture
+from automl.morphism.pretrained import frozen_nodes, lite0
 from automl.morphism.seeds import (
     INPUT_CHANNELS,
     MOST_PROMISING,
@@ -14,7 +16,14 @@ from automl.morphism.seeds import (
     seed_architectures,
 )
 from automl.steps import prepare
-from automl.steps.budget import ENOUGH_EPOCHS, TRIAL_MS, full_seconds
+from automl.steps.budget import (
+    ENOUGH_EPOCHS,
+    ENOUGH_PRETRAINED_EPOCHS,
+    PRETRAINED_MS,
+    TRIAL_MS,
+    full_seconds,
+    is_hurried,
+)
 from automl.steps.context import StepContext
 from automl.steps.continuation import check_continuation
 from automl.steps.cores import threads_of_trial
@@ -55,45 +64,64 @@ def open_search(context: StepContext, manifest: SnapshotManifest) -> list[int]:
         precision = _precision(manifest, device)
         known: Facts = {
             **space_facts(manifest),
-            **training_facts(context, manifest, device, precision),
             **_limit_facts(context.spec.search.limits, manifest),
             **memory_facts(manifest),
             SHARDS: most_copies(device, threads_of_trial(context.spec.search), RUNG.batch_size),
             BFLOAT16: int(precision is Precision.BFLOAT16),
         }
-        facts = {**known, **pretrained_facts(context, known)}
+        seed = pretrained_facts(context, known)
+        times = training_facts(context, manifest, device, precision, is_pretrained=bool(seed))
+        facts = {**known, **seed, **times}
         check_continuation(context, manifest, space_of_search(context.spec.search, facts))
     return prepare.open_run(context, manifest.id, facts)
 
 
 def training_facts(
-    context: StepContext, manifest: SnapshotManifest, device: str, precision: Precision
+    context: StepContext,
+    manifest: SnapshotManifest,
+    device: str,
+    precision: Precision,
+    *,
+    is_pretrained: bool,
 ) -> dict[str, int]:
     """Return how long trainings take that are neither stopped nor shortened.
 
     A search with a number of trials gives them all epochs; one with a limit of time gives them a
-    time, for as many epochs as a few steps of the most promising seed on this machine tell.
+    time, for as many epochs as a few steps of the most promising seed on this machine tell. A
+    hurried one gives less to the pretrained seed, if that has learnt enough by then.
 
     Args:
         context: the step's context.
         manifest: the snapshot's.
         device: "cpu" or "cuda".
         precision: what trainings compute in.
+        is_pretrained: whether there is a pretrained seed.
     """
     search, rows = context.spec.search, manifest.counts[Part.TRAIN]
+    size, classes = manifest.image_size, len(manifest.classes)
     rung = rung_of(search, rows)
     if search.max_trials is not None:
         return {EPOCHS: rung.epochs}
-    seed = named_seeds(manifest.image_size, len(manifest.classes))[MOST_PROMISING]
-    step_s = step_seconds(device, seed, precision, threads_of_trial(search))
-    epoch_s = step_s * max(1, rows // rung.batch_size)
+
+    def epoch_seconds(architecture: Architecture, frozen: int = 0) -> float:
+        threads = threads_of_trial(search)
+        step_s = step_seconds(device, architecture, precision, threads, frozen)
+        return step_s * max(1, rows // rung.batch_size)
+
+    epoch_s = epoch_seconds(named_seeds(size, classes)[MOST_PROMISING])
     enough_s = epoch_s * min(rung.epochs, ENOUGH_EPOCHS)
     full_s = full_seconds(search.time_limit.total_seconds(), search, enough_s)
     assert full_s is not None
-    return {
+    facts = {
         EPOCHS: min(rung.epochs, max(1, round(full_s / epoch_s))),
         TRIAL_MS: round(1000 * full_s),
     }
+    if is_pretrained and is_hurried(search, facts):
+        pretrained = lite0(size, classes).architecture
+        epoch_s = epoch_seconds(pretrained, frozen_nodes(pretrained))
+        enough_s = ENOUGH_PRETRAINED_EPOCHS * epoch_s
+        facts[PRETRAINED_MS] = round(1000 * min(full_s, enough_s))
+    return facts
 
 
 def _limit_facts(limits: LimitsSection, manifest: SnapshotManifest) -> dict[str, int]:

@@ -30,7 +30,7 @@ from automl.search.tree_search import Effort
 from automl.steps.budget import is_hurried
 from automl.steps.memory import Facts, memory_limit, training_plan, with_memory
 
-SPACE_VERSION = 10  # rises whenever the same log and seed would lead to other proposals
+SPACE_VERSION = 11  # rises whenever the same log and seed would lead to other proposals
 PRETRAINED = "pretrained"  # the fact that names the weights of a pretrained seed
 EPOCHS = "epochs"  # the fact that says how many a trial gets
 _DEVICE_FACTORS = tuple(field.name for field in fields(DeviceFactors))

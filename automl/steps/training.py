@@ -189,6 +189,13 @@ class TrialTrainer:
         judge = self._judge(trial, alive, checkpoint)
         study = self.context.record.study
         frozen = frozen_in(study, trial)
+        seconds = trial_seconds(
+            self.run,
+            self.context.spec.search,
+            training.left_s(),
+            spent_s=0.0 if checkpoint is None else checkpoint.seconds,
+            is_pretrained=frozen is not None,
+        )
         problem = FitProblem(
             architecture=architecture,
             hyperparameters=trial.candidate.hyperparameters,
@@ -196,7 +203,7 @@ class TrialTrainer:
             symmetries=self.symmetries,
             train=self.train_rows,
             selection=self.selection,
-            rung=replace(self.rung, seconds=self._seconds(training, checkpoint)),
+            rung=replace(self.rung, seconds=seconds),
             seed=(self.context.spec.search.seed, trial.number),
             device=choose_device(),
             threads=useful_threads(architecture, self.threads),
@@ -229,16 +236,18 @@ class TrialTrainer:
             return TrialResult(Outcome.PRUNED, measurement, judge.cause)
         return TrialResult(Outcome.COMPLETED, measurement, "")
 
-    def _seconds(self, training: TrialTraining, checkpoint: Checkpoint | None) -> float | None:
-        """Return how long the training may take, what earlier attempts took included."""
-        spent_s = 0.0 if checkpoint is None else checkpoint.seconds
-        return trial_seconds(self.run, self.context.spec.search, training.left_s(), spent_s)
-
     def _judge(self, trial: Trial, alive: KeepAlive, checkpoint: Checkpoint | None) -> Judge | None:
         """Return who judges the training; None if it has its full length."""
         if self.length is Length.FULL:
             return None
-        judge = Judge(self.context, trial, self.rung.epochs, len(self.selection), alive)
+        judge = Judge(
+            self.context,
+            trial,
+            full=self.rung.epochs,
+            rows=len(self.selection),
+            size=self.manifest.image_size,
+            alive=alive,
+        )
         if self.length is Length.JUDGED and checkpoint is not None:
             judge.resume(checkpoint.curve)
         return judge

@@ -19,7 +19,7 @@ from automl.training.symmetry import Symmetries
 DEFAULT_HYPERPARAMETERS: Mapping[str, float] = {
     "learning_rate": 0.06,
     "weight_decay": 5e-4,
-    "augmentation": 0.5,
+    "augmentation": 0.2,
 }
 
 

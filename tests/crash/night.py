@@ -35,6 +35,8 @@ _STEP_S = 120.0
 _RETRIES = 2
 _LATEST_S = 0.6  # how long after an outcome, or the kill before, a process may be killed
 _OUTAGES = 0.1  # share of the kills that hit all workers
+_AT_CHECKPOINT = 4  # one in so many kills follows a checkpoint
+_POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,8 @@ class Night:
 
         When they die follows the trials that have ended, so that the search is not over before on a
         quick machine, and trials of its end are hit as often as those of its beginning. Kills that
-        come too late for that follow each other more quickly.
+        come too late for that follow each other more quickly. Some hit a worker that has just saved
+        its training, which chance may never do: its trial is resumed.
 
         Args:
             kills: how many processes are killed.
@@ -154,8 +157,7 @@ class Night:
                     not _wait_for_any(running, rng.uniform(0, _LATEST_S) / max(1, behind))
                     and behind >= 0
                 ):
-                    victims = [*running] if rng.random() < _OUTAGES else [rng.choice([*running])]
-                    for index in victims[: len(due)]:
+                    for index in _victims(running, len(due), rng):
                         if running[index].strike():
                             del due[0]
                 for index in [index for index, child in running.items() if child.has_ended]:
@@ -221,6 +223,16 @@ class _Child:
         """Whether the process has ended."""
         return not self._process.is_alive()
 
+    @property
+    def has_saved(self) -> bool:
+        """Whether a checkpoint is stored of the training that the process is at."""
+        for operation in reversed(read_trace(self._trace)):
+            if operation.name == "append" and "trial_claimed" in operation.key:
+                return False
+            if operation.name == "put" and operation.done and "/checkpoint-" in operation.key:
+                return True
+        return False
+
     def end(self) -> StepEnd:
         """Return how the process ended, and forget it."""
         code = self._process.exitcode
@@ -254,6 +266,23 @@ def _wait_for_any(children: Mapping[int, _Child], limit_s: float) -> bool:
     """Return whether any of them ends in time."""
     sentinels = [child.sentinel for child in children.values()]
     return bool(multiprocessing.connection.wait(sentinels, limit_s))
+
+
+def _victims(children: Mapping[int, _Child], due: int, rng: random.Random) -> list[int]:
+    """Return which of them are killed next, at most as many as are due."""
+    if due % _AT_CHECKPOINT == 0:
+        return _that_saves(children)
+    victims = [*children] if rng.random() < _OUTAGES else [rng.choice([*children])]
+    return victims[:due]
+
+
+def _that_saves(children: Mapping[int, _Child]) -> list[int]:
+    """Wait for one of them to save its training, and return which; nothing if one ends before."""
+    while not _wait_for_any(children, _POLL_S):
+        saved = [index for index, child in children.items() if child.has_saved]
+        if saved:
+            return saved[:1]
+    return []
 
 
 def _context() -> ForkServerContext:

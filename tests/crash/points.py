@@ -119,10 +119,11 @@ class CrashPoint:
 
 
 def read_trace(path: Path) -> list[Operation]:
-    """Return what a process wrote down before it ended or was killed."""
+    """Return what a process has written down by now, or before it ended or was killed."""
     if not path.exists():
         return []
-    return [Operation(*json.loads(line)) for line in path.read_text().splitlines()]
+    lines, _, _ = path.read_text().rpartition("\n")  # the last one may be half written
+    return [Operation(*json.loads(line)) for line in lines.splitlines()]
 
 
 _current: Point | None = None  # of this process: Dask hands pickled stores to its threads

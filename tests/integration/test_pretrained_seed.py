@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -16,12 +16,13 @@ from automl.domain.events import TrialOpened, TrialProposed
 from automl.domain.parsing import parse_spec
 from automl.domain.study import Run
 from automl.domain.trial import Trial
-from automl.errors import TrainingError
+from automl.errors import OutOfMemoryError, TrainingError
 from automl.morphism.architecture import Architecture
 from automl.morphism.moves import GROWING, Limits, Move, apply_move, random_move
 from automl.morphism.pretrained import lite0, normalised_for
 from automl.morphism.seeds import seed_architectures
 from automl.steps.context import StepContext
+from automl.steps.final_fit import least_fresh_epochs
 from automl.steps.opening import open_search
 from automl.steps.prepare import prepare
 from automl.steps.pretrained import (
@@ -37,7 +38,7 @@ from automl.steps.trial_files import load_tensors_of
 from automl.steps.trials import TrialSource
 from automl.training.backbone import lite0_state
 from automl.training.module import Normalization
-from automl.training.problem import Rung
+from automl.training.problem import FitProblem, Rung
 from automl.training.results import weights_from_bytes
 
 SIZE, CLASSES = 24, 2
@@ -45,7 +46,10 @@ PLAIN = Normalization((0.0,) * 3, (1.0,) * 3)
 
 
 def open_context(
-    folder: Path, size: int = SIZE, limits: Mapping[str, Any] | None = None
+    folder: Path,
+    size: int = SIZE,
+    limits: Mapping[str, Any] | None = None,
+    time_limit: str = "10m",
 ) -> StepContext:
     """A run that is open on random images."""
     rows = folder / "rows.npz"
@@ -56,7 +60,7 @@ def open_context(
             "name": "noise",
             "task": "image_classification",
             "data": {"source": str(rows), "image_size": size},
-            "search": {"time_limit": "10m", "workers": 1, "limits": dict(limits or {})},
+            "search": {"time_limit": time_limit, "workers": 1, "limits": dict(limits or {})},
         }
     )
     context = StepContext.open(Settings(str(folder / "home")), spec, "one", "test")
@@ -193,6 +197,19 @@ def test_fresh_weights_of_a_descendant_are_the_pretrained_ones_moved(
     assert seed_of(opened.record.study, trials[2]) == name
 
 
+def test_a_final_fit_of_pretrained_networks_begins_anew_only_with_time_for_twenty_epochs(
+    opened: StepContext,
+) -> None:
+    pretrained, other, *_ = search_space(run_of(opened)).seeds()
+    trial = propose(opened, pretrained)
+    child = descend(opened, trial, np.random.default_rng(2))
+    fresh = propose(opened, other)
+
+    least = [least_fresh_epochs(opened.record.study, one) for one in (trial, child, fresh)]
+
+    assert least == [20, 20, 1]  # nothing is measured: a lineage of one epoch
+
+
 def test_moves_that_lead_elsewhere_are_noticed(opened: StepContext) -> None:
     root = propose(opened, search_space(run_of(opened)).seeds()[0])
     child = descend(opened, root, np.random.default_rng(1))
@@ -234,6 +251,36 @@ def test_a_worker_trains_the_first_trial_from_the_pretrained_weights(tmp_path: P
     last = max(int(key.split(".")[0]) for key in trained)
     assert not start.weights[f"{last}.weight"].any()
     assert trained[f"{last}.weight"].any()  # the head is the first epoch
+
+
+def test_a_hurried_search_trains_it_for_ten_epochs_and_fresh_seeds_for_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed = lite0(SIZE, CLASSES).architecture
+    monkeypatch.setattr(
+        "automl.steps.opening.step_seconds",
+        lambda device, network, precision, threads, frozen: 0.3 if network == seed else 0.9,
+    )
+    context = open_context(tmp_path, time_limit="1m")  # one step an epoch
+    space = run_of(context).space or {}
+    assert (space["trial_ms"], space["pretrained_ms"]) == (24_000, 3_000)
+    trainer, source = (
+        TrialTrainer.load(context, run_of(context)), TrialSource(context, "one/0", search_space),
+    )  # fmt: skip
+    given: list[float | None] = []
+
+    def note(problem: FitProblem, *_: object) -> NoReturn:
+        given.append(problem.rung.seconds)
+        raise OutOfMemoryError("noted", "nothing to do")
+
+    monkeypatch.setattr("automl.steps.training.fit", note)
+    for _ in range(2):
+        claim = source.take()
+        assert claim is not None
+        with claim.lease.keep_alive() as alive:
+            trainer.train(claim.trial, TrialTraining("one/0", lambda: None, lambda: 50.0), alive)
+
+    assert given == [3.0, 24.0]
 
 
 @pytest.mark.parametrize(

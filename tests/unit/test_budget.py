@@ -6,7 +6,7 @@ import pytest
 
 from automl.domain.specification import SearchSection
 from automl.domain.study import Run
-from automl.steps.budget import TRIAL_MS, full_seconds, is_hurried, trial_seconds
+from automl.steps.budget import PRETRAINED_MS, TRIAL_MS, full_seconds, is_hurried, trial_seconds
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -67,3 +67,14 @@ def test_a_search_with_time_for_its_trainings_is_not_hurried() -> None:
     assert not is_hurried(search, {TRIAL_MS: round(1000 * share_s)})
     assert not is_hurried(search, {})  # as older versions recorded it
     assert not is_hurried(SearchSection(max_trials=5), {})
+
+
+def test_descendants_of_the_pretrained_seed_have_their_own_time() -> None:
+    search = SearchSection(workers=2, time_limit=timedelta(seconds=600))
+    opened = run(600, {TRIAL_MS: 480_000, PRETRAINED_MS: 90_500})
+
+    assert trial_seconds(opened, search, 590) == 480
+    assert trial_seconds(opened, search, 590, is_pretrained=True) == 90.5
+    assert trial_seconds(opened, search, 43, is_pretrained=True) == 40
+    older = run(600, {TRIAL_MS: 480_000})
+    assert trial_seconds(older, search, 590, is_pretrained=True) == 480

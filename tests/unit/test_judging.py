@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from automl.domain.candidate import Candidate
-from automl.domain.events import Event, RungReached, TrialClaimed, TrialOpened, TrialProposed
+from automl.domain.events import (
+    Event,
+    RungReached,
+    TrialClaimed,
+    TrialFinished,
+    TrialOpened,
+    TrialProposed,
+)
 from automl.domain.parsing import parse_spec
-from automl.domain.trial import RungResult, Trial
+from automl.domain.trial import Measurement, Outcome, RungResult, Trial
 from automl.errors import LeaseLostError
 from automl.steps import prepare
 from automl.steps.context import StepContext
@@ -22,7 +30,7 @@ from automl.training.checkpoint import EpochResult
 from automl.training.problem import StopReason, standard_error
 from automl.training.results import curve_to_bytes
 
-FULL, ROWS = 30, 100
+FULL, ROWS, SIZE = 30, 100, 32
 GENES = {"learning_rate": 0.1, "weight_decay": 5e-4, "augmentation": 0.5, "dropout": 0.0}
 SPEC = parse_spec({"name": "tiny", "task": "image_classification", "data": {"source": "/rows.npz"}})
 
@@ -64,7 +72,7 @@ def claimed(context: StepContext, n: int) -> Trial:
 
 
 def judge_of(context: StepContext, trial: Trial) -> Judge:
-    return Judge(context, trial, FULL, ROWS, alive(context, trial))
+    return Judge(context, trial, FULL, ROWS, SIZE, alive(context, trial))
 
 
 def alive(context: StepContext, trial: Trial) -> KeepAlive:
@@ -76,7 +84,7 @@ def alive(context: StepContext, trial: Trial) -> KeepAlive:
 def epoch(number: int, score: float, loss: float | None = None, planned: int = FULL) -> EpochResult:
     measured = 1 - score if loss is None else loss
     done = (number + 1) / planned
-    return EpochResult(number, 1.0, measured, score, 0.1, 1.0, resolution=32, progress=done)
+    return EpochResult(number, 1.0, measured, score, 0.1, 1.0, resolution=SIZE, progress=done)
 
 
 def train(
@@ -157,6 +165,29 @@ def test_a_rung_that_a_kill_left_out_is_recorded_on_resumption(context: StepCont
     assert [(event.rung, event.attempt) for event in rungs_in(context)] == [(1, 2)]
 
 
+def test_a_curve_is_judged_after_a_third_of_the_training_on_whole_images(
+    context: StepContext,
+) -> None:
+    best = taken(context)
+    tell(
+        context,
+        TrialFinished(
+            at=context.clock.now(), n=best.number, attempt=1, run="one",
+            outcome=Outcome.COMPLETED,
+            measurement=Measurement(score=0.9, loss=-0.9, log_loss=0.1, weights="w"),
+        ),
+    )  # fmt: skip
+    curve = [epoch(n, 0.5, loss=1.0) for n in range(FULL)]
+    small = [replace(one, resolution=SIZE // 2) for one in curve[:10]]
+
+    def ends_after(epochs: Sequence[EpochResult]) -> int:
+        judge = judge_of(context, taken(context))
+        return next(n for n, one in enumerate(epochs, start=1) if judge.on_epoch(one))
+
+    assert ends_after(curve) == 10
+    assert ends_after([*small, *curve[10:]]) == 20
+
+
 def test_an_attempt_that_was_fenced_off_records_nothing(context: StepContext) -> None:
     judge = judge_of(context, taken(context))
     claimed(context, 0)
@@ -169,7 +200,7 @@ def test_who_has_lost_the_lease_records_nothing(context: StepContext) -> None:
     trial = taken(context)
     lease = context.leases.acquire("0", "w")
     assert lease is not None
-    judge = Judge(context, trial, FULL, ROWS, lease.keep_alive())
+    judge = Judge(context, trial, FULL, ROWS, SIZE, lease.keep_alive())
     lease.lost.set()
 
     with pytest.raises(LeaseLostError):

@@ -112,6 +112,7 @@ def test_the_most_promising_seeds_are_the_first_ones() -> None:
     assert len(every) == 4
     assert two == every[:2]
     assert two[0].genotype == pretrained.genotype()
+    assert [seed.hyperparameters["augmentation"] for seed in every] == [0.5, 0.2, 0.2, 0.2]
 
 
 def test_a_move_makes_a_training_half_again_as_costly_at_most() -> None:

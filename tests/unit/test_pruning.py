@@ -282,8 +282,8 @@ def one_cycle(epochs: int, planned: int, end: float, annealed: float = 0.1) -> l
     return found
 
 
-def points(losses: Sequence[float], score: float) -> list[CurvePoint]:
-    return [CurvePoint(-score, loss) for loss in losses]
+def points(losses: Sequence[float], score: float = 0.5, planned: int = 30) -> list[CurvePoint]:
+    return [CurvePoint(-score, loss, n / planned) for n, loss in enumerate(losses, start=1)]
 
 
 @pytest.mark.parametrize("end", [0.1, 0.2, 0.29])
@@ -293,14 +293,12 @@ def test_a_one_cycle_curve_that_ends_below_the_incumbent_is_never_stopped(
 ) -> None:
     for done in range(1, planned + 1):
         curve = one_cycle(done, planned, end)
-        assert curve_verdict(points(curve, 0.5), BEST, planned) is None
+        assert curve_verdict(points(curve, planned=planned), BEST) is None
 
 
 def test_a_one_cycle_curve_that_ends_far_above_the_incumbent_is_stopped_on_its_way() -> None:
     stopped = [
-        done
-        for done in range(1, 31)
-        if curve_verdict(points(one_cycle(done, 30, 0.6), 0.5), BEST, 30)
+        done for done in range(1, 31) if curve_verdict(points(one_cycle(done, 30, 0.6)), BEST)
     ]
 
     assert 10 <= stopped[0] <= 25
@@ -310,9 +308,9 @@ def test_a_one_cycle_curve_that_ends_far_above_the_incumbent_is_stopped_on_its_w
 def test_the_reason_names_the_incumbent_and_what_can_be_reached() -> None:
     curve = one_cycle(20, 30, 0.6)
 
-    reason = curve_verdict(points(curve, 0.5), BEST, 30)
+    reason = curve_verdict(points(curve), BEST)
 
-    least = least_log_loss(curve, 30)
+    least = least_log_loss(points(curve))
     assert reason == (
         f"after 20 of 30 epochs: the log loss of {curve[-1]:.4f} will hardly fall below "
         f"{least:.4f}, trial 7 has 0.3000"
@@ -320,24 +318,25 @@ def test_the_reason_names_the_incumbent_and_what_can_be_reached() -> None:
 
 
 def test_a_curve_that_was_better_than_the_incumbent_once_goes_on() -> None:
-    curve = points(one_cycle(20, 30, 0.6), 0.5)
+    curve = points(one_cycle(20, 30, 0.6))
 
-    assert curve_verdict(curve, BEST, 30) is not None
+    assert curve_verdict(curve, BEST) is not None
     curve[7] = replace(curve[7], loss=-0.905)
-    assert curve_verdict(curve, BEST, 30) is None
+    assert curve_verdict(curve, BEST) is None
 
 
 def test_a_flat_curve_can_only_gain_what_the_learning_rate_gives() -> None:
-    assert least_log_loss([1.0] * 15, 30) == pytest.approx(1 - 0.1 / 2)
-    assert least_log_loss([1.0, 0.9, 0.8, 1.5], 6) == pytest.approx(0.8 * (1 - 0.1 / 3))
+    assert least_log_loss(points([1.0] * 15)) == pytest.approx(1 - 0.1 / 2)
+    worse = points([1.0, 0.9, 0.8, 1.5], planned=6)
+    assert least_log_loss(worse) == pytest.approx(0.8 * (1 - 0.1 / 3))
 
 
 def test_the_steepest_slope_of_late_counts_and_none_before() -> None:
     late = [1.0] * 10 + [10 / epoch for epoch in range(11, 21)]  # then as one over the epochs
     early = [10.0] * 6 + [1.0] * 14
 
-    assert least_log_loss(late, 30) == pytest.approx(0.5 * (20 / 30) * (1 - 0.1 / 3))
-    assert least_log_loss(early, 30) == pytest.approx(1 - 0.1 / 3)
+    assert least_log_loss(points(late)) == pytest.approx(0.5 * (20 / 30) * (1 - 0.1 / 3))
+    assert least_log_loss(points(early)) == pytest.approx(1 - 0.1 / 3)
 
 
 @given(
@@ -345,16 +344,30 @@ def test_the_steepest_slope_of_late_counts_and_none_before() -> None:
     left=st.integers(1, 40),
 )
 def test_no_curve_is_said_to_rise(losses: list[float], left: int) -> None:
-    least = least_log_loss(losses, len(losses) + left)
+    least = least_log_loss(points(losses, planned=len(losses) + left))
 
     assert 0 <= least <= min(losses)
 
 
 def test_a_curve_is_not_judged_in_the_first_third() -> None:
-    curve = points([3.0] * 9, 0.1)
+    curve = points([3.0] * 10, 0.1)
 
-    assert curve_verdict(curve, BEST, 30) is None
-    assert curve_verdict([*curve, curve[0]], BEST, 30) is not None
+    assert curve_verdict(curve[:-1], BEST) is None
+    assert curve_verdict(curve, BEST) is not None
+
+
+def test_a_curve_is_not_judged_by_what_it_was_with_smaller_images() -> None:
+    small = points([0.7 - 0.01 * epoch for epoch in range(10)])
+    whole = points([0.6] * 10 + [1.5, 1.1, 0.8] + [0.6] * 16)
+    curve = [
+        *(replace(point, is_whole=False) for point in small),
+        *whole[10:],
+    ]
+
+    stopped = [done for done in range(1, 30) if curve_verdict(curve[:done], BEST)]
+
+    assert stopped == [*range(stopped[0], 30)]
+    assert stopped[0] >= 20
 
 
 def test_the_rung_speaks_before_the_curve() -> None:
@@ -364,10 +377,6 @@ def test_the_rung_speaks_before_the_curve() -> None:
     told.rung(mine, 0.1)
     curve = points([3.0] * 3, 0.1)
 
-    assert (verdict(told.study, mine, curve, 30, SLOW, share=len(curve) / 30) or "").startswith(
-        "rung 1 (3 epochs)"
-    )
+    assert (verdict(told.study, mine, curve, 30, SLOW) or "").startswith("rung 1 (3 epochs)")
     long = points([3.0] * 12, 0.1)
-    assert (verdict(told.study, mine, long, 30, SLOW, share=len(long) / 30) or "").startswith(
-        "after 12 of 30"
-    )
+    assert (verdict(told.study, mine, long, 30, SLOW) or "").startswith("after 12 of 30")

@@ -41,7 +41,10 @@ def made_up(seed: int, count: int = 24, *, children: int = 8) -> list[Recorded]:
         losses = [
             end * ((epoch + 1) / planned) ** -0.4 * (1 + noise[epoch]) for epoch in range(planned)
         ]
-        curve = tuple(CurvePoint(-math.exp(-loss), loss) for loss in losses)
+        curve = tuple(
+            CurvePoint(-math.exp(-loss), loss, (epoch + 1) / planned)
+            for epoch, loss in enumerate(losses)
+        )
         found.append(Recorded(parent, GENES, int(rng.integers(1e6, 1e7)), 450, curve))
     return found
 
@@ -64,7 +67,9 @@ def test_the_best_of_all_is_found_where_ranks_hold() -> None:
 
 
 def test_who_is_trained_to_the_end_costs_what_was_planned() -> None:
-    falling = tuple(CurvePoint(-0.5 - 0.01 * epoch, 1 - 0.01 * epoch) for epoch in range(30))
+    falling = tuple(
+        CurvePoint(-0.5 - 0.01 * epoch, 1 - 0.01 * epoch, (epoch + 1) / 30) for epoch in range(30)
+    )
     equal = [Recorded(None, GENES, 10**6, 450, falling)] * 6
 
     whole = simulate(equal, range(6), 6)
@@ -73,7 +78,7 @@ def test_who_is_trained_to_the_end_costs_what_was_planned() -> None:
 
 
 def test_who_has_learned_all_it_can_ends() -> None:
-    flat = tuple(CurvePoint(-0.5, 1.0) for _ in range(30))
+    flat = tuple(CurvePoint(-0.5, 1.0, (epoch + 1) / 30) for epoch in range(30))
 
     ended = simulate([Recorded(None, GENES, 10**6, 450, flat)], [0], 1)
 
