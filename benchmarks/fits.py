@@ -72,6 +72,6 @@ def normalization_of(images: np.ndarray) -> Normalization:
 def features(module: Network, rows: Examples) -> np.ndarray:
     """Return what the last layer of a network on the CPU reads of each row, float32 [n, d]."""
     resident = ResidentRows(rows, torch.device("cpu"))
-    found = features_of(module, resident.batches(np.arange(len(rows)), BATCH_ROWS, 0))
+    found = features_of(module, resident.batches(np.arange(len(rows)), BATCH_ROWS))
     assert found is not None  # nothing stops it
     return np.asarray(found[0].numpy())

@@ -20,11 +20,12 @@ from automl.morphism.moves import Limits, random_move
 from automl.morphism.seeds import seed_architectures
 from automl.search.memory_model import fit_correction
 from automl.steps.memory import training_plan
+from automl.training.augmentation import most_reach
 from automl.training.device import choose_device, device_type
 from automl.training.examples import Examples
+from automl.training.lines import Lines
 from automl.training.module import Normalization
 from automl.training.peak_memory import peak_memory
-from automl.training.pixels import pack
 from automl.training.problem import DEFAULT_HYPERPARAMETERS, FitHooks, FitProblem, Rung
 from automl.training.symmetry import find_symmetries
 from automl.training.trainer import fit
@@ -40,10 +41,11 @@ def measured(size: int) -> list[tuple[int, int]]:
     rng, found = np.random.default_rng(size), list[tuple[int, int]]()
     train, selection = _noise(ROWS, size, rng), _noise(SELECTION, size, rng)
     symmetries = find_symmetries(train, selection)
+    lines = Lines.of(torch.from_numpy(train.images), most_reach(size))
     facts = {
         "batch_size": 64,
         "evaluation_batch": SELECTION,
-        "dataset_bytes": pack(torch.from_numpy(train.images)).nbytes + selection.images.nbytes,
+        "dataset_bytes": lines.values.nbytes + selection.images.nbytes,
     }
     plan = training_plan(facts, Device(type=device_type()))
     for number in range(LEARNED + JUDGED):

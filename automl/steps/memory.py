@@ -24,8 +24,8 @@ Facts = Mapping[str, int | str]
 def training_plan(facts: Facts, device: Device | None) -> TrainingPlan:
     """Return what the memory of a run's trainings depends on.
 
-    The rows are on the device, packed for the trainer, where they leave room for a network; else
-    they are streamed.
+    The rows are on the device, with margins for their shifts, where they leave room for a network;
+    else they are streamed.
 
     Args:
         facts: what `run_opened` records of the search space.

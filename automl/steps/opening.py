@@ -31,10 +31,11 @@ from automl.steps.memory import BFLOAT16, SHARDS, Facts
 from automl.steps.pretrained import pretrained_facts
 from automl.steps.proposals import EPOCHS, space_facts, space_of_search
 from automl.steps.training import RUNG, rung_of
+from automl.training.augmentation import most_reach
 from automl.training.device import choose_device
 from automl.training.device_factors import calibrate
 from automl.training.inference import BATCH_ROWS
-from automl.training.pixels import pixel_bytes
+from automl.training.lines import line_bytes
 from automl.training.precision import Precision, choose_precision, step_seconds
 from automl.training.shards import most_copies
 
@@ -137,12 +138,12 @@ def _limit_facts(limits: LimitsSection, manifest: SnapshotManifest) -> dict[str,
 def memory_facts(manifest: SnapshotManifest) -> dict[str, int]:
     """Return what the memory of trainings on the snapshot depends on."""
     train, selection = manifest.counts[Part.TRAIN], manifest.counts[Part.SELECTION]
-    pixels, labels = manifest.image_size**2, (train + selection) * _LABEL_BYTES
-    packed = train * pixels * pixel_bytes(INPUT_CHANNELS)
+    size, labels = manifest.image_size, (train + selection) * _LABEL_BYTES
+    trained = train * size * line_bytes(size, INPUT_CHANNELS, most_reach(size))
     return {
         "batch_size": min(RUNG.batch_size, train),
         "evaluation_batch": min(BATCH_ROWS, selection),
-        "dataset_bytes": packed + selection * pixels * INPUT_CHANNELS + labels,
+        "dataset_bytes": trained + selection * size**2 * INPUT_CHANNELS + labels,
     }
 
 

@@ -11,7 +11,7 @@ from automl.data.snapshot import Part, Snapshot
 from automl.training.capacity import machine_bytes
 from automl.training.examples import Examples
 
-_SHARE = 0.2  # of a process's part of the machine's memory that training rows may take, unpacked
+_SHARE = 0.2  # of a process's part of the machine's memory for training rows, without margins
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import torch
 
 from automl.morphism.memory import RESIDENT_SHARE
 from automl.training.examples import Examples
-from automl.training.pixels import pack, unpack
+from automl.training.lines import Lines
 
 _AHEAD = 3  # batches that are ready before they are needed
 
@@ -23,33 +23,30 @@ class Batch:
     """Some rows on the device, whose images are still among others.
 
     Attributes:
-        pixels: of the images of these and perhaps other rows, (N, S, S); see `pack`.
+        lines: the images of these and perhaps other rows.
         places: where the rows are among them, int64 (B,).
         labels: of the rows, int64 (B,).
-        channels: of the images.
     """
 
-    pixels: torch.Tensor
+    lines: Lines
     places: torch.Tensor
     labels: torch.Tensor
-    channels: int
 
     @property
     def images(self) -> torch.Tensor:
         """The images of the rows, uint8 (B, S, S, C)."""
-        return unpack(self.pixels[self.places], self.channels)
+        return self.lines.images(self.places)
 
 
 class Rows(Protocol):
     """The training rows, a batch at a time."""
 
-    def batches(self, order: np.ndarray, batch_size: int, first: int) -> Generator[Batch]:
-        """Yield the batches of an epoch, on the device.
+    def batches(self, order: np.ndarray, batch_size: int) -> Generator[Batch]:
+        """Yield rows in batches, on the device.
 
         Args:
-            order: the epoch's row numbers, int64 (m,).
+            order: their numbers, int64 (m,).
             batch_size: rows of a batch; the last one may have fewer.
-            first: how many batches are skipped.
         """
 
 
@@ -59,20 +56,20 @@ class ResidentRows:
     Args:
         examples: the rows.
         device: where they are needed.
+        margin: of their images, see `Lines`.
     """
 
-    def __init__(self, examples: Examples, device: torch.device) -> None:
-        self._channels = examples.images.shape[-1]
-        self._pixels = pack(as_tensor(examples.images).to(device))
+    def __init__(self, examples: Examples, device: torch.device, margin: int = 0) -> None:
+        self._lines = Lines.of(as_tensor(examples.images).to(device), margin)
         self._labels = as_tensor(examples.labels).to(device)
 
-    def batches(self, order: np.ndarray, batch_size: int, first: int) -> Generator[Batch]:
+    def batches(self, order: np.ndarray, batch_size: int) -> Generator[Batch]:
         """Yield the batches; see `Rows`."""
         rows = torch.from_numpy(order).to(self._labels.device)
         labels = self._labels[rows]
-        for start in range(first * batch_size, len(order), batch_size):
+        for start in range(0, len(order), batch_size):
             part = slice(start, start + batch_size)
-            yield Batch(self._pixels, rows[part], labels[part], self._channels)
+            yield Batch(self._lines, rows[part], labels[part])
 
 
 _Gathered = tuple[torch.Tensor, torch.Tensor]  # images and labels
@@ -84,12 +81,13 @@ class StreamedRows:
     Args:
         examples: the rows; the images may be a memory-mapped file.
         device: where they are needed.
+        margin: of their images, see `Lines`.
     """
 
-    def __init__(self, examples: Examples, device: torch.device) -> None:
-        self._examples, self._device = examples, device
+    def __init__(self, examples: Examples, device: torch.device, margin: int = 0) -> None:
+        self._examples, self._device, self._margin = examples, device, margin
 
-    def batches(self, order: np.ndarray, batch_size: int, first: int) -> Generator[Batch]:
+    def batches(self, order: np.ndarray, batch_size: int) -> Generator[Batch]:
         """Yield the batches; see `Rows`.
 
         Raises:
@@ -108,7 +106,7 @@ class StreamedRows:
 
         def gather() -> None:
             try:
-                for start in range(first * batch_size, len(order), batch_size):
+                for start in range(0, len(order), batch_size):
                     if is_over.is_set():
                         return
                     put(self._gather(order[start : start + batch_size]))
@@ -124,7 +122,7 @@ class StreamedRows:
                     raise item
                 images, labels = (part.to(self._device, non_blocking=True) for part in item)
                 places = torch.arange(len(labels), device=self._device)
-                yield Batch(pack(images), places, labels, images.shape[-1])
+                yield Batch(Lines.of(images, self._margin), places, labels)
         finally:
             is_over.set()
             thread.join()
@@ -137,17 +135,23 @@ class StreamedRows:
         return images, labels
 
 
-def rows_on(examples: Examples, device: torch.device) -> Rows:
+def rows_on(examples: Examples, device: torch.device, margin: int = 0) -> Rows:
     """Return the rows: on the device where they leave room for a network, else streamed.
 
     Images in a memory-mapped file are streamed on the CPU: they are there for want of memory.
+
+    Args:
+        examples: the rows.
+        device: where they are needed.
+        margin: of their images, see `Lines`.
     """
     if device.type == "cuda":
         free_bytes, _ = torch.cuda.mem_get_info(device)
         is_small = examples.images.nbytes <= RESIDENT_SHARE * free_bytes
     else:
         is_small = not isinstance(examples.images, np.memmap)
-    return ResidentRows(examples, device) if is_small else StreamedRows(examples, device)
+    kind = ResidentRows if is_small else StreamedRows
+    return kind(examples, device, margin)
 
 
 def as_tensor(values: np.ndarray) -> torch.Tensor:

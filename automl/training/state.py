@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Generator
 from contextlib import closing
@@ -41,6 +42,7 @@ from automl.training.schedule import Pace, learning_rate
 from automl.training.shards import Shards
 
 _POOLED_SHARE = 1 / 3  # of a training of fresh weights
+_AT_ONCE_BYTES = 2**22  # of the images of several batches that are augmented together
 _STEP_STREAM, _ORDER_STREAM = 1, 4  # spawn keys of the generators of dropout and of the order
 _WITHOUT_A_SCORE = frozenset({StopReason.PRUNED, StopReason.SLICE, StopReason.SIGNAL})
 
@@ -65,13 +67,14 @@ class Training:
         self.problem, self.micro_batch = problem, micro_batch
         self._hooks, self._started_s = hooks, hooks.clock()
         self._device = torch.device(problem.device)
-        self._rows = rows_on(problem.train, self._device)
         self._selection: JudgedRows | None = None
         if problem.selection is not None and len(problem.selection):
             self._selection = JudgedRows(problem.selection, self._device, problem.precision)
         self._augmentation = Augmentation(
             problem.hyperparameters["augmentation"], problem.symmetries, problem.normalization.mean
         )
+        margin = self._augmentation.reach(problem.train.images.shape[1])
+        self._rows = rows_on(problem.train, self._device, margin)
         weights = start.weights if start else fresh_weights(problem)
         averaged = start.averaged if isinstance(start, Checkpoint) else weights
         self._module = built_module(problem, weights)
@@ -181,16 +184,25 @@ class Training:
         problem, epoch = self.problem, self.epoch
         order = self._rng(_ORDER_STREAM).permutation(len(problem.train))
         order = order[: problem.steps * problem.batch_size]
-        seeds = self._rng(_STEP_STREAM).integers(2**63, size=problem.steps)
+        seeds = iter(self._rng(_STEP_STREAM).integers(2**63, size=problem.steps)[self.step :])
         size = problem.train.images.shape[1]
         draws = self._augmentation.draw(order, size, problem.seed, epoch, self._device)
         resolution = self._resolution = self._resolution or self._next_resolution(progress)
-        with closing(self._rows.batches(order, problem.batch_size, self.step)) as batches:
-            for step, batch in enumerate(batches, self.step):
-                start = step * problem.batch_size
-                part = slice(start, start + len(batch.labels))
-                changed = self._augmentation.apply(batch, draws, part)
-                yield at_resolution(changed, resolution), batch.labels, int(seeds[step])
+        first, at_once = self.step * problem.batch_size, self._rows_at_once(size)
+        with closing(self._rows.batches(order[first:], at_once)) as blocks:
+            for start, rows in zip(itertools.count(first, at_once), blocks, strict=False):
+                changed = self._augmentation.changed(rows, draws, start, problem.batch_size)
+                for labels in torch.split(rows.labels, problem.batch_size):
+                    yield at_resolution(next(changed), resolution), labels, int(next(seeds))
+
+    def _rows_at_once(self, size: int) -> int:
+        """Return how many rows are augmented at once, a multiple of the batch size.
+
+        Args:
+            size: height and width of the images.
+        """
+        batch_size, channels = self.problem.batch_size, self.problem.train.images.shape[-1]
+        return batch_size * max(1, _AT_ONCE_BYTES // int(batch_size * size**2 * channels))
 
     def _rng(self, stream: int) -> np.random.Generator:
         """Return the epoch's generator of a stream."""
@@ -219,7 +231,7 @@ class Training:
             return reason is not None
 
         rows = head_rows(len(self.problem.train))
-        with closing(self._rows.batches(rows, BATCH_ROWS, 0)) as batches:
+        with closing(self._rows.batches(rows, BATCH_ROWS)) as batches:
             loss = fit_network_head(self._module, batches, should_stop, self.problem.precision)
         set_mode(self._module, self.problem)
         if loss is None:

@@ -293,7 +293,7 @@ def test_an_estimator_fits_evaluates_and_exports(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="has not been fitted"):
         classifier.predict(test_x)
-    assert classifier.fit(x[:ROWS], y[:ROWS], time_limit="20s") is classifier
+    assert classifier.fit(x[:ROWS], y[:ROWS], time_limit="45s") is classifier
 
     assert classifier.classes_.tolist() == list(range(10))
     assert classifier.predict_proba(test_x).shape == (200, 10)

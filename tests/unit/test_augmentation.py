@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
+import pytest
 import torch
 
 from automl.training.augmentation import Augmentation
 from automl.training.examples import Examples
-from automl.training.rows import Batch, ResidentRows
+from automl.training.rows import ResidentRows
 from automl.training.symmetry import Symmetries
 
 NOTHING = Symmetries(mirror=False, colour=False)
@@ -25,16 +24,26 @@ def changed(
     epoch: int = 0,
 ) -> torch.Tensor:
     augmentation, order = Augmentation(strength, symmetries, fill), np.arange(len(images))
-    draws = augmentation.draw(order, images.shape[1], (3,), epoch, CPU)
-    parts = [slice(start, start + 64) for start in range(0, len(images), 64)]
-    batches = batches_of(images, order)
-    pairs = zip(batches, parts, strict=True)
-    return torch.cat([augmentation.apply(batch, draws, part) for batch, part in pairs])
+    return torch.cat(batches_of(augmentation, images, order, epoch))
 
 
-def batches_of(images: torch.Tensor, order: np.ndarray) -> Iterator[Batch]:
-    labels = np.zeros(len(images), np.int64)
-    return ResidentRows(Examples(images.numpy(), labels), CPU).batches(order, 64, 0)
+def batches_of(
+    augmentation: Augmentation,
+    images: torch.Tensor,
+    order: np.ndarray,
+    epoch: int,
+    at_once: int = 128,
+) -> list[torch.Tensor]:
+    size = images.shape[1]
+    draws = augmentation.draw(order, size, (3,), epoch, CPU)
+    examples = Examples(images.numpy(), np.zeros(len(images), np.int64))
+    rows = ResidentRows(examples, CPU, augmentation.reach(size)).batches(order, at_once)
+    starts = range(0, len(order), at_once)
+    return [
+        batch
+        for start, some in zip(starts, rows, strict=True)
+        for batch in augmentation.changed(some, draws, start, 64)
+    ]
 
 
 def test_images_move_by_an_eighth_at_most_and_repeat_their_border() -> None:
@@ -91,9 +100,7 @@ def test_mirroring_follows_the_row_not_its_place_in_the_epoch() -> None:
     images, order = row.reshape(1, 1, 4, 1).repeat(64, 4, 1, 1), np.arange(64)[::-1].copy()
     augmentation = Augmentation(1e-3, MIRROR, (0.0,))
 
-    draws = augmentation.draw(order, 4, (3,), 0, CPU)
-    [batch] = batches_of(images, order)
-    found = augmentation.apply(batch, draws, slice(0, 64))
+    [found] = batches_of(augmentation, images, order, 0)
 
     assert torch.equal(found.flip(0), changed(images, 1e-3, MIRROR))
 
@@ -117,6 +124,18 @@ def test_contrast_is_taken_about_the_mean_colour() -> None:
     shift = found.mean(dim=(1, 2)) - 100
     assert float(shift.abs().max()) <= 1.3 * 30 + 1e-3  # what contrast leaves is brightness
     assert float((shift[:, 0] - shift[:, 2]).abs().max()) > 3
+
+
+@pytest.mark.parametrize("at_once", [64, 192, 1024])
+def test_how_many_batches_are_changed_at_once_makes_no_difference(at_once: int) -> None:
+    images = torch.randint(0, 256, (500, 16, 16, 3), dtype=torch.uint8)
+    augmentation = Augmentation(1.0, Symmetries(mirror=True, colour=True, turned=True), (1.0,) * 3)
+
+    found = batches_of(augmentation, images, np.arange(500), 3, at_once)
+
+    assert [len(batch) for batch in found] == [64] * 7 + [52]
+    for one, other in zip(found, batches_of(augmentation, images, np.arange(500), 3), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_without_strength_nothing_changes() -> None:

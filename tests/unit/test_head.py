@@ -88,7 +88,7 @@ def test_it_stops_when_asked_to(rows: tuple[np.ndarray, np.ndarray]) -> None:
 def batches(images: torch.Tensor, labels: torch.Tensor) -> Iterable[Batch]:
     """The rows in two batches."""
     rows = ResidentRows(Examples(images.numpy(), labels.numpy()), torch.device("cpu"))
-    return rows.batches(np.arange(len(labels)), 256, 0)
+    return rows.batches(np.arange(len(labels)), 256)
 
 
 def network() -> tuple[Network, torch.Tensor, torch.Tensor]:

@@ -44,7 +44,7 @@ def our_features(state: State, pixels: np.ndarray) -> np.ndarray:
     weights = network.weights(state)
     load_weights(module, normalised_for(weights, NORMALIZATION.mean, NORMALIZATION.std))
     rows = ResidentRows(Examples(pixels, np.zeros(len(pixels), np.int64)), torch.device("cpu"))
-    found = features_of(module, rows.batches(np.arange(len(pixels)), len(pixels), 0))
+    found = features_of(module, rows.batches(np.arange(len(pixels)), len(pixels)))
     assert found is not None
     return found[0].numpy()
 
