@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from automl.morphism.architecture import Architecture
+from automl.search.network_morphism import DEFAULT_HYPERPARAMETERS
 from automl.training.examples import Examples
 from automl.training.head import features_of
 from automl.training.inference import BATCH_ROWS
 from automl.training.module import Network, Normalization
 from automl.training.precision import Precision
-from automl.training.problem import DEFAULT_HYPERPARAMETERS, FitProblem, Rung
+from automl.training.problem import FitProblem, Rung
 from automl.training.rows import ResidentRows
 from automl.training.symmetry import Symmetries
 

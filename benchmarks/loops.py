@@ -20,6 +20,7 @@ from automl.training.module import (
     Normalization,
     build_module,
     load_weights,
+    place,
 )
 from automl.training.precision import autocast
 from benchmarks.fits import Place, normalization_of
@@ -50,8 +51,7 @@ class Loop:
         """Return the network, as the trainer makes it."""
         module = build_module(self.architecture, normalization)
         load_weights(module, initial_weights(self.architecture, (0,)))
-        module.to(self.place.device)
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        place(module, self.place.device)
         return module
 
     @property

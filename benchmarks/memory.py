@@ -19,6 +19,7 @@ from automl.morphism.memory import memory_need
 from automl.morphism.moves import Limits, random_move
 from automl.morphism.seeds import seed_architectures
 from automl.search.memory_model import fit_correction
+from automl.search.network_morphism import DEFAULT_HYPERPARAMETERS
 from automl.steps.memory import training_plan
 from automl.training.augmentation import most_reach
 from automl.training.device import choose_device, device_type
@@ -26,7 +27,7 @@ from automl.training.examples import Examples
 from automl.training.lines import Lines
 from automl.training.module import Normalization
 from automl.training.peak_memory import peak_memory
-from automl.training.problem import DEFAULT_HYPERPARAMETERS, FitHooks, FitProblem, Rung
+from automl.training.problem import FitHooks, FitProblem, Rung
 from automl.training.symmetry import find_symmetries
 from automl.training.trainer import fit
 

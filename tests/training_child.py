@@ -11,12 +11,12 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from automl.morphism.seeds import seed_architectures
+from automl.search.network_morphism import DEFAULT_HYPERPARAMETERS
 from automl.training.checkpoint import Checkpoint
 from automl.training.examples import Examples
 from automl.training.module import Normalization
 from automl.training.precision import Precision, has_bfloat16_units
 from automl.training.problem import (
-    DEFAULT_HYPERPARAMETERS,
     FitHooks,
     FitProblem,
     Rung,

@@ -77,6 +77,10 @@ GENES: Mapping[str, Gene] = {
     # Rate of all dropout nodes, whose own is the seeds' value; in front of the logits without any.
     _DROPOUT: Gene(default=0.0, low=0.0, high=0.6, step=0.05, relative=False, slow=True),
 }
+# What trainings of fresh weights begin with; dropout is the architecture's own.
+DEFAULT_HYPERPARAMETERS: Mapping[str, float] = {
+    name: gene.default for name, gene in GENES.items() if name != _DROPOUT
+}
 # Of the pretrained seed, which has learned the rows within a few epochs and then overfits.
 _PRETRAINED_GENES: Mapping[str, float] = {"augmentation": 0.5}
 SLOW_GENES = frozenset(name for name, gene in GENES.items() if gene.slow)
@@ -290,11 +294,10 @@ def _seeds(
             "raise the limits below, or lower data.image_size",
             _exceeded(architectures, limits),
         )
-    defaults = {name: gene.default for name, gene in GENES.items()}
 
     def genes(seed: Architecture) -> dict[str, float]:
-        own = {_DROPOUT: _own_dropout(seed)}
-        return {**defaults, **own, **(_PRETRAINED_GENES if seed is pretrained else {})}
+        own = _PRETRAINED_GENES if seed is pretrained else {}
+        return {**DEFAULT_HYPERPARAMETERS, _DROPOUT: _own_dropout(seed), **own}
 
     return tuple(Candidate(genotype=seed.genotype(), hyperparameters=genes(seed)) for seed in able)
 

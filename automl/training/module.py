@@ -240,6 +240,20 @@ def build_module(
     return Network(architecture, normalization, dropout)
 
 
+def place(module: Network, device: str, frozen: int = 0) -> None:
+    """Put a network where it is trained, channels last.
+
+    Args:
+        module: the network.
+        device: "cpu" or "cuda".
+        frozen: how many of its first nodes are not trained.
+    """
+    module.to(device)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for layer in list(module.nodes.values())[:frozen]:
+        layer.requires_grad_(requires_grad=False)
+
+
 def load_weights(module: Network, weights: Mapping[str, np.ndarray]) -> None:
     """Copy arrays into a module.
 

@@ -14,7 +14,7 @@ from automl.morphism.architecture import Architecture
 from automl.morphism.memory import Precision
 from automl.training.device import cpu_threads
 from automl.training.initialization import initial_weights
-from automl.training.module import Normalization, build_module, load_weights
+from automl.training.module import Normalization, build_module, load_weights, place
 
 _FASTER = 1.15  # so much faster bfloat16 has to be
 _ROUNDS = 7
@@ -103,10 +103,7 @@ def _step(
     normalization = Normalization((127.0,) * channels, (64.0,) * channels)
     module = build_module(architecture, normalization)
     load_weights(module, initial_weights(architecture, (0,)))
-    module.to(device)
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for layer in list(module.nodes.values())[:frozen]:
-        layer.requires_grad_(requires_grad=False)
+    place(module, device, frozen)
     images = torch.zeros((_BATCH_SIZE, size, size, channels), dtype=torch.uint8, device=device)
     images = images.permute(0, 3, 1, 2)
 

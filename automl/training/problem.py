@@ -16,11 +16,7 @@ from automl.training.module import Normalization, Weights
 from automl.training.precision import Precision
 from automl.training.symmetry import Symmetries
 
-DEFAULT_HYPERPARAMETERS: Mapping[str, float] = {
-    "learning_rate": 0.06,
-    "weight_decay": 5e-4,
-    "augmentation": 0.2,
-}
+_NEEDED = frozenset({"learning_rate", "weight_decay", "augmentation"})
 
 
 class StopReason(StrEnum):
@@ -108,11 +104,11 @@ class FitProblem:
     frozen: int | None = None
 
     def __post_init__(self) -> None:
-        missing = sorted(DEFAULT_HYPERPARAMETERS.keys() - self.hyperparameters.keys())
+        missing = sorted(_NEEDED - self.hyperparameters.keys())
         if missing:
             raise ConfigError(
                 f"The hyperparameters lack {', '.join(missing)}.",
-                "set them; DEFAULT_HYPERPARAMETERS has values to start with",
+                "set them; automl.search.network_morphism.GENES has values to start with",
             )
         if len(self.train) < 2:
             raise DataError(f"There are {len(self.train)} training rows.", "add at least two")

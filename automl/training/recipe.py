@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from automl.morphism.resolution import reads_resolution
 from automl.training.initialization import initial_weights, whiten
-from automl.training.module import Network, Weights, build_module, load_weights
+from automl.training.module import Network, Weights, build_module, load_weights, place
 from automl.training.optimizer import PRETRAINED_RATE, adamw, sgd
 from automl.training.problem import FitProblem
 
@@ -33,10 +32,7 @@ def built_module(problem: FitProblem, weights: Mapping[str, np.ndarray]) -> Netw
     dropout = problem.hyperparameters.get("dropout")
     module = build_module(problem.architecture, problem.normalization, dropout)
     load_weights(module, weights)
-    module.to(problem.device)
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for layer in list(module.nodes.values())[: problem.frozen or 0]:
-        layer.requires_grad_(requires_grad=False)
+    place(module, problem.device, problem.frozen or 0)
     return module
 
 

@@ -20,7 +20,7 @@ from automl.morphism.nodes import conv
 from automl.morphism.pretrained import frozen_of_descendant, lite0
 from automl.morphism.seeds import seed_architectures
 from automl.training.initialization import initial_weights
-from automl.training.module import Network, stored_tensors
+from automl.training.module import Network, place, stored_tensors
 from tests.morphs import module_of, random_network
 
 BATCH = 6
@@ -43,7 +43,7 @@ def morphs(count: int, size: int) -> Iterator[Architecture]:
 def module_for(architecture: Architecture) -> Network:
     """Return the module as a training has it."""
     module = module_of(architecture, initial_weights(architecture, (0,)))
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    place(module, "cpu")
     frozen = frozen_of_descendant(architecture)
     if frozen is not None:
         for layer in list(module.nodes.values())[:frozen]:
@@ -123,10 +123,10 @@ def test_frozen_layers_of_a_pretrained_network_save_nothing(
     while drawn is None or frozen_of_descendant(drawn[1]) is None:
         drawn = random_move(architecture, Limits(), rng)
 
-    for place in (architecture, drawn[1]):
-        counted = memory_need(place, TrainingPlan(BATCH, precision=precision)).activations
+    for one in (architecture, drawn[1]):
+        counted = memory_need(one, TrainingPlan(BATCH, precision=precision)).activations
 
-        assert counted == pytest.approx(saved_bytes(place, precision), rel=0.1)
+        assert counted == pytest.approx(saved_bytes(one, precision), rel=0.1)
 
 
 def test_a_pretrained_network_has_gradients_of_trained_layers_and_two_moments() -> None:
