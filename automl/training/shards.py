@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -97,13 +98,13 @@ class Shards:
 
         def compute(index: int) -> torch.Tensor:
             module = self._modules[index]
-            losses = [self._loss(module, images, labels, p) for p in parts[index::used]]
-            return torch.stack(losses).sum()
+            losses = (self._loss(module, images, labels, p) for p in parts[index::used])
+            return functools.reduce(torch.add, losses)
 
         losses = self._together(compute, used)
         if len(self._modules) > 1:
             self._gather(used)
-        return torch.stack(losses).sum()
+        return functools.reduce(torch.add, losses)
 
     def _loss(
         self, module: Network, images: torch.Tensor, labels: torch.Tensor, part: slice
@@ -116,7 +117,7 @@ class Shards:
         loss = nn.functional.cross_entropy(
             logits.float(), labels[part], label_smoothing=LABEL_SMOOTHING, reduction="sum"
         )
-        (loss / len(labels)).backward()  # type: ignore[no-untyped-call]
+        loss.backward(torch.full_like(loss, 1 / len(labels)))  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def _together(self, compute: Callable[[int], torch.Tensor], used: int) -> list[torch.Tensor]:
