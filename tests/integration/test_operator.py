@@ -120,7 +120,7 @@ class TestProcess:
 
         assert outcome.timed_out
         assert outcome.result == result
-        assert outcome.seconds < 6  # a machine may be busy; waiting for the child takes longer
+        assert outcome.seconds < 3.5
         assert (outcome.failure is None) == (plan == "checkpoint")
 
     def test_a_stop_lets_the_child_checkpoint(self) -> None:
