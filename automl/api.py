@@ -16,17 +16,17 @@ from automl.domain.events import RunState
 from automl.domain.parsing import Purpose, parse_spec
 from automl.domain.specification import StudySpec
 from automl.errors import ConfigError, DataError, StorageError
-from automl.export.metrics import classification_metrics
-from automl.export.runtime import OnnxClassifier
-from automl.preprocessing.decode import decode_image
+from automl.machine.cores import available_cores
 from automl.progress import progress_for
+from automl.publishing.runtime import OnnxClassifier
+from automl.runs.context import ESTIMATOR_ORIGIN, StepContext
+from automl.runs.run_lease import RunLease
+from automl.runs.settings import Settings
+from automl.scoring.metrics import classification_metrics
 from automl.steps import choose, local_run, prepare, publish
-from automl.steps.context import ESTIMATOR_ORIGIN, StepContext
-from automl.steps.cores import available_cores
 from automl.steps.opening import open_search
-from automl.steps.run_lease import RunLease
-from automl.steps.settings import Settings
 from automl.storage.durable import write_file
+from automl.tracks.image.decode import decode_image
 
 Images = npt.NDArray[np.uint8]
 
@@ -188,9 +188,9 @@ def load_image_dataset(csv_path: str | Path, images_path: str | Path) -> tuple[A
     Raises:
         DataError: a row cannot be read; all such rows are listed.
     """
-    from automl.data.sources import read_manifest
     from automl.errors import AutoMLError, Problem
-    from automl.preprocessing.image import ImagePreprocessor, resize_graph
+    from automl.tracks.image.resize import ImagePreprocessor, resize_graph
+    from automl.tracks.image.sources import read_manifest
 
     rows = read_manifest(Path(csv_path).read_bytes(), label=None)
     pixels, problems = [], []

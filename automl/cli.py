@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from automl.errors import AutoMLError, ConfigError
-from automl.steps.settings import Settings
+from automl.runs.settings import Settings
 from automl.storage.home import Home as StateHome
 
 _SHOWN_APART = frozenset({"curve", "rungs", "genotype", "schema", "moves", "layers", "difference"})
@@ -86,7 +86,7 @@ def sample(name: str, directory: Path, home: Home = None, as_json: AsJson = Fals
     """Write the sample dataset NAME (digits) and its study.yaml to DIRECTORY."""
 
     def make() -> dict[str, Any]:
-        from automl.data.samples import write_digits
+        from automl.tracks.image.samples import write_digits
 
         if name != "digits":
             raise ConfigError(f"There is no sample {name!r}.", "use digits")
@@ -145,7 +145,7 @@ def _cell(value: object) -> str:
 @app.command()
 def studies(home: Home = None, as_json: AsJson = False) -> None:
     """List the studies of the home."""
-    from automl.steps.queries import studies_document
+    from automl.views.queries import studies_document
 
     columns = ["study", "state", "runs", "trials", "best_score", "champion", "opened_at"]
     _emit(as_json, lambda: studies_document(_open(home)), lambda d: _table(d["studies"], columns))
@@ -154,7 +154,7 @@ def studies(home: Home = None, as_json: AsJson = False) -> None:
 @app.command()
 def leaderboard(study: str, home: Home = None, as_json: AsJson = False) -> None:
     """Rank the trials of STUDY."""
-    from automl.steps.queries import leaderboard_document
+    from automl.views.queries import leaderboard_document
 
     columns = [
         "rank", "trial", "outcome", "score", "error", "parameters", "latency_ms", "seconds",
@@ -177,7 +177,7 @@ def leaderboard(study: str, home: Home = None, as_json: AsJson = False) -> None:
 @app.command()
 def show(study: str, trial: int, home: Home = None, as_json: AsJson = False) -> None:
     """Show one TRIAL of STUDY with its lineage and learning curve."""
-    from automl.steps.queries import show_document
+    from automl.views.queries import show_document
 
     def pretty(document: dict[str, Any]) -> None:
         for key, value in document.items():
@@ -201,7 +201,7 @@ def show(study: str, trial: int, home: Home = None, as_json: AsJson = False) -> 
 @app.command()
 def models(study: str, home: Home = None, as_json: AsJson = False) -> None:
     """List the published versions of STUDY."""
-    from automl.steps.queries import models_document
+    from automl.views.queries import models_document
 
     def pretty(document: dict[str, Any]) -> None:
         rows = [
@@ -291,7 +291,7 @@ def verify(study: str, home: Home = None, as_json: AsJson = False) -> None:
 @app.command()
 def replay(study: str, home: Home = None, as_json: AsJson = False) -> None:
     """Derive every proposal of STUDY from its log again and say which differ."""
-    from automl.steps.replay import replay_document
+    from automl.runs.replay import replay_document
 
     def pretty(document: dict[str, Any]) -> None:
         for row in document["different"]:
@@ -312,7 +312,7 @@ def doctor(home: Home = None, as_json: AsJson = False) -> None:
     """Check settings, store and devices, each with a remedy."""
 
     def make() -> dict[str, Any]:
-        from automl.steps.doctor import examine
+        from automl.doctor import examine
 
         return examine(home)
 

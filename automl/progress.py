@@ -12,7 +12,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from automl.domain.study import Study
-    from automl.steps.context import StepContext
+    from automl.runs.context import StepContext
 
 _LINE_EVERY_S = 10.0
 _TOLD = (
@@ -120,7 +120,7 @@ class LiveProgress:
 
     def search(self, context: StepContext) -> None:
         """Show the best trials so far."""
-        from automl.steps.queries import ranked
+        from automl.views.queries import ranked
 
         study = context.record.refresh()
         run = study.run(context.run)
@@ -140,7 +140,7 @@ class LiveProgress:
 
 def search_summary(context: StepContext, study: Study) -> str:
     """Return one line about the search: time left, trials and the best score."""
-    from automl.steps.queries import ranked
+    from automl.views.queries import ranked
 
     run = study.run(context.run)
     if run is None:

@@ -14,7 +14,7 @@ import torch
 from automl.domain.specification import Strategy
 from automl.morphism.architecture import Architecture
 from automl.morphism.pretrained import lite0
-from automl.search.network_morphism import NetworkMorphismSpace
+from automl.tracks.image.space import NetworkMorphismSpace
 from automl.training.backbone import LITE0_PACKAGE, lite0_state
 from automl.training.device import cpu_threads
 from automl.training.examples import Examples

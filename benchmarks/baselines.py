@@ -19,10 +19,10 @@ from scipy.special import ndtr
 
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Trial
-from automl.search.drawing import MAX_DRAWS
 from automl.search.history import History
-from automl.search.random import RandomSearcher
 from automl.search.searcher import Suggestion
+from automl.search.searchers.drawing import MAX_DRAWS
+from automl.search.searchers.random import RandomSearcher
 from benchmarks.nasbench201 import EDGE_NAMES, OPERATIONS, NasBench201Space, to_operations
 
 Cells = Sequence[Candidate]

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from automl.domain.events import Event, RunOpened, event_from_json, event_to_json
 from automl.domain.study import Study, replay
-from automl.steps.proposals import search_space
+from automl.runs.proposals import search_space
 from benchmarks.forecasts import Forecast, calibration, forecasts
 from benchmarks.trained import Plan, prepare_home, read_log, run_search
 

@@ -15,15 +15,15 @@ from automl.domain.candidate import Candidate
 from automl.domain.study import Run
 from automl.domain.trial import Outcome, Trial
 from automl.morphism.architecture import Architecture
-from automl.search.network_morphism import NetworkMorphismSpace
+from automl.runs.context import StepContext
+from automl.runs.curves import curve_point, read_curve
+from automl.runs.proposals import search_space
+from automl.runs.run_lease import RunLease
+from automl.runs.worker import give_back
 from automl.search.pruning import CurvePoint
 from automl.search.space import Description, SearchSpace
-from automl.steps.context import StepContext
-from automl.steps.curves import curve_point, read_curve
-from automl.steps.proposals import search_space
-from automl.steps.run_lease import RunLease
-from automl.steps.training import RUNG, Length
-from automl.steps.worker import give_back
+from automl.tracks.image.space import NetworkMorphismSpace
+from automl.tracks.image.trainer import RUNG, Length
 from benchmarks.json_lines import read_lines
 from benchmarks.trained import Plan, open_study, prepare_home, search
 

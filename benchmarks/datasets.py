@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from automl.data.samples import write_digits
+from automl.tracks.image.samples import write_digits
 from tests.requirements import shared_dataset
 
 NAMES = ("digits", "fashion_mnist_small", "cifar10_small", "plant_seedlings", "clothing")

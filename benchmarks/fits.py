@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from automl.morphism.architecture import Architecture
-from automl.search.network_morphism import DEFAULT_HYPERPARAMETERS
+from automl.tracks.image.space import DEFAULT_HYPERPARAMETERS
 from automl.training.examples import Examples
 from automl.training.head import features_of
 from automl.training.inference import BATCH_ROWS

@@ -11,12 +11,12 @@ import numpy as np
 from automl.domain.candidate import Candidate
 from automl.domain.study import Study
 from automl.domain.trial import Trial
-from automl.search.features import COSTS
-from automl.search.gaussian_process import condition
 from automl.search.history import History
-from automl.search.kernel import fit_kernel
 from automl.search.space import SearchSpace
-from automl.search.surrogate import FittedSurrogate, Surrogate
+from automl.search.surrogate.features import COSTS
+from automl.search.surrogate.gaussian_process import condition
+from automl.search.surrogate.kernel import fit_kernel
+from automl.search.surrogate.surrogate import FittedSurrogate, Surrogate
 
 FIRST = 6  # trials that the searcher proposes without asking the surrogate
 HALF_WIDTH = 1.959964  # standard deviations on either side of a 95 % interval

@@ -29,8 +29,8 @@ from automl.domain.candidate import Candidate
 from automl.errors import DivergedError
 from automl.morphism.architecture import Architecture
 from automl.morphism.moves import Move, inherit
-from automl.search.network_morphism import NetworkMorphismSpace
-from automl.steps.training import RUNG
+from automl.tracks.image.space import NetworkMorphismSpace
+from automl.tracks.image.trainer import RUNG
 from automl.training.examples import Examples
 from automl.training.inference import predict_probabilities
 from automl.training.problem import FitHooks, FitProblem, FitResult, InitialWeights, StopReason

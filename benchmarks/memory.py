@@ -18,9 +18,9 @@ from automl.morphism.architecture import Architecture
 from automl.morphism.memory import memory_need
 from automl.morphism.moves import Limits, random_move
 from automl.morphism.seeds import seed_architectures
+from automl.runs.memory import training_plan
 from automl.search.memory_model import fit_correction
-from automl.search.network_morphism import DEFAULT_HYPERPARAMETERS
-from automl.steps.memory import training_plan
+from automl.tracks.image.space import DEFAULT_HYPERPARAMETERS
 from automl.training.augmentation import most_reach
 from automl.training.device import choose_device, device_type
 from automl.training.examples import Examples

@@ -37,9 +37,9 @@ from automl.domain.events import (
 )
 from automl.domain.study import Study, replay
 from automl.domain.trial import Measurement, Outcome, Trial
-from automl.search.network_morphism import SLOW_GENES
 from automl.search.pruning import Rungs, incumbent, verdict
-from automl.steps.training import RUNG
+from automl.tracks.image.space import SLOW_GENES
+from automl.tracks.image.trainer import RUNG
 from automl.training.problem import standard_error
 from benchmarks.curves import CURVES, Recorded, read_curves, record, train_judged
 from benchmarks.trained import Plan

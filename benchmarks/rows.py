@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from automl.data.samples import write_digits
-from automl.data.sources import read_manifest
-from automl.preprocessing.decode import decode_image
-from automl.preprocessing.image import ImagePreprocessor, resize_graph
+from automl.tracks.image.decode import decode_image
+from automl.tracks.image.resize import ImagePreprocessor, resize_graph
+from automl.tracks.image.samples import write_digits
+from automl.tracks.image.sources import read_manifest
 from automl.training.examples import Examples
 from tests.requirements import shared_dataset
 

@@ -37,12 +37,12 @@ from benchmarks.simulation import simulate
 ROOT = Path(__file__).parents[1]
 OUT = Path(__file__).parent / "out"
 SEARCHERS = {
-    "random": "automl.search.random:RandomSearcher",
-    "evolution": "automl.search.evolution:RegularizedEvolution",
+    "random": "automl.search.searchers.random:RandomSearcher",
+    "evolution": "automl.search.searchers.evolution:RegularizedEvolution",
     "local": "benchmarks.baselines:LocalSearch",
     "tpe": "benchmarks.baselines:TreeParzen",
     "gp": "benchmarks.baselines:PlainGaussianProcess",
-    "bayesian": "automl.search.bayesian:BayesianSearcher",
+    "bayesian": "automl.search.searchers.bayesian:BayesianSearcher",
 }
 _OUR_CODE = ("automl.search", "benchmarks")
 _LIBRARIES = ("numpy", "optuna", "scipy")

@@ -40,11 +40,11 @@ from automl.domain.parsing import parse_spec
 from automl.domain.specification import StudySpec
 from automl.domain.study import Run, Study, replay
 from automl.domain.trial import Measurement, Outcome, Trial
+from automl.runs.context import StepContext
+from automl.runs.proposals import Proposer
+from automl.runs.settings import Settings
+from automl.runs.trials import TrialResult, TrialSource, record_result
 from automl.search.space import Description, LabelledGraph
-from automl.steps.context import StepContext
-from automl.steps.proposals import Proposer
-from automl.steps.settings import Settings
-from automl.steps.trials import TrialResult, TrialSource, record_result
 from automl.storage.objects import StoredObject
 from automl.storage.study_log import StudyRecord
 from benchmarks.studies import RUN, WORKER, run_opened, trial_completed, trial_taken

@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 
 from automl.domain.specification import SearchSection
+from automl.machine.cores import available_cores, limited_pools, threads_of_trial
 from automl.morphism.seeds import seed_architectures
-from automl.search.network_morphism import DEFAULT_HYPERPARAMETERS
-from automl.steps.cores import available_cores, limited_pools, threads_of_trial
-from automl.steps.training import RUNG, useful_threads
+from automl.tracks.image.space import DEFAULT_HYPERPARAMETERS
+from automl.tracks.image.trainer import RUNG, useful_threads
 from automl.training.checkpoint import EpochResult
 from automl.training.examples import Examples
 from automl.training.module import Normalization

@@ -19,18 +19,18 @@ from automl.domain.specification import StudySpec
 from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.morphism.architecture import Architecture
+from automl.runs.context import StepContext
+from automl.runs.proposals import SpaceOf, search_space, space_facts
+from automl.runs.run_lease import RunLease
+from automl.runs.settings import Settings
+from automl.runs.trial_files import load_weights
+from automl.runs.trials import TrialResult, TrialSource
+from automl.runs.worker import Trainer, give_back, work_on
 from automl.steps.choose import best_trial
-from automl.steps.context import StepContext
 from automl.steps.prepare import open_run, prepare
-from automl.steps.proposals import SpaceOf, search_space, space_facts
-from automl.steps.run_lease import RunLease
-from automl.steps.settings import Settings
-from automl.steps.training import Length, TrialTrainer, TrialTraining
-from automl.steps.trial_files import load_weights
-from automl.steps.trials import TrialResult, TrialSource
-from automl.steps.worker import Trainer, give_back, work_on
 from automl.storage.leases import KeepAlive
 from automl.storage.open import open_home
+from automl.tracks.image.trainer import Length, TrialTrainer, TrialTraining
 from automl.training.inference import predict_probabilities
 from automl.training.problem import Rung, StopReason
 from benchmarks.datasets import data_section

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from automl.domain.events import TrialOpened
 from automl.errors import PreconditionFailedError, StaleWriteError
-from automl.steps.settings import Settings
+from automl.runs.settings import Settings
 from automl.storage.home import Home
 from tests.homes import open_lax_home
 

@@ -18,13 +18,13 @@ import yaml
 from sklearn.datasets import load_digits
 
 from automl.domain.study import Run, Study
-from automl.preprocessing.decode import encode_png
-from automl.steps.context import StepContext
+from automl.runs.context import StepContext
+from automl.runs.settings import Settings
 from automl.steps.dispatch import run_named_step
-from automl.steps.settings import Settings
 from automl.steps.study_file import load_study_file
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
+from automl.tracks.image.decode import encode_png
 
 CLASSES, OLD_ROWS, ALL_ROWS = 3, 150, 500
 WEIGHTS = "studies/digits/runs/{}/weights.safetensors"

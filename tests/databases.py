@@ -12,11 +12,11 @@ import psycopg
 from sqlalchemy import Engine, event
 
 from automl.domain.events import TrialOpened
-from automl.steps.settings import Settings
+from automl.runs.settings import Settings
 from automl.storage.file import FileObjectStore
 from automl.storage.home import Home
-from automl.storage.sql import PATIENCE_S, Database
-from automl.storage.sql_home import SqlHome
+from automl.storage.sql.database import PATIENCE_S, Database
+from automl.storage.sql.home import SqlHome
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 STUDY = "digits"

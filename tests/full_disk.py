@@ -31,11 +31,11 @@ from automl.domain.events import TrialFinished
 from automl.domain.parsing import parse_spec
 from automl.domain.specification import StudySpec
 from automl.domain.study import replay
+from automl.machine.process import StepResult, run_step
+from automl.runs.context import StepContext
+from automl.runs.run_lease import RunLease
+from automl.runs.settings import Settings
 from automl.steps import prepare
-from automl.steps.context import StepContext
-from automl.steps.process import StepResult, run_step
-from automl.steps.run_lease import RunLease
-from automl.steps.settings import Settings
 from automl.training.checkpoint import Checkpoint
 
 ROOM = 64 * 1024  # bytes: enough for leases, log and a whole curve, too little for a checkpoint

@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from automl.steps.gpus.lease import Patience, take_share
-from automl.steps.gpus.ledger import Claim, GpuLedger, locks_folder
+from automl.machine.gpus.lease import Patience, take_share
+from automl.machine.gpus.ledger import Claim, GpuLedger, locks_folder
 from tests.gpus import GIB, pretended_gpus
 
 MEMORY_GIB = 40

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from automl.steps.gpus.host import Gpu
+from automl.machine.gpus.host import Gpu
 
 GIB = 2**30
 NAME = "Pretended 40GB"

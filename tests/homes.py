@@ -9,16 +9,16 @@ import pytest
 from sqlalchemy import NullPool, create_engine, delete, insert
 
 from automl.domain.events import SCHEMA
-from automl.steps.settings import Settings
+from automl.runs.settings import Settings
 from automl.storage.file import FileObjectStore
 from automl.storage.home import Home, ObjectHome
 from automl.storage.leases import Records
 from automl.storage.memory import MemoryObjectStore
-from automl.storage.sql import Database
-from automl.storage.sql_home import SqlHome
-from automl.storage.sql_records import SqlRecords
-from automl.storage.sql_tables import LOG, DatabaseNow
-from automl.storage.sql_url import parse_url
+from automl.storage.sql.database import Database
+from automl.storage.sql.home import SqlHome
+from automl.storage.sql.records import SqlRecords
+from automl.storage.sql.tables import LOG, DatabaseNow
+from automl.storage.sql.url import parse_url
 
 SHARED_KINDS = ("file", "sqlite", "postgres", "s3")  # processes can share them
 KINDS = ("memory", *SHARED_KINDS)

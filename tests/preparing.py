@@ -18,11 +18,11 @@ from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 from typing import Any, TypeVar
 
-import automl.data.prepare  # noqa: F401 - before the forks
+import automl.tracks.image.prepare  # noqa: F401 - before the forks
 from automl.domain.parsing import parse_spec
-from automl.steps.context import StepContext
+from automl.runs.context import StepContext
+from automl.runs.settings import Settings
 from automl.steps.prepare import prepare
-from automl.steps.settings import Settings
 from tests.crash.home import observed_home
 from tests.crash.points import install
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from automl.errors import NotFoundError
-from automl.export.manifest import Champion, parse_record
-from automl.export.registry import MODEL_FILE, Registry
+from automl.publishing.manifest import Champion, parse_record
+from automl.publishing.registry import MODEL_FILE, Registry
 from automl.storage.objects import ObjectStore
 from automl.storage.open import open_store
 from tests.versions import NOW

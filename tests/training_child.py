@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from automl.morphism.seeds import seed_architectures
-from automl.search.network_morphism import DEFAULT_HYPERPARAMETERS
+from automl.tracks.image.space import DEFAULT_HYPERPARAMETERS
 from automl.training.checkpoint import Checkpoint
 from automl.training.examples import Examples
 from automl.training.module import Normalization

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from automl.morphism.architecture import Architecture, Node, Op
-from automl.search.network_morphism import DEFAULT_HYPERPARAMETERS
+from automl.tracks.image.space import DEFAULT_HYPERPARAMETERS
 from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.examples import Examples
 from automl.training.module import Normalization

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from automl.export.manifest import InputFormat, VersionFacts
-from automl.export.metrics import Interval
-from automl.export.parity import Parity
-from automl.export.registry import MODEL_FILE, Registry
+from automl.publishing.manifest import InputFormat, VersionFacts
+from automl.publishing.parity import Parity
+from automl.publishing.registry import MODEL_FILE, Registry
+from automl.scoring.metrics import Interval
 
 NOW = datetime(2026, 3, 1, 4, 5, 6, tzinfo=UTC)
 

@@ -9,9 +9,9 @@ import os
 import sys
 import time
 
-import automl.steps.worker  # noqa: F401 - heavy: the run's time is not to be spent on it
+import automl.runs.worker  # noqa: F401 - heavy: the run's time is not to be spent on it
+from automl.runs.settings import Settings
 from automl.steps.__main__ import main
-from automl.steps.settings import Settings
 from automl.storage.home import Home
 from automl.storage.leases import TTL_S, Leases
 from automl.storage.objects import ObjectStore

@@ -17,7 +17,7 @@ from safetensors.numpy import load
 from automl.data.files import FileStore
 from automl.data.splits import PARTS, Part
 from automl.errors import DamagedDataError, DataError, NewerSchemaError
-from automl.preprocessing.decode import decode_image
+from automl.tracks.image.decode import decode_image
 
 __all__ = ["Part", "QuarantinedRow", "RawRow", "Shard", "Snapshot", "SnapshotManifest"]
 

@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from automl.errors import ConfigError, NotFoundError
-from automl.export.promotions import Change
-from automl.export.registry import MODEL_FILE, Registry
-from automl.steps.context import StoreClock
-from automl.steps.queries import load_study
+from automl.publishing.promotions import Change
+from automl.publishing.registry import MODEL_FILE, Registry
+from automl.runs.context import StoreClock
 from automl.storage.home import Home
+from automl.views.queries import load_study
 
 
 def promote_version(home: Home, study: str, version: int, why: str | None) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from automl.domain.events import Event, PassedOver, SearchEnd, WinnerChosen
 from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import Problem, SearchError
-from automl.steps.context import StepContext
-from automl.steps.continuation import continued_trial
-from automl.steps.memory import memory_shortage
-from automl.steps.proposals import recorded_search, search_space
-from automl.steps.trials import end_search
+from automl.runs.context import StepContext
+from automl.runs.continuation import continued_trial
+from automl.runs.memory import memory_shortage
+from automl.runs.proposals import recorded_search, search_space
+from automl.runs.trials import end_search
 
 _TOO_LARGE = "beyond search.limits"
 

@@ -16,15 +16,15 @@ from typing import Any
 from automl.domain.parsing import Purpose, parse_spec
 from automl.domain.specification import StudySpec
 from automl.errors import ConfigError, DeviceBusyError
-from automl.steps.context import ESTIMATOR_ORIGIN, StepContext
-from automl.steps.cores import limited_pools, threads_of_final_fit, threads_of_trial
-from automl.steps.gpus.host import Gpu
-from automl.steps.run_lease import RunLease
-from automl.steps.settings import Settings
-from automl.steps.signals import StopSignal
+from automl.machine.cores import limited_pools, threads_of_final_fit, threads_of_trial
+from automl.machine.gpus.host import Gpu
+from automl.machine.signals import StopSignal
+from automl.runs.context import ESTIMATOR_ORIGIN, StepContext
+from automl.runs.run_lease import RunLease
+from automl.runs.settings import Settings
+from automl.runs.training_gpu import final_fit_gpu, worker_gpu
+from automl.runs.worker_report import WorkerReport
 from automl.steps.study_file import load_study_file
-from automl.steps.training_gpu import final_fit_gpu, worker_gpu
-from automl.steps.worker_report import WorkerReport
 from automl.storage.home import Home
 
 _PROGRESS_EVERY_S = 10.0
@@ -121,7 +121,7 @@ def _run_worker(context: StepContext, payload: dict[str, Any], stop: StopSignal)
         except DeviceBusyError as error:  # the pool slot is given back, and no retry used up
             log.info("%s", error)
             return WorkerReport("slice_ended").to_json()
-        from automl.steps import worker
+        from automl.runs import worker
 
         _check_device(gpu)
         return worker.run_worker(context, index, stop, slice_s=slice_s).to_json()
@@ -141,7 +141,7 @@ def _check_device(gpu: Gpu | None) -> None:
 
 
 def _give_back(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
-    from automl.steps import worker
+    from automl.runs import worker
 
     return worker.give_back(context, int(payload["worker"]))
 

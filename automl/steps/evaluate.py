@@ -18,21 +18,21 @@ from automl.domain.events import Event, RunState, TestOpened, VersionPublished
 from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import DamagedDataError, SearchError
-from automl.export.manifest import InputFormat, VersionFacts
-from automl.export.metrics import classification_metrics, confusion_matrix
-from automl.export.promotion import Decision, decide_promotion
-from automl.export.registry import MODEL_FILE, REPORT_FILE, Registry
-from automl.export.report import ReportContent, build_report
-from automl.export.runtime import OnnxClassifier
+from automl.machine.cores import available_cores
 from automl.morphism.architecture import Architecture
-from automl.steps.comparison import compare_strategies
-from automl.steps.context import StepContext
-from automl.steps.cores import available_cores
+from automl.publishing.manifest import InputFormat, VersionFacts
+from automl.publishing.registry import MODEL_FILE, REPORT_FILE, Registry
+from automl.publishing.report import ReportContent, build_report
+from automl.publishing.runtime import OnnxClassifier
+from automl.runs.context import StepContext
+from automl.scoring.metrics import classification_metrics, confusion_matrix
+from automl.scoring.promotion import Decision, decide_promotion
 from automl.steps.prepare import close_run
-from automl.steps.pretrained import seed_of, without_pretrained
-from automl.steps.provenance import lineage_summary, weights_summary
 from automl.steps.publish import export_record
-from automl.steps.queries import curve, leaderboard_rows
+from automl.tracks.image.pretrained import seed_of, without_pretrained
+from automl.views.comparison import compare_strategies
+from automl.views.provenance import lineage_summary, weights_summary
+from automl.views.queries import curve, leaderboard_rows
 
 _ONE_TEST_SET_BELOW = 1000  # fewer test rows serve as gate and report at once
 _LATENCY_RUNS = 30

@@ -19,15 +19,15 @@ from automl.errors import (
     SearchError,
     StorageError,
 )
+from automl.machine.cores import threads_of_final_fit, threads_of_trial
+from automl.machine.signals import StopSignal
 from automl.morphism.architecture import Architecture
-from automl.steps.context import ESTIMATOR_ORIGIN, StepContext
-from automl.steps.continuation import published_network
-from automl.steps.cores import threads_of_final_fit, threads_of_trial
-from automl.steps.pretrained import fresh_weights, frozen_in
-from automl.steps.rows import joined
-from automl.steps.signals import StopSignal
-from automl.steps.training import MOST_EPOCHS, RUNG, TrialTrainer, useful_threads
-from automl.steps.trial_files import Weights, load_weights
+from automl.runs.context import ESTIMATOR_ORIGIN, StepContext
+from automl.runs.continuation import published_network
+from automl.runs.trial_files import Weights, load_weights
+from automl.tracks.image.pretrained import fresh_weights, frozen_in
+from automl.tracks.image.rows import joined
+from automl.tracks.image.trainer import MOST_EPOCHS, RUNG, TrialTrainer, useful_threads
 from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.device import choose_device
 from automl.training.examples import Examples

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 from automl.domain.events import RunState
 from automl.domain.specification import StudySpec
 from automl.errors import AutoMLError, SearchError
+from automl.machine.process import StepResult, run_step
+from automl.runs.context import StepContext
+from automl.runs.run_lease import RunLease
+from automl.runs.settings import Settings
+from automl.runs.worker import give_back
 from automl.steps import choose, evaluate, prepare, publish
-from automl.steps.context import StepContext
 from automl.steps.opening import open_search
-from automl.steps.process import StepResult, run_step
-from automl.steps.run_lease import RunLease
-from automl.steps.settings import Settings
-from automl.steps.worker import give_back
 
 _RESTARTS = 5  # how often a worker process may die before the run goes on without it
 _GRACE_S = 60.0

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from automl.data.snapshot import Part, SnapshotManifest
 from automl.domain.specification import LimitsSection
+from automl.machine.cores import threads_of_trial
 from automl.morphism.architecture import Architecture
 from automl.morphism.pretrained import frozen_nodes, lite0
 from automl.morphism.seeds import (
@@ -15,8 +16,7 @@ from automl.morphism.seeds import (
     named_seeds,
     seed_architectures,
 )
-from automl.steps import prepare
-from automl.steps.budget import (
+from automl.runs.budget import (
     ENOUGH_EPOCHS,
     ENOUGH_PRETRAINED_EPOCHS,
     PRETRAINED_MS,
@@ -24,13 +24,13 @@ from automl.steps.budget import (
     full_seconds,
     is_hurried,
 )
-from automl.steps.context import StepContext
-from automl.steps.continuation import check_continuation
-from automl.steps.cores import threads_of_trial
-from automl.steps.memory import BFLOAT16, SHARDS, Facts
-from automl.steps.pretrained import pretrained_facts
-from automl.steps.proposals import EPOCHS, space_facts, space_of_search
-from automl.steps.training import RUNG, rung_of
+from automl.runs.context import StepContext
+from automl.runs.continuation import check_continuation
+from automl.runs.memory import BFLOAT16, SHARDS, Facts
+from automl.runs.proposals import EPOCHS, space_facts, space_of_search
+from automl.steps import prepare
+from automl.tracks.image.pretrained import pretrained_facts
+from automl.tracks.image.trainer import RUNG, rung_of
 from automl.training.augmentation import most_reach
 from automl.training.device import choose_device
 from automl.training.device_factors import calibrate

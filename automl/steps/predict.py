@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from automl.errors import AutoMLError, ConfigError, NotFoundError
-from automl.export.registry import Registry
-from automl.export.runtime import OnnxClassifier
-from automl.export.verify import verify_files
-from automl.preprocessing.decode import decode_image
-from automl.steps.cores import available_cores
-from automl.steps.settings import Settings
+from automl.machine.cores import available_cores
+from automl.publishing.registry import Registry
+from automl.publishing.runtime import OnnxClassifier
+from automl.publishing.verify import verify_files
+from automl.runs.settings import Settings
 from automl.storage.objects import ObjectStore
 from automl.storage.open import open_store
+from automl.tracks.image.decode import decode_image
 
 
 def predict_files(settings: Settings, model: str, inputs: list[str]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from automl.data.prepare import DatasetRequest, local_client, prepare_snapshot
 from automl.data.snapshot import Snapshot, SnapshotManifest
 from automl.domain.events import (
     Event,
@@ -17,12 +16,13 @@ from automl.domain.events import (
 )
 from automl.domain.study import Study
 from automl.errors import AutoMLError, ConfigError, DataError, Problem
-from automl.steps.context import StepContext
-from automl.steps.run_lease import RunLease
+from automl.runs.context import StepContext
+from automl.runs.run_lease import RunLease
 from automl.storage.file import FileObjectStore
 from automl.storage.objects import ObjectStore
 from automl.storage.open import open_store
 from automl.storage.probe import probe_conditional_writes
+from automl.tracks.image.prepare import DatasetRequest, local_client, prepare_snapshot
 
 Progress = Callable[[int, int, str], None]
 

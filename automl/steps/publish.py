@@ -13,17 +13,17 @@ from automl.data.snapshot import Part, Snapshot, read_manifest
 from automl.domain.events import Event, VersionReserved
 from automl.domain.study import Run, Study
 from automl.errors import ParityError, SearchError
-from automl.export.manifest import ExportRecord, parse_record
-from automl.export.onnx_graph import build_onnx
-from automl.export.parity import Parity, check_parity
-from automl.export.registry import MODEL_FILE, SAMPLES_FILE, Registry
-from automl.export.runtime import OnnxClassifier
-from automl.export.verify import build_samples
+from automl.machine.cores import available_cores
 from automl.morphism.architecture import Architecture
-from automl.steps.context import StepContext
-from automl.steps.continuation import FittedNetwork, fitted_network
-from automl.steps.cores import available_cores
-from automl.steps.trial_files import load_tensors_of
+from automl.publishing.manifest import ExportRecord, parse_record
+from automl.publishing.parity import Parity, check_parity
+from automl.publishing.registry import MODEL_FILE, SAMPLES_FILE, Registry
+from automl.publishing.runtime import OnnxClassifier
+from automl.publishing.verify import build_samples
+from automl.runs.context import StepContext
+from automl.runs.continuation import FittedNetwork, fitted_network
+from automl.runs.trial_files import load_tensors_of
+from automl.tracks.image.onnx import build_onnx
 from automl.training.inference import predict_probabilities
 from automl.training.module import Normalization
 

@@ -17,7 +17,7 @@ def open_home(uri: str, study_log: str | None = None, patience_s: float | None =
     Args:
         uri: as for `open_store`.
         study_log: address of the database with the study logs and leases, as for
-            `automl.storage.sql.Database`; None keeps them among the objects.
+            `automl.storage.sql.database.Database`; None keeps them among the objects.
         patience_s: how long trouble that may pass is waited out; None for the usual time.
 
     Raises:
@@ -26,8 +26,8 @@ def open_home(uri: str, study_log: str | None = None, patience_s: float | None =
     store = open_store(uri, patience_s)
     if study_log is None:
         return ObjectHome(store)
-    from automl.storage.sql import PATIENCE_S, Database  # sqlalchemy is slow to import
-    from automl.storage.sql_home import SqlHome
+    from automl.storage.sql.database import PATIENCE_S, Database  # sqlalchemy is slow to import
+    from automl.storage.sql.home import SqlHome
 
     return SqlHome(store, Database(study_log, PATIENCE_S if patience_s is None else patience_s))
 
@@ -38,7 +38,7 @@ def check_study_log(url: str) -> None:
     Raises:
         ConfigError: it is none; the message holds no part of it.
     """
-    from automl.storage.sql_url import parse_url  # sqlalchemy is slow to import
+    from automl.storage.sql.url import parse_url  # sqlalchemy is slow to import
 
     parse_url(url)
 
@@ -55,8 +55,8 @@ def open_store(uri: str, patience_s: float | None = None) -> ObjectStore:
     """
     hint = "use a folder, file:///folder or s3://bucket/prefix"
     if uri.startswith("s3://"):
-        from automl.storage.s3 import S3ObjectStore  # boto3 is slow to import
-        from automl.storage.s3_retries import DEFAULT_LIMITS, S3Limits
+        from automl.storage.s3.objects import S3ObjectStore  # boto3 is slow to import
+        from automl.storage.s3.retries import DEFAULT_LIMITS, S3Limits
 
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         if not bucket or "@" in bucket or "?" in uri:

@@ -108,7 +108,7 @@ class FitProblem:
         if missing:
             raise ConfigError(
                 f"The hyperparameters lack {', '.join(missing)}.",
-                "set them; automl.search.network_morphism.GENES has values to start with",
+                "set them; automl.tracks.image.space.GENES has values to start with",
             )
         if len(self.train) < 2:
             raise DataError(f"There are {len(self.train)} training rows.", "add at least two")

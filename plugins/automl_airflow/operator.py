@@ -20,7 +20,7 @@ from airflow.sdk.exceptions import (
 
 from automl.domain.specification import StudySpec
 from automl.errors import AutoMLError, ConfigError, Problem
-from automl.steps.process import StepResult, run_step
+from automl.machine.process import StepResult, run_step
 from automl.steps.study_file import load_study_file
 from automl_airflow.child import child_environment
 from automl_airflow.form import refuse_unknown_keys, spec_from_params

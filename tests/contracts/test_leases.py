@@ -19,7 +19,7 @@ from automl.errors import (
     PreconditionFailedError,
     StorageError,
 )
-from automl.steps.settings import Settings
+from automl.runs.settings import Settings
 from automl.storage.home import Home
 from automl.storage.leases import Lease, Leases
 from automl.storage.memory import MemoryObjectStore

@@ -20,15 +20,15 @@ from automl.errors import (
     StorageAccessError,
     StorageError,
 )
-from automl.steps.settings import Settings
+from automl.runs.settings import Settings
 from automl.storage.file import FileObjectStore
 from automl.storage.home import Home
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.objects import ObjectEntry, ObjectStore, StoredObject
 from automl.storage.open import open_store
 from automl.storage.probe import probe_conditional_writes
-from automl.storage.s3 import S3ObjectStore
-from automl.storage.s3_retries import S3Limits
+from automl.storage.s3.objects import S3ObjectStore
+from automl.storage.s3.retries import S3Limits
 from tests.contention import contest
 from tests.servers import SECRET_KEY, SeaweedServer
 

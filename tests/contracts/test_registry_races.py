@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from automl.export.promotions import version_before
-from automl.export.registry import Registry
+from automl.publishing.promotions import version_before
+from automl.publishing.registry import Registry
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.objects import ObjectStore, StoredObject
 from automl.storage.open import open_store

@@ -24,7 +24,7 @@ from automl.domain.events import (
 from automl.domain.study import Study, replay
 from automl.domain.trial import Measurement, Outcome, TrialState
 from automl.errors import DamagedDataError, NewerSchemaError, StaleWriteError
-from automl.steps.settings import Settings
+from automl.runs.settings import Settings
 from automl.storage import study_log
 from automl.storage.home import Home
 from automl.storage.memory import MemoryObjectStore

@@ -11,8 +11,8 @@ from automl.domain.events import RunState, TrialFinished
 from automl.domain.invariants import violations
 from automl.domain.study import Run, Study, replay
 from automl.domain.trial import Outcome, Trial
-from automl.export.registry import Registry
-from automl.export.verify import verify_files
+from automl.publishing.registry import Registry
+from automl.publishing.verify import verify_files
 from automl.storage.home import Home
 from tests.crash.night import RUN, SEARCH, STUDY, TRIALS, Night, StepEnd
 from tests.crash.points import Operation

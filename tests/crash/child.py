@@ -6,14 +6,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import automl.data.prepare
+import automl.runs.worker
 import automl.steps.evaluate
 import automl.steps.final_fit
 import automl.steps.opening
 import automl.steps.publish
-import automl.steps.worker  # noqa: F401
+import automl.tracks.image.prepare  # noqa: F401
+from automl.runs.settings import Settings
 from automl.steps.dispatch import run_named_step
-from automl.steps.settings import Settings
 from tests.crash.home import observed_home
 from tests.crash.points import Crash, CrashPoint, install
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from automl.steps.settings import Settings
+from automl.runs.settings import Settings
 from tests.crash.night import Place
 from tests.servers import PostgresServer
 

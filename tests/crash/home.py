@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from automl.steps.settings import Settings
+from automl.runs.settings import Settings
 from automl.storage.home import Home, ObjectHome
 from automl.storage.leases import TTL_S, Leases, Records
 from automl.storage.objects import ObjectStore
@@ -16,9 +16,9 @@ def observed_home(settings: Settings) -> Home:
     store = open_store(settings.home)
     if settings.study_log is None:
         return ObjectHome(ObservedStore(store))
-    from automl.storage.sql import Database
-    from automl.storage.sql_home import SqlHome
-    from automl.storage.sql_records import SqlRecords
+    from automl.storage.sql.database import Database
+    from automl.storage.sql.home import SqlHome
+    from automl.storage.sql.records import SqlRecords
 
     database = Database(settings.study_log)  # one of each worker, as outside tests
     return _ObservedSqlHome(SqlHome(store, database), SqlRecords(database, store.uri))

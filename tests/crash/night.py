@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 
 from automl.domain.study import Study
 from automl.errors import AutoMLError
-from automl.steps.settings import Settings
+from automl.runs.settings import Settings
 from automl.storage.study_log import StudyRecord
 from tests.crash.points import Crash, Operation, read_trace
 

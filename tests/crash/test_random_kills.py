@@ -13,8 +13,8 @@ import pytest
 
 from automl.domain.events import TrialProposed
 from automl.domain.study import replay
-from automl.steps.replay import replay_document
-from automl.steps.settings import Settings
+from automl.runs.replay import replay_document
+from automl.runs.settings import Settings
 from tests.crash.checks import faults_of_search
 from tests.crash.conftest import MakePlace
 from tests.crash.night import STUDY, Night, Place, small_study

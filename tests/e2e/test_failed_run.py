@@ -8,11 +8,11 @@ from automl_airflow.local import LocalAirflow
 from automl_airflow.operator import run_name
 
 from automl.domain.events import RunState
-from automl.steps.proposals import SPACE_VERSION
-from automl.steps.queries import load_study
-from automl.steps.run_lease import is_run_alive
-from automl.steps.training import RUNG
+from automl.runs.proposals import SPACE_VERSION
+from automl.runs.run_lease import is_run_alive
 from automl.storage.open import open_home
+from automl.tracks.image.trainer import RUNG
+from automl.views.queries import load_study
 
 DAG_ID, STUDY = "automl_search", "hasty"
 

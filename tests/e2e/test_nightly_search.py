@@ -15,8 +15,8 @@ from automl.domain.events import TrialFinished
 from automl.domain.study import Study
 from automl.domain.trial import Trial, TrialState
 from automl.errors import AutoMLError
-from automl.steps.queries import load_study
 from automl.storage.open import open_home
+from automl.views.queries import load_study
 from tests.searches import DAG_ID, WORKERS, champion_metrics, form, task_states
 
 _CHECKPOINT_WITHIN_S, _RUN_WITHIN_S = 180.0, 600.0  # a busy machine takes long

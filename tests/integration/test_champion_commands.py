@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from automl.domain.parsing import parse_spec
-from automl.export.registry import Registry
-from automl.steps.context import StepContext
+from automl.publishing.registry import Registry
+from automl.runs.context import StepContext
+from automl.runs.settings import Settings
 from automl.steps.prepare import open_run
-from automl.steps.settings import Settings
 from automl.storage.objects import ObjectStore
 from tests.versions import NOW, publish
 

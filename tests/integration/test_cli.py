@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from automl.preprocessing.decode import encode_png
+from automl.tracks.image.decode import encode_png
 
 
 def automl(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

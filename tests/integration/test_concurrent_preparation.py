@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 
 from automl.data.snapshot import Part, Snapshot
 from automl.errors import NotFoundError
-from automl.steps.settings import Settings
+from automl.runs.settings import Settings
 from automl.storage.objects import ObjectStore
 
 DATASET = "digits"

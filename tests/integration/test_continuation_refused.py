@@ -12,7 +12,7 @@ import pytest
 from automl.data.snapshot import Snapshot
 from automl.domain.events import SearchEnd
 from automl.errors import ConfigError
-from automl.steps.continuation import fitted_network
+from automl.runs.continuation import fitted_network
 from automl.steps.dispatch import run_named_step
 from automl.training.module import Normalization
 from tests.continuing import (

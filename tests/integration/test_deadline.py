@@ -16,12 +16,12 @@ from sklearn.datasets import load_digits
 from automl.domain.events import SearchEnd, SearchEnded
 from automl.domain.parsing import parse_spec
 from automl.domain.trial import Outcome, TrialState
+from automl.machine.signals import StopSignal
+from automl.runs.context import StepContext, StoreClock
+from automl.runs.deadline import WorkerClock
+from automl.runs.settings import Settings
+from automl.runs.worker import run_worker
 from automl.steps import choose, prepare
-from automl.steps.context import StepContext, StoreClock
-from automl.steps.deadline import WorkerClock
-from automl.steps.settings import Settings
-from automl.steps.signals import StopSignal
-from automl.steps.worker import run_worker
 from automl.training.problem import StopReason
 
 

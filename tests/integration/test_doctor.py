@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 
+from automl.doctor import examine, store
+from automl.doctor.findings import Finding
+from automl.doctor.store import clock, examine_store
 from automl.domain.candidate import Candidate
 from automl.domain.events import TrialClaimed, TrialOpened, TrialProposed
 from automl.domain.parsing import parse_spec
+from automl.runs.context import StepContext
+from automl.runs.run_lease import WAITING_TTL_S, RunLease
+from automl.runs.settings import Settings
 from automl.steps import prepare
-from automl.steps.context import StepContext
-from automl.steps.doctor import examine, store
-from automl.steps.doctor.findings import Finding
-from automl.steps.doctor.store import clock, examine_store
-from automl.steps.run_lease import WAITING_TTL_S, RunLease
-from automl.steps.settings import Settings
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.open import open_store
 from tests.servers import READER_ACCESS_KEY, READER_SECRET_KEY

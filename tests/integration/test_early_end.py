@@ -21,17 +21,17 @@ from automl.domain.events import (
 from automl.domain.invariants import violations
 from automl.domain.parsing import parse_spec
 from automl.domain.trial import Measurement, Outcome, Trial
-from automl.search.network_morphism import NetworkMorphismSpace
+from automl.runs.context import StepContext
+from automl.runs.curves import read_curve
+from automl.runs.settings import Settings
+from automl.runs.trial_files import load_weights
+from automl.runs.trials import Claim, TrialSource
+from automl.runs.worker import work_on
 from automl.search.pruning import Rungs, planned_epochs
 from automl.search.space import origin
 from automl.steps import prepare
-from automl.steps.context import StepContext
-from automl.steps.curves import read_curve
-from automl.steps.settings import Settings
-from automl.steps.training import MOST_EPOCHS, TrialTrainer, TrialTraining
-from automl.steps.trial_files import load_weights
-from automl.steps.trials import Claim, TrialSource
-from automl.steps.worker import work_on
+from automl.tracks.image.space import NetworkMorphismSpace
+from automl.tracks.image.trainer import MOST_EPOCHS, TrialTrainer, TrialTraining
 from automl.training.problem import StopReason
 from automl.training.results import curve_to_bytes
 

@@ -18,10 +18,10 @@ from safetensors.numpy import load
 
 from automl.data.snapshot import Snapshot
 from automl.domain.parsing import parse_spec
-from automl.preprocessing.decode import decode_image
-from automl.steps.context import StepContext
+from automl.runs.context import StepContext
+from automl.runs.settings import Settings
 from automl.steps.local_run import run_study
-from automl.steps.settings import Settings
+from automl.tracks.image.decode import decode_image
 from tests.requirements import shared_dataset
 
 CLOTHING = "clothing"

@@ -20,14 +20,14 @@ from automl.data.snapshot import Part, Snapshot
 from automl.domain.parsing import parse_spec
 from automl.domain.specification import StudySpec
 from automl.errors import DamagedDataError
+from automl.runs.context import StepContext
+from automl.runs.proposals import search_space, space_facts
+from automl.runs.settings import Settings
+from automl.runs.trial_files import load_tensors_of, load_weights
+from automl.runs.trials import Claim, TrialSource, record_result
 from automl.steps import evaluate, prepare
-from automl.steps.context import StepContext
 from automl.steps.local_run import run_study
-from automl.steps.proposals import search_space, space_facts
-from automl.steps.settings import Settings
-from automl.steps.training import TrialTrainer, TrialTraining
-from automl.steps.trial_files import load_tensors_of, load_weights
-from automl.steps.trials import Claim, TrialSource, record_result
+from automl.tracks.image.trainer import TrialTrainer, TrialTraining
 from automl.training.problem import StopReason
 
 

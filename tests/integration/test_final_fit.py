@@ -20,13 +20,13 @@ from automl.data.snapshot import SnapshotManifest
 from automl.domain.parsing import parse_spec
 from automl.domain.specification import StudySpec
 from automl.errors import NotFoundError, OutOfMemoryError, StorageError
+from automl.machine.signals import StopSignal
 from automl.morphism.architecture import Architecture
+from automl.runs.context import ESTIMATOR_ORIGIN, StepContext, StoreClock
+from automl.runs.settings import Settings
+from automl.runs.worker import run_worker
 from automl.steps import choose, final_fit, prepare
-from automl.steps.context import ESTIMATOR_ORIGIN, StepContext, StoreClock
 from automl.steps.opening import open_search
-from automl.steps.settings import Settings
-from automl.steps.signals import StopSignal
-from automl.steps.worker import run_worker
 from automl.training.checkpoint import Checkpoint
 from automl.training.initialization import initial_weights
 from automl.training.problem import FitHooks, FitProblem, FitResult, InitialWeights

@@ -16,16 +16,16 @@ from threading import Event
 
 import pytest
 
+from automl.doctor.surroundings import examine_surroundings
 from automl.domain.trial import Outcome
+from automl.machine.gpus.ledger import Claim, GpuLedger, GpuShare, locks_folder
+from automl.machine.process import StepResult, run_step
+from automl.runs.context import StepContext
+from automl.runs.proposals import space_facts
+from automl.runs.run_lease import RunLease
+from automl.runs.settings import Settings
 from automl.steps import prepare
-from automl.steps.context import StepContext
-from automl.steps.doctor.surroundings import examine_surroundings
-from automl.steps.gpus.ledger import Claim, GpuLedger, GpuShare, locks_folder
 from automl.steps.local_run import run_study
-from automl.steps.process import StepResult, run_step
-from automl.steps.proposals import space_facts
-from automl.steps.run_lease import RunLease
-from automl.steps.settings import Settings
 from tests.gpus import machine_with, pretended_gpus
 from tests.integration.test_worker import Quiet, study_of_digits
 

@@ -17,17 +17,17 @@ from automl.domain.invariants import violations
 from automl.domain.study import Run, Study
 from automl.domain.trial import Device, Measurement, Outcome, Trial
 from automl.errors import NotFoundError
+from automl.machine.process import run_step
 from automl.morphism.architecture import Architecture, Node, Op
 from automl.morphism.memory import memory_need
 from automl.morphism.nodes import conv
-from automl.search.network_morphism import GENES
+from automl.runs.memory import training_plan
+from automl.runs.proposals import search_space
+from automl.runs.replay import replay_document
 from automl.steps.dispatch import run_named_step
-from automl.steps.memory import training_plan
-from automl.steps.process import run_step
-from automl.steps.proposals import search_space
-from automl.steps.replay import replay_document
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
+from automl.tracks.image.space import GENES
 from automl.training.initialization import initial_weights
 from automl.training.results import weights_to_bytes
 

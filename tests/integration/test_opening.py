@@ -27,11 +27,11 @@ from automl.domain.study import Run, Study
 from automl.domain.trial import Measurement, Outcome
 from automl.errors import ConfigError, SearchError
 from automl.morphism.architecture import Architecture
+from automl.runs.proposals import SPACE_VERSION, search_space
 from automl.steps.dispatch import run_named_step
-from automl.steps.proposals import SPACE_VERSION, search_space
-from automl.steps.training import RUNG
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
+from automl.tracks.image.trainer import RUNG
 
 MEMORY = {"batch_size", "evaluation_batch", "dataset_bytes", "shards", "bfloat16"}
 FACTORS = {"ps_per_flop", "ps_per_byte", "ns_per_layer"}

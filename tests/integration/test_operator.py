@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from automl.steps.process import StepResult, run_step
+from automl.machine.process import StepResult, run_step
 
 airflow_home = Path(os.environ.setdefault("AIRFLOW_HOME", "/tmp/automl-test-airflow"))  # noqa: S108
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
@@ -148,7 +148,7 @@ class TestProcess:
 
     def test_the_child_dies_with_its_supervisor(self) -> None:
         code = (
-            "import os; from automl.steps.process import run_step; run_step('step', {}, "
+            "import os; from automl.machine.process import run_step; run_step('step', {}, "
             "env={**os.environ, 'AUTOML_TEST_PLAN': 'deaf'}, timeout_s=None, "
             "on_line=lambda line: print(line, flush=True), stop=lambda: False, module='tiny_step')"
         )

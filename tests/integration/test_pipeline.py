@@ -24,11 +24,11 @@ from automl.data.snapshot import Snapshot
 from automl.domain.study import Study
 from automl.domain.trial import TrialState
 from automl.errors import ConfigError, DataError
-from automl.preprocessing.decode import encode_png
+from automl.runs.run_lease import is_run_alive
 from automl.steps.dispatch import run_named_step
-from automl.steps.run_lease import is_run_alive
 from automl.storage.open import open_home, open_store
 from automl.storage.study_log import ObjectStudyLog, StudyRecord
+from automl.tracks.image.decode import encode_png
 from tests.servers import POSTGRES_PASSWORD
 
 ROWS = 300

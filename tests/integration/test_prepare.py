@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from automl.data.prepare import DatasetRequest, local_client, prepare_snapshot
-from automl.data.samples import write_digits
 from automl.data.snapshot import Part, Snapshot, SnapshotManifest
 from automl.data.splits import row_digest
 from automl.errors import DamagedDataError, DataError, NewerSchemaError, NotFoundError
-from automl.preprocessing.decode import decode_image, encode_png
-from automl.preprocessing.image import ImagePreprocessor
 from automl.storage.file import FileObjectStore
+from automl.tracks.image.decode import decode_image, encode_png
+from automl.tracks.image.prepare import DatasetRequest, local_client, prepare_snapshot
+from automl.tracks.image.resize import ImagePreprocessor
+from automl.tracks.image.samples import write_digits
 from tests.requirements import shared_dataset
 
 HELD_OUT = (Part.SELECTION, Part.CALIBRATION, Part.GATE, Part.REPORT)

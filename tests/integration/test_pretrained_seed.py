@@ -21,21 +21,21 @@ from automl.morphism.architecture import Architecture
 from automl.morphism.moves import GROWING, Limits, Move, apply_move, random_move
 from automl.morphism.pretrained import lite0, normalised_for
 from automl.morphism.seeds import seed_architectures
-from automl.steps.context import StepContext
+from automl.runs.context import StepContext
+from automl.runs.proposals import search_space
+from automl.runs.settings import Settings
+from automl.runs.trial_files import load_tensors_of
+from automl.runs.trials import TrialSource
 from automl.steps.final_fit import least_fresh_epochs
 from automl.steps.opening import open_search
 from automl.steps.prepare import prepare
-from automl.steps.pretrained import (
+from automl.tracks.image.pretrained import (
     fresh_weights,
     pretrained_weights,
     seed_of,
     without_pretrained,
 )
-from automl.steps.proposals import search_space
-from automl.steps.settings import Settings
-from automl.steps.training import TrialTrainer, TrialTraining
-from automl.steps.trial_files import load_tensors_of
-from automl.steps.trials import TrialSource
+from automl.tracks.image.trainer import TrialTrainer, TrialTraining
 from automl.training.backbone import lite0_state
 from automl.training.module import Normalization
 from automl.training.problem import FitProblem, Rung
@@ -273,7 +273,7 @@ def test_a_hurried_search_trains_it_for_ten_epochs_and_fresh_seeds_for_longer(
         given.append(problem.rung.seconds)
         raise OutOfMemoryError("noted", "nothing to do")
 
-    monkeypatch.setattr("automl.steps.training.fit", note)
+    monkeypatch.setattr("automl.tracks.image.trainer.fit", note)
     for _ in range(2):
         claim = source.take()
         assert claim is not None

@@ -18,18 +18,18 @@ from automl.errors import (
     StorageError,
     VerificationError,
 )
-from automl.export.manifest import InputFormat, Promotion, VersionFacts
-from automl.export.metrics import Interval
-from automl.export.onnx_graph import build_onnx
-from automl.export.parity import Parity
-from automl.export.promotions import version_before
-from automl.export.registry import Registry
-from automl.export.runtime import OnnxClassifier
-from automl.export.verify import build_samples, read_samples, require_verified, verify_files
 from automl.morphism.architecture import Architecture, Node, Op
-from automl.preprocessing.image import resize_graph
+from automl.publishing.manifest import InputFormat, Promotion, VersionFacts
+from automl.publishing.parity import Parity
+from automl.publishing.promotions import version_before
+from automl.publishing.registry import Registry
+from automl.publishing.runtime import OnnxClassifier
+from automl.publishing.verify import build_samples, read_samples, require_verified, verify_files
+from automl.scoring.metrics import Interval
 from automl.storage.file import FileObjectStore
 from automl.storage.objects import ObjectStore
+from automl.tracks.image.onnx import build_onnx
+from automl.tracks.image.resize import resize_graph
 
 NOW = datetime(2026, 3, 1, 4, 5, 6, tzinfo=UTC)
 STUDY = "greens"

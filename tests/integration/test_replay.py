@@ -23,8 +23,8 @@ from automl.storage.study_log import StudyRecord
 ROWS = 90
 REDERIVE = """
 import json, sys
-from automl.steps.proposals import search_space
-from automl.steps.replay import rederive
+from automl.runs.proposals import search_space
+from automl.runs.replay import rederive
 from automl.storage.open import open_home
 
 events = open_home(sys.argv[1]).study_log("digits").read()

@@ -34,13 +34,13 @@ from automl.domain.specification import StudySpec, Task
 from automl.domain.study import Run, Study
 from automl.domain.trial import Measurement, Outcome
 from automl.errors import SearchError, StudyBusyError
-from automl.search.network_morphism import NetworkMorphismSpace
+from automl.runs.context import StepContext
+from automl.runs.run_lease import RUN_TTL_S, RunLease
+from automl.runs.settings import Settings
+from automl.runs.trials import TrialSource
 from automl.steps import prepare
-from automl.steps.context import StepContext
 from automl.steps.dispatch import run_named_step
-from automl.steps.run_lease import RUN_TTL_S, RunLease
-from automl.steps.settings import Settings
-from automl.steps.trials import TrialSource
+from automl.tracks.image.space import NetworkMorphismSpace
 
 LATER_STEPS = ("run_worker", "choose", "final_fit", "export", "evaluate", "promote")
 DOCUMENT: dict[str, Any] = {

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from automl.errors import ConfigError, StorageAccessError, StorageError
 from automl.storage.probe import probe_conditional_writes
-from automl.storage.s3 import S3ObjectStore
-from automl.storage.s3_retries import S3Limits
+from automl.storage.s3.objects import S3ObjectStore
+from automl.storage.s3.retries import S3Limits
 from tests.faulty_proxy import FaultyProxy, refusal
 from tests.servers import (
     ACCESS_KEY,

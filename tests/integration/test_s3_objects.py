@@ -19,8 +19,8 @@ import pytest
 from automl.errors import DamagedDataError, NotFoundError, PreconditionFailedError
 from automl.storage.open import open_store
 from automl.storage.probe import probe_conditional_writes
-from automl.storage.s3 import S3ObjectStore
-from automl.storage.s3_transfer import PART_BYTES
+from automl.storage.s3.objects import S3ObjectStore
+from automl.storage.s3.transfer import PART_BYTES
 from tests.faulty_proxy import Fault, FaultyProxy, Request
 from tests.servers import SeaweedServer
 

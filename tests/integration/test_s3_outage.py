@@ -24,17 +24,17 @@ from automl.domain.specification import StudySpec
 from automl.domain.study import Study
 from automl.domain.trial import Outcome
 from automl.errors import StorageError
+from automl.machine.signals import StopSignal
+from automl.runs.context import StepContext
+from automl.runs.run_lease import RunLease
+from automl.runs.settings import Settings
+from automl.runs.worker import run_worker
 from automl.steps import prepare
-from automl.steps.context import StepContext
 from automl.steps.local_run import search
-from automl.steps.run_lease import RunLease
-from automl.steps.settings import Settings
-from automl.steps.signals import StopSignal
-from automl.steps.worker import run_worker
 from automl.storage.home import ObjectHome
 from automl.storage.leases import Leases
-from automl.storage.s3 import S3ObjectStore
-from automl.storage.s3_retries import S3Limits
+from automl.storage.s3.objects import S3ObjectStore
+from automl.storage.s3.retries import S3Limits
 from tests.faulty_proxy import FaultyProxy
 
 TTL_S = 4.0

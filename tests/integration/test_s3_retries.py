@@ -20,8 +20,8 @@ from automl.errors import (
     StorageError,
 )
 from automl.storage.probe import probe_conditional_writes
-from automl.storage.s3 import S3ObjectStore
-from automl.storage.s3_retries import S3Limits
+from automl.storage.s3.objects import S3ObjectStore
+from automl.storage.s3.retries import S3Limits
 from tests.faulty_proxy import (
     LOST_REPLY,
     LOST_REQUEST,

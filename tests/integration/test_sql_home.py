@@ -20,9 +20,9 @@ from automl.errors import (
     StaleWriteError,
     StorageError,
 )
-from automl.steps.settings import Settings
+from automl.runs.settings import Settings
 from automl.storage.home import Home
-from automl.storage.sql import Database
+from automl.storage.sql.database import Database
 from tests.contention import contest
 from tests.databases import (
     STUDY,

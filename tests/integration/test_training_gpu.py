@@ -11,15 +11,15 @@ import torch
 
 from automl.domain.candidate import Candidate
 from automl.domain.events import TrialOpened, TrialProposed
+from automl.machine.gpus.ledger import GpuLedger
+from automl.machine.signals import StopSignal
 from automl.morphism.seeds import seed_architectures
+from automl.runs.context import StepContext
+from automl.runs.run_lease import RunLease
+from automl.runs.settings import Settings
+from automl.runs.training_gpu import SMALL_STEP_WORK, final_fit_gpu, step_work, worker_gpu
 from automl.steps import prepare
-from automl.steps.context import StepContext
-from automl.steps.gpus.ledger import GpuLedger
 from automl.steps.opening import open_search
-from automl.steps.run_lease import RunLease
-from automl.steps.settings import Settings
-from automl.steps.signals import StopSignal
-from automl.steps.training_gpu import SMALL_STEP_WORK, final_fit_gpu, step_work, worker_gpu
 from automl.training.device import device_type
 from tests.gpus import GIB, machine_with, pretended_gpus
 from tests.integration.test_worker import Quiet, study_of_digits
@@ -75,7 +75,7 @@ def test_small_trials_that_are_bounded_share_a_gpu(
 
 def test_large_trials_share_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = opened(tmp_path, {"device_memory": "512MiB"})
-    monkeypatch.setattr("automl.steps.training_gpu.SMALL_STEP_WORK", 1000)
+    monkeypatch.setattr("automl.runs.training_gpu.SMALL_STEP_WORK", 1000)
 
     with worker_gpu(context, 0, StopSignal(), None):
         assert claimed(tmp_path)[:2] == (None, 1)

@@ -17,13 +17,13 @@ from automl.domain.events import SearchEnd, TrialFinished
 from automl.domain.parsing import parse_spec
 from automl.domain.specification import StudySpec
 from automl.domain.trial import Measurement, Outcome, TrialState
-from automl.search.network_morphism import NetworkMorphismSpace
+from automl.runs.context import StepContext
+from automl.runs.run_lease import RunLease
+from automl.runs.settings import Settings
+from automl.runs.trials import Claim, TrialSource
 from automl.steps import prepare
-from automl.steps.context import StepContext
 from automl.steps.local_run import run_study, search
-from automl.steps.run_lease import RunLease
-from automl.steps.settings import Settings
-from automl.steps.trials import Claim, TrialSource
+from automl.tracks.image.space import NetworkMorphismSpace
 
 
 class Quiet:

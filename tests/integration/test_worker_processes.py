@@ -21,12 +21,12 @@ from automl.domain.events import SearchEnd, TrialClaimed, TrialFinished
 from automl.domain.invariants import violations
 from automl.domain.specification import StudySpec
 from automl.domain.trial import Outcome
+from automl.machine.process import StepResult, run_step
+from automl.runs.context import StepContext
+from automl.runs.proposals import space_facts
+from automl.runs.run_lease import RunLease
+from automl.runs.settings import Settings
 from automl.steps import prepare
-from automl.steps.context import StepContext
-from automl.steps.process import StepResult, run_step
-from automl.steps.proposals import space_facts
-from automl.steps.run_lease import RunLease
-from automl.steps.settings import Settings
 from tests.integration.test_worker import Quiet, study_of_digits
 from tests.worker_child import READY
 

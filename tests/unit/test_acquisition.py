@@ -8,12 +8,12 @@ from numpy.typing import ArrayLike
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from automl.search.acquisition import (
+from automl.search.surrogate.acquisition import (
     confidence_bound,
     log_expected_improvement,
     log_expected_improvement_per_cost,
 )
-from automl.search.surrogate import Prediction
+from automl.search.surrogate.surrogate import Prediction
 
 means, stds = st.floats(-5, 5), st.floats(0.01, 5)
 

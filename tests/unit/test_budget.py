@@ -6,7 +6,7 @@ import pytest
 
 from automl.domain.specification import SearchSection
 from automl.domain.study import Run
-from automl.steps.budget import PRETRAINED_MS, TRIAL_MS, full_seconds, is_hurried, trial_seconds
+from automl.runs.budget import PRETRAINED_MS, TRIAL_MS, full_seconds, is_hurried, trial_seconds
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

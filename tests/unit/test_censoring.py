@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import truncnorm
 
 from automl.search.arrays import Matrix, Vector
-from automl.search.censoring import impute
-from automl.search.gaussian_process import condition
+from automl.search.surrogate.censoring import impute
+from automl.search.surrogate.gaussian_process import condition
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -76,7 +76,7 @@ def test_a_bound_beside_unrelated_observations_becomes_a_cut_normal(bound: float
 def impute_once(K: Matrix, noise: Vector, z: Vector) -> tuple[float, float]:  # noqa: N803
     """Impute the second of two observations with one round."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("automl.search.censoring._ROUNDS", 1)
+        patch.setattr("automl.search.surrogate.censoring._ROUNDS", 1)
         imputed, wider = impute(K, noise, z, np.array([False, True]))
     return float(imputed[1]), float(wider[1])
 

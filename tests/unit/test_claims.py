@@ -11,17 +11,17 @@ from automl.domain.events import RunState, SearchEnd
 from automl.domain.parsing import parse_spec
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.errors import LeaseLostError, SearchError
-from automl.search.network_morphism import NetworkMorphismSpace
+from automl.runs.checkpoints import checkpoint_key, counting_checkpoints
+from automl.runs.context import StepContext
+from automl.runs.settings import Settings
+from automl.runs.trials import Claim, TrialResult, TrialSource, record_result
+from automl.runs.worker import give_back
 from automl.steps import prepare
-from automl.steps.checkpoints import checkpoint_key, counting_checkpoints
-from automl.steps.context import StepContext
-from automl.steps.settings import Settings
-from automl.steps.trials import Claim, TrialResult, TrialSource, record_result
-from automl.steps.worker import give_back
 from automl.storage.home import ObjectHome
 from automl.storage.leases import Leases
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.objects import StoredObject
+from automl.tracks.image.space import NetworkMorphismSpace
 
 LONG_S = 61.0  # longer than a lease lives
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
-from automl.steps.comparison import compare_strategies, expected_best
+from automl.views.comparison import compare_strategies, expected_best
 
 
 def trial(number: int, strategy: str, score: float | None) -> Trial:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from automl.domain.trial import Outcome, Trial
-from automl.search.continuity import NAME, REPEATS, next_repeat
+from automl.search.searchers.continuity import NAME, REPEATS, next_repeat
 from automl.search.space import origin
 from tests.spaces import ELSEWHERE, Words, candidate, history_of, trial
 

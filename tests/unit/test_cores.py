@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from automl.domain.specification import ResourcesSection, SearchSection
-from automl.steps.cores import (
+from automl.machine.cores import (
     available_cores,
     limited_pools,
     threads_of_final_fit,

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from automl.errors import DataError
-from automl.preprocessing.decode import decode_image, encode_png
+from automl.tracks.image.decode import decode_image, encode_png
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)

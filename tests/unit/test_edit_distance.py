@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automl.search import edit_distance
-from automl.search.edit_distance import Branch, Outline, edit_distances, outline
 from automl.search.space import LabelledGraph
+from automl.search.surrogate import edit_distance
+from automl.search.surrogate.edit_distance import Branch, Outline, edit_distances, outline
 from tests.spaces import graphs
 
 CLOSE = 1e-5  # chains are aligned in float32

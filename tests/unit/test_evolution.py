@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.errors import SearchSpaceExhaustedError
-from automl.search.evolution import RegularizedEvolution
 from automl.search.history import History
+from automl.search.searchers.evolution import RegularizedEvolution
 from automl.search.space import Description, LabelledGraph
 
 SNAPSHOT = "abc"

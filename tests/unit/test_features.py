@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from automl.domain.candidate import Candidate
-from automl.search.edit_distance import edit_distances
-from automl.search.features import (
+from automl.search.space import Description, LabelledGraph
+from automl.search.surrogate.edit_distance import edit_distances
+from automl.search.surrogate.features import (
     COSTS,
     EDIT,
     GENES,
@@ -23,8 +24,7 @@ from automl.search.features import (
     View,
     distances,
 )
-from automl.search.network_morphism import NetworkMorphismSpace
-from automl.search.space import Description, LabelledGraph
+from automl.tracks.image.space import NetworkMorphismSpace
 from tests.spaces import Words, candidate
 
 WORDS = Words(letters="abcD", longest=6, rates=(0.1, 0.5, 0.9))

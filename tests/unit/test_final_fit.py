@@ -10,7 +10,7 @@ from automl.domain.candidate import Candidate
 from automl.domain.study import Study
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.steps.final_fit import fresh_epochs
-from automl.steps.training import RUNG
+from automl.tracks.image.trainer import RUNG
 
 
 def chain(best_epochs: Sequence[int | None]) -> Study:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from automl.steps.proposals import search_space
+from automl.runs.proposals import search_space
 from benchmarks.calibration import HISTORIES, read_history
 from benchmarks.forecasts import CONSTANT, PARAMETERS, SURROGATE, Forecast, calibration, forecasts
 

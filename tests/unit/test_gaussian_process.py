@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 
 from automl.errors import SearchError
 from automl.search.arrays import Matrix, Vector
-from automl.search.gaussian_process import condition
+from automl.search.surrogate.gaussian_process import condition
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automl.errors import ConfigError, DeviceBusyError, DeviceError
-from automl.steps.gpus.host import Gpu, find_gpus, parse_gpus, restrict
-from automl.steps.gpus.lease import Patience, most_shares, take_share, visible_gpu
-from automl.steps.gpus.ledger import Claim, GpuLedger, fits, locks_folder
+from automl.machine.gpus.host import Gpu, find_gpus, parse_gpus, restrict
+from automl.machine.gpus.lease import Patience, most_shares, take_share, visible_gpu
+from automl.machine.gpus.ledger import Claim, GpuLedger, fits, locks_folder
 from tests.gpus import GIB, NAME, listing, machine_with, pretended_gpus, uuid_of
 
 WHOLE = Claim(None, 1, "everything")
@@ -199,7 +199,7 @@ def test_nobody_counts_or_takes_shares_while_another_does(
 ) -> None:
     ledger = GpuLedger(tmp_path, pretended_gpus(1)[0])
     assert ledger.holders() == []
-    monkeypatch.setattr("automl.steps.gpus.ledger._PATIENCE_S", 0.05)
+    monkeypatch.setattr("automl.machine.gpus.ledger._PATIENCE_S", 0.05)
     (guard,) = tmp_path.iterdir()
 
     with guard.open() as file:

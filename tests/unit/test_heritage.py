@@ -7,9 +7,9 @@ import pytest
 
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Trial
-from automl.search.heritage import Heritage
 from automl.search.history import History
-from automl.search.surrogate import Surrogate
+from automl.search.surrogate.heritage import Heritage
+from automl.search.surrogate.surrogate import Surrogate
 from tests.spaces import Words, candidate, history_of, trial
 
 

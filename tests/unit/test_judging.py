@@ -19,10 +19,10 @@ from automl.domain.events import (
 from automl.domain.parsing import parse_spec
 from automl.domain.trial import Measurement, Outcome, RungResult, Trial
 from automl.errors import LeaseLostError
+from automl.runs.context import StepContext
+from automl.runs.judging import Judge
+from automl.runs.settings import Settings
 from automl.steps import prepare
-from automl.steps.context import StepContext
-from automl.steps.judging import Judge
-from automl.steps.settings import Settings
 from automl.storage.home import ObjectHome
 from automl.storage.leases import KeepAlive
 from automl.storage.memory import MemoryObjectStore

@@ -9,10 +9,19 @@ from hypothesis import strategies as st
 from scipy.optimize import approx_fprime
 
 from automl.domain.candidate import Candidate
-from automl.search.features import COSTS, EDIT, GENES, Distances, Encoder, Table, View, distances
-from automl.search.gaussian_process import condition
-from automl.search.kernel import NOISE_FLOOR, Kernel, _Objective, fit_kernel
-from automl.search.network_morphism import NetworkMorphismSpace
+from automl.search.surrogate.features import (
+    COSTS,
+    EDIT,
+    GENES,
+    Distances,
+    Encoder,
+    Table,
+    View,
+    distances,
+)
+from automl.search.surrogate.gaussian_process import condition
+from automl.search.surrogate.kernel import NOISE_FLOOR, Kernel, _Objective, fit_kernel
+from automl.tracks.image.space import NetworkMorphismSpace
 from tests.spaces import Words
 
 POOL, SUBSET, SETS = 300, 40, 1000

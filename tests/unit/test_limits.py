@@ -17,12 +17,12 @@ from automl.morphism.limits import LatencyLimit, Limits, MemoryLimit
 from automl.morphism.memory import TrainingPlan
 from automl.morphism.moves import GROWING, Move, inherit, random_move
 from automl.morphism.seeds import seed_architectures
-from automl.search.bayesian import BayesianOptions, BayesianSearcher
-from automl.search.evolution import RegularizedEvolution
-from automl.search.network_morphism import NetworkMorphismSpace
-from automl.search.random import RandomSearcher
 from automl.search.searcher import Searcher
-from automl.search.tree_search import Effort
+from automl.search.searchers.bayesian import BayesianOptions, BayesianSearcher
+from automl.search.searchers.evolution import RegularizedEvolution
+from automl.search.searchers.random import RandomSearcher
+from automl.search.searchers.tree_search import Effort
+from automl.tracks.image.space import NetworkMorphismSpace
 from automl.training.initialization import initial_weights
 from tests.spaces import ELSEWHERE, history_of, trial
 

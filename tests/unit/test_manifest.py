@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from automl.errors import DamagedDataError, NewerSchemaError
-from automl.export.manifest import (
+from automl.publishing.manifest import (
     Champion,
     Claim,
     Manifest,

@@ -15,14 +15,14 @@ from automl.errors import SearchSpaceExhaustedError
 from automl.morphism.architecture import Architecture
 from automl.morphism.memory import TrainingPlan, memory_need
 from automl.morphism.seeds import seed_architectures
+from automl.runs.context import StepContext
+from automl.runs.memory import memory_limit, memory_shortage, training_plan
+from automl.runs.proposals import SPACE_VERSION, search_space
+from automl.runs.replay import replay_document
+from automl.runs.settings import Settings
+from automl.runs.trials import Claim, TrialSource
 from automl.search.memory_model import correction_of
 from automl.steps import prepare
-from automl.steps.context import StepContext
-from automl.steps.memory import memory_limit, memory_shortage, training_plan
-from automl.steps.proposals import SPACE_VERSION, search_space
-from automl.steps.replay import replay_document
-from automl.steps.settings import Settings
-from automl.steps.trials import Claim, TrialSource
 from automl.storage.home import ObjectHome
 from automl.storage.memory import MemoryObjectStore
 

@@ -3,13 +3,13 @@ import pytest
 from scipy.stats import binom
 
 from automl.errors import DataError
-from automl.export.metrics import (
+from automl.scoring.metrics import (
     accuracy,
     classification_metrics,
     confusion_matrix,
     log_loss,
 )
-from automl.export.promotion import decide_promotion, mcnemar
+from automl.scoring.promotion import decide_promotion, mcnemar
 
 
 def _rows(n: int, classes: int, skill: float) -> tuple[np.ndarray, np.ndarray]:

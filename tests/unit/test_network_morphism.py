@@ -10,7 +10,8 @@ from automl.morphism.architecture import Architecture
 from automl.morphism.costs import training_work
 from automl.morphism.moves import GROWING
 from automl.morphism.pretrained import lite0
-from automl.search.network_morphism import (
+from automl.search.surrogate.surrogate import Surrogate
+from automl.tracks.image.space import (
     GENES,
     GENTLE_GROWTH,
     JUDGED_EPOCHS,
@@ -20,7 +21,6 @@ from automl.search.network_morphism import (
     Allowance,
     NetworkMorphismSpace,
 )
-from automl.search.surrogate import Surrogate
 from tests.spaces import history_of, trial
 
 

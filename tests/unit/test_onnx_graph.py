@@ -6,11 +6,11 @@ import onnx
 import pytest
 
 from automl.errors import DataError, ExportError, ParityError
-from automl.export.onnx_graph import build_onnx
-from automl.export.parity import check_parity
-from automl.export.runtime import OnnxClassifier
 from automl.morphism.architecture import Architecture, Node, Op
-from automl.preprocessing.image import ImagePreprocessor, resize_graph
+from automl.publishing.parity import check_parity
+from automl.publishing.runtime import OnnxClassifier
+from automl.tracks.image.onnx import build_onnx
+from automl.tracks.image.resize import ImagePreprocessor, resize_graph
 from automl.training.inference import predict_probabilities
 from automl.training.module import Normalization
 

@@ -12,7 +12,7 @@ from automl.morphism.costs import training_work
 from automl.morphism.move import Move, MoveKind
 from automl.morphism.moves import GROWING, Limits, apply_move, random_move
 from automl.morphism.pretrained import LITE0_SMALLEST_SIZE, frozen_nodes, lite0, normalised_for
-from automl.search.network_morphism import NetworkMorphismSpace
+from automl.tracks.image.space import NetworkMorphismSpace
 from automl.training.backbone import lite0_state
 from automl.training.examples import Examples
 from automl.training.head import features_of

@@ -16,10 +16,10 @@ from automl.domain.events import (
     TrialProposed,
 )
 from automl.errors import ConfigError
-from automl.search.network_morphism import NetworkMorphismSpace
-from automl.steps.queries import leaderboard_document, show_document
 from automl.storage.home import Home, ObjectHome
 from automl.storage.memory import MemoryObjectStore
+from automl.tracks.image.space import NetworkMorphismSpace
+from automl.views.queries import leaderboard_document, show_document
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 SPACE = NetworkMorphismSpace(16, 10)

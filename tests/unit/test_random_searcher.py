@@ -11,9 +11,9 @@ from automl.errors import ConfigError, SearchError, SearchSpaceExhaustedError
 from automl.morphism.architecture import Architecture
 from automl.morphism.moves import Limits, Move, apply_move
 from automl.search.history import History
-from automl.search.network_morphism import GENES, NetworkMorphismSpace
-from automl.search.random import RandomSearcher
+from automl.search.searchers.random import RandomSearcher
 from automl.search.space import Description, LabelledGraph, origin
+from automl.tracks.image.space import GENES, NetworkMorphismSpace
 
 SPACE = NetworkMorphismSpace(image_size=8, classes=10)
 SEARCHER = RandomSearcher(SPACE)

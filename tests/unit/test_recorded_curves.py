@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from automl.search.pruning import CurvePoint
-from automl.steps.training import RUNG
+from automl.tracks.image.trainer import RUNG
 from benchmarks.curves import CURVES, Recorded, read_curves
 from benchmarks.pruning import WORKERS, orders, rank_correlations, replays, simulate
 

@@ -7,15 +7,15 @@ import json
 import numpy as np
 import pytest
 
-from automl.export.onnx_graph import build_onnx
-from automl.export.runtime import OnnxClassifier
 from automl.morphism.architecture import Architecture, Node, Op
 from automl.morphism.insert import is_idle
 from automl.morphism.moments import estimate_moments
 from automl.morphism.moves import GROWING, Limits, Move, MoveKind, apply_move, legal_moves
 from automl.morphism.nodes import conv
-from automl.preprocessing.image import resize_graph
-from automl.search.layer_graph import layer_graph
+from automl.publishing.runtime import OnnxClassifier
+from automl.tracks.image.layer_graph import layer_graph
+from automl.tracks.image.onnx import build_onnx
+from automl.tracks.image.resize import resize_graph
 from automl.training.inference import predict_probabilities
 from automl.training.module import Normalization
 from tests.morphs import TOLERANCE, Array, evaluate, gap, random_images, random_weights

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from automl.domain.trial import TrialState
-from automl.search.evolution import RegularizedEvolution
 from automl.search.history import History
-from automl.search.random import RandomSearcher
 from automl.search.searcher import Searcher, Suggestion
+from automl.search.searchers.evolution import RegularizedEvolution
+from automl.search.searchers.random import RandomSearcher
 from benchmarks import search
 from benchmarks.baselines import LocalSearch, PlainGaussianProcess, TreeParzen
 from benchmarks.nasbench201 import OPERATIONS, NasBench201Space, Table, read_table, to_cell
@@ -202,8 +202,8 @@ def test_versions_follow_the_code_that_is_imported_and_the_table(
         path.write_text(path.read_text() + text)
         return [a != b for a, b in zip(before, versions(), strict=True)]
 
-    assert edit("automl/search/evolution.py", "\nCONSTANT = 1\n") == [False, True, False]
-    assert edit("automl/search/random.py", "\nCONSTANT = 1\n") == [True, True, True]
+    assert edit("automl/search/searchers/evolution.py", "\nCONSTANT = 1\n") == [False, True, False]
+    assert edit("automl/search/searchers/random.py", "\nCONSTANT = 1\n") == [True, True, True]
     assert edit("benchmarks/simulation.py", "\nCONSTANT = 1\n") == [True, True, True]
     assert edit("benchmarks/simulation.py", "\n# a comment\n") == [False, False, False]
     assert edit("benchmarks/search_report.py", "\nCONSTANT = 1\n") == [False, False, False]

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from automl.errors import ConfigError
-from automl.steps.settings import Settings
-from automl.storage.sql_url import parse_url, shown
+from automl.runs.settings import Settings
+from automl.storage.sql.url import parse_url, shown
 
 HIDDEN = "s3cr3t"
 

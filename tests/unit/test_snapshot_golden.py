@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from automl.data.snapshot import Part, Snapshot
-from automl.preprocessing.image import ImagePreprocessor
 from automl.storage.file import FileObjectStore
+from automl.tracks.image.resize import ImagePreprocessor
 
 GOLDEN = Path(__file__).parent / "golden" / "snapshot-1"
 

@@ -9,7 +9,7 @@ from automl.domain.invariants import violations
 from automl.domain.study import replay
 from automl.domain.trial import Outcome
 from automl.errors import ConfigError
-from automl.steps.replay import replay_document
+from automl.runs.replay import replay_document
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
 

@@ -12,16 +12,16 @@ from scipy.stats import spearmanr
 
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
-from automl.search import kernel as kernel_module
 from automl.search.history import History
-from automl.search.surrogate import (
+from automl.search.surrogate import kernel as kernel_module
+from automl.search.surrogate.surrogate import (
     MAX_FITTED,
     FittedSurrogate,
     Prediction,
     Surrogate,
     refit_point,
 )
-from automl.search.targets import NormalScores
+from automl.search.surrogate.targets import NormalScores
 from tests.spaces import ELSEWHERE, Words, candidate, history_of, loss_of, measured, trial
 
 SPACE = Words("abcD", 6, rates=(0.1, 0.3, 0.5, 0.7, 0.9))
@@ -387,7 +387,7 @@ def test_many_observations_are_all_taken_in_though_few_are_fitted() -> None:
         return original(distances, z, *noise)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("automl.search.surrogate.fit_kernel", recorded)
+        patch.setattr("automl.search.surrogate.surrogate.fit_kernel", recorded)
         fitted = fit(measured(draws(count)))
 
     assert sizes == [MAX_FITTED]

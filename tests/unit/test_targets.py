@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from automl.search.targets import NormalScores
+from automl.search.surrogate.targets import NormalScores
 
 losses_ = st.lists(st.integers(-50, 50).map(float), min_size=1, max_size=20).map(np.array)
 

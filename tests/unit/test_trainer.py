@@ -11,7 +11,7 @@ import torch
 
 from automl.errors import ConfigError, DataError, OutOfMemoryError
 from automl.morphism.architecture import Architecture, Node, Op
-from automl.search.network_morphism import DEFAULT_HYPERPARAMETERS
+from automl.tracks.image.space import DEFAULT_HYPERPARAMETERS
 from automl.training.device import is_out_of_memory
 from automl.training.examples import Examples
 from automl.training.inference import predict_probabilities

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from automl.steps.rows import joined, most_bytes
+from automl.tracks.image.rows import joined, most_bytes
 from automl.training.capacity import machine_bytes
 from automl.training.examples import Examples
 

@@ -8,8 +8,8 @@ import pytest
 
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Trial
+from automl.search.searchers.tree_search import Effort, Scores, TreeSearch
 from automl.search.space import Description
-from automl.search.tree_search import Effort, Scores, TreeSearch
 from tests.spaces import Words, candidate
 
 LONG = Words(letters="ab", longest=12)

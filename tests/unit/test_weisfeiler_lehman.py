@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automl.search.space import LabelledGraph
-from automl.search.weisfeiler_lehman import ROUNDS, WeisfeilerLehman
+from automl.search.surrogate.weisfeiler_lehman import ROUNDS, WeisfeilerLehman
 from tests.spaces import graphs
 
 

@@ -35,17 +35,17 @@ from automl.domain.parsing import parse_spec
 from automl.domain.study import replay
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.errors import SearchError, StorageError
+from automl.runs.checkpoints import checkpoint_key, counting_checkpoints
+from automl.runs.context import StepContext
+from automl.runs.judging import record_rung
+from automl.runs.settings import Settings
+from automl.runs.trials import Claim, TrialResult, TrialSource, end_search
+from automl.runs.worker import give_back, work_on
 from automl.steps import prepare
-from automl.steps.checkpoints import checkpoint_key, counting_checkpoints
-from automl.steps.context import StepContext
-from automl.steps.judging import record_rung
-from automl.steps.settings import Settings
-from automl.steps.training import TrialTraining
-from automl.steps.trials import Claim, TrialResult, TrialSource, end_search
-from automl.steps.worker import give_back, work_on
 from automl.storage.home import ObjectHome
 from automl.storage.leases import TTL_S, KeepAlive, Lease, Leases
 from automl.storage.memory import MemoryObjectStore
+from automl.tracks.image.trainer import TrialTraining
 from tests.faults import Fault, Killed, Process, TurnStore, turn
 from tests.spaces import FewCandidates
 

@@ -1,0 +1,135 @@
+"""Checks of what is around the home: devices, Dask, Airflow, sources and study files."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from automl.doctor.findings import STORAGE, USAGE, Finding, failure, fine, trouble
+from automl.errors import AutoMLError
+from automl.machine.cores import available_cores
+from automl.machine.gpus.host import find_gpus
+from automl.machine.gpus.lease import occupation
+from automl.machine.gpus.ledger import GpuLedger, locks_folder
+from automl.steps.study_file import load_study_file
+from automl.storage.open import open_store
+
+_AIRFLOW, _PLUGIN = "3.3.", "automl"
+_DASK_TIMEOUT_S = 10
+
+
+def examine_surroundings() -> list[Finding]:
+    """Return what is found of this machine and of what the environment names."""
+    return [*_sources(), *_study_files(), _devices(), *_gpus(), *_dask(), *_airflow()]
+
+
+def _sources() -> Iterator[Finding]:
+    for part in os.environ.get("AUTOML_SOURCES", "").split(","):
+        if prefix := part.strip():
+            yield _source(prefix)
+
+
+def _source(prefix: str) -> Finding:
+    check = f"source {prefix}"
+    if "://" not in prefix:
+        if Path(prefix).is_dir() and os.access(prefix, os.R_OK | os.X_OK):
+            return fine(check, "a folder that can be read")
+        remedy = "create it, give this user the right to read it, or correct AUTOML_SOURCES"
+        return trouble(check, "not a folder that this user can read", remedy, USAGE)
+    bucket, _, key = prefix.removeprefix("s3://").partition("/")
+    try:
+        entry = next(open_store(f"s3://{bucket}").list(key), None)
+    except AutoMLError as error:
+        return failure(check, error)
+    if entry is None:
+        remedy = "upload the data, or correct AUTOML_SOURCES"
+        return trouble(check, "nothing is stored there", remedy, USAGE)
+    return fine(check, f"holds {entry.key} and perhaps more")
+
+
+def _study_files() -> Iterator[Finding]:
+    named = os.environ.get("AUTOML_STUDIES")
+    if not named:
+        return
+    folder = Path(named)
+    if not folder.is_dir():
+        remedy = "create the folder of study files, or correct AUTOML_STUDIES"
+        yield trouble(
+            "study files", f"AUTOML_STUDIES is {folder}, which is no folder", remedy, USAGE
+        )
+        return
+    owners: dict[str, Path] = {}
+    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
+        try:
+            name = load_study_file(path).name
+        except AutoMLError as error:
+            yield failure(f"study file {path.name}", error)
+            continue
+        owner = owners.setdefault(name, path)
+        if owner is not path:
+            found = f"{name!r} is the name of {owner.name} already"
+            yield trouble(f"study file {path.name}", found, "choose another name", USAGE)
+    yield fine("study files", f"{len(owners)} studies in {folder}")
+
+
+def _devices() -> Finding:
+    import torch
+
+    cores = available_cores()
+    gpus = torch.cuda.device_count()
+    names = ", ".join(torch.cuda.get_device_name(index) for index in range(gpus)) or "no GPU"
+    return fine("devices", f"{cores} CPU cores, {names}, torch {torch.__version__}")
+
+
+def _gpus() -> Iterator[Finding]:
+    """Yield who holds each GPU that a training process of this environment may use."""
+    try:
+        for gpu in find_gpus(os.environ):
+            ledger = GpuLedger(locks_folder(os.environ), gpu)
+            yield fine(f"gpu {gpu.index}", occupation([ledger]))
+    except AutoMLError as error:
+        yield failure("gpus", error)
+
+
+def _dask() -> Iterator[Finding]:
+    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+    if not address:
+        return
+    import distributed
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # the finding says it
+    try:
+        with distributed.Client(address, timeout=_DASK_TIMEOUT_S, set_as_default=False) as client:
+            workers = len(client.scheduler_info(n_workers=-1)["workers"])
+    except (OSError, ValueError) as error:
+        found = f"DASK_SCHEDULER_ADDRESS is {address}, where no scheduler answers: {error}"
+        yield trouble("dask", found, "start the scheduler, or unset the variable", STORAGE)
+        return
+    found = f"the scheduler at {address} has {workers} workers"
+    if workers:
+        yield fine("dask", found)
+    else:
+        yield trouble("dask", found, f"start workers: dask worker {address}", STORAGE)
+
+
+def _airflow() -> Iterator[Finding]:
+    try:
+        version = importlib.metadata.version("apache-airflow")
+    except importlib.metadata.PackageNotFoundError:
+        yield fine("airflow", "not installed; only needed to schedule studies")
+        return
+    reinstall = "install automl-airflow[airflow] with constraints.txt"
+    plugins = importlib.metadata.entry_points(group="airflow.plugins")
+    if not version.startswith(_AIRFLOW):
+        yield trouble("airflow", f"version {version}, not {_AIRFLOW}x", reinstall, USAGE)
+    elif _PLUGIN not in plugins.names:
+        yield trouble("airflow", f"{version}, without the plugin", reinstall, USAGE)
+    else:
+        yield fine("airflow", f"{version} with the plugin; a run's `check` looks for the pools")
+    if connection := os.environ.get("AUTOML_S3_CONN_ID"):
+        yield fine(
+            "airflow connection", f"{connection} gives S3 access to tasks, not to this check"
+        )

@@ -1,1 +1,0 @@
-"""From weights to a published version: ONNX file, parity, metrics, report and registry."""

@@ -1,1 +1,0 @@
-"""Raw input to tensor, by the same means in data preparation and in the exported file."""

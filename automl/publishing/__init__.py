@@ -1,0 +1,1 @@
+"""Published versions: parity, report, registry, promotion."""

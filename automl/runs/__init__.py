@@ -1,0 +1,1 @@
+"""How a run of a study proceeds, whatever is searched."""

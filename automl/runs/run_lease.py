@@ -1,0 +1,107 @@
+"""The lease of a study's open run: renewed while any process of the run works."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import UTC, datetime
+from types import TracebackType
+
+from automl.errors import StorageError, StudyBusyError
+from automl.runs.context import StepContext
+from automl.storage.home import Home
+
+RUN_TTL_S = 120.0  # a run whose processes all died frees the study after this time
+WAITING_TTL_S = 3600.0  # a run none of whose steps runs, because they wait for pool slots
+_RENEW_S = 20.0
+_NAME = "run"
+
+log = logging.getLogger(__name__)
+
+
+def is_run_alive(home: Home, study: str) -> bool:
+    """Return whether a process of a run works, or its next step may still be waiting for a slot."""
+    return home.leases(study, RUN_TTL_S).is_live(_NAME)
+
+
+class RunLease:
+    """Holds a study for one run; several processes of the run may hold it at once.
+
+    Unlike a trial's lease it has no single owner: whoever of the run renews last keeps it for all.
+    On leaving the block it lives on for an hour, in which the run's next step must get its pool
+    slot; it is released if the run is over, or was never opened.
+
+    Args:
+        context: the step's context.
+
+    Raises:
+        StudyBusyError: on entry, if another run holds the study.
+    """
+
+    def __init__(self, context: StepContext) -> None:
+        self._leases = context.home.leases(context.spec.name, RUN_TTL_S)
+        self._waiting = context.home.leases(context.spec.name, WAITING_TTL_S)
+        self._context = context
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="run-lease", daemon=True)
+
+    def __enter__(self) -> RunLease:
+        if self._leases.acquire(_NAME, self._context.run) is None:
+            raise self._busy()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        was_opened = self._context.record.study.run(self._context.run) is not None
+        try:
+            if was_opened and not self._context.is_run_over:
+                self._waiting.acquire(_NAME, self._context.run)
+            else:
+                self.release()
+        except StorageError as failure:
+            log.warning("the study is free for other runs in two minutes: %s", failure)
+
+    def release(self) -> None:
+        """Free the study for the next run."""
+        lease = self._leases.acquire(_NAME, self._context.run)
+        if lease is not None:
+            lease.release()
+
+    def _busy(self) -> StudyBusyError:
+        tenure, name = self._leases.tenure(_NAME), self._context.spec.name
+        if tenure is None:
+            return StudyBusyError(f"A run of study {name} has just ended.", "try again")
+        run = self._context.record.refresh().run(tenure.holder)
+        if run is None:
+            progress = "it is being prepared"
+        elif run.search_end is None:
+            progress = f"its search ends at {_shown(run.deadline)}, and then it publishes"
+        else:
+            progress = "its search is over and it is about to publish"
+        return StudyBusyError(
+            f"Run {tenure.holder} of study {name} is open: {progress}.",
+            "try again when it is over; if its processes died, the study is free at "
+            f"{_shown(tenure.ends_at)}",
+        )
+
+    def _keep(self) -> None:
+        while not self._over.wait(_RENEW_S):
+            try:
+                held = self._leases.acquire(_NAME, self._context.run)
+            except StorageError as error:
+                log.warning("the run's lease could not be renewed, trying again: %s", error)
+                continue
+            if held is None:
+                log.warning("another run has taken the study over")
+                return
+
+
+def _shown(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

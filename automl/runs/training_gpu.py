@@ -1,0 +1,134 @@
+"""The GPU that a training step of a run gets: what it needs, and for how long it waits.
+
+Importing this module does not import torch: the steps enter its blocks before they do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from statistics import fmean
+
+from automl.domain.study import Study
+from automl.machine.gpus.host import Gpu
+from automl.machine.gpus.lease import Patience, visible_gpu
+from automl.machine.gpus.ledger import Claim
+from automl.machine.signals import StopSignal
+from automl.morphism.architecture import Architecture
+from automl.morphism.costs import training_work
+from automl.morphism.seeds import seed_architectures
+from automl.runs.context import StepContext
+
+SMALL_STEP_WORK = 10_000_000_000
+"""Multiply-adds of a training step below which trials share a GPU.
+
+An estimate, not a measurement: a step of some fifty layers starts some 300 kernels, which takes the
+host about 1.5 ms; a large GPU does this work in that time at a tenth of its peak rate, so that a
+smaller step leaves it idle for most of the time.
+"""
+_RUNTIME_BYTES = 2**30  # of a process: CUDA's context, the libraries' workspace and their caches
+_TRAINING_FACTOR = 2  # what is predicted, and at most as much for what lives for a moment only
+_PROPOSALS_SEEN = 50  # of the newest trials: their work tells that of the next
+_SLICE_WAIT_S = 300.0  # under Airflow; less than the operator adds to the slice as the time limit
+TOO_LATE_S = 6.0  # before the deadline: a worker starts no trial any more
+
+
+def worker_gpu(
+    context: StepContext, worker: int, stop: StopSignal, slice_s: float | None
+) -> AbstractContextManager[Gpu | None]:
+    """Return the block in which a worker holds its GPU.
+
+    It waits for one while its run's search needs it, but under Airflow no longer than five minutes
+    or a slice; then it is to give its pool slot back.
+
+    Args:
+        context: the step's context.
+        worker: index of the worker within the run.
+        stop: becomes set when the process is asked to stop.
+        slice_s: how long the pool slot may be kept; None for the whole search.
+    """
+    limit_s = None if slice_s is None else time.monotonic() + min(slice_s, _SLICE_WAIT_S)
+
+    def patience() -> Patience:
+        if stop.is_set() or (limit_s is not None and time.monotonic() >= limit_s):
+            return Patience.GIVE_UP
+        run = context.opened_run()
+        left_s = (run.deadline - context.clock.now()) / timedelta(seconds=1)
+        begun = [t for t in context.record.study.comparable_unfinished(run) if t.attempt > 0]
+        if left_s < TOO_LATE_S or not (run.is_searching or (run.is_undecided and begun)):
+            return Patience.GO_WITHOUT
+        return Patience.WAIT
+
+    return visible_gpu(_claim(context, f"worker {worker}"), patience)
+
+
+def final_fit_gpu(context: StepContext, stop: StopSignal) -> AbstractContextManager[Gpu | None]:
+    """Return the block in which the final fit holds its GPU.
+
+    It waits for one until its time is up; then the incumbent's weights are published.
+    """
+
+    def patience() -> Patience:
+        if stop.is_set():
+            return Patience.GIVE_UP
+        run = context.opened_run()
+        if run.final_fit is not None or run.chosen_at is None:
+            return Patience.GO_WITHOUT
+        is_over = context.clock.now() >= run.chosen_at + context.spec.final_fit.time_limit
+        return Patience.GO_WITHOUT if is_over else Patience.WAIT
+
+    return visible_gpu(_claim(context, "final fit"), patience)
+
+
+def _claim(context: StepContext, step: str) -> Callable[[int], Claim] | None:
+    """Return what is wanted of a GPU; None if the study wants none."""
+    if context.spec.search.resources.gpus == 0:
+        return None
+    purpose = f"{step} of run {context.run} of study {context.spec.name}"
+
+    def claim(most: int) -> Claim:
+        need_bytes = _need_bytes(context) if most > 1 else None
+        return Claim(need_bytes, 1 if need_bytes is None else most, purpose)
+
+    return claim
+
+
+def _need_bytes(context: StepContext) -> int | None:
+    """Return the memory that a process of the run takes at most on a GPU that it shares.
+
+    None stands for the whole GPU: nothing bounds the trials, or they are too large to gain by
+    sharing. `search.limits.device_memory` is a bound, since nothing larger is proposed. To twice
+    the limit, which counts only what waits for the backward pass, come the dataset, which lies on
+    the device, and the runtime.
+    """
+    from automl.data.snapshot import Snapshot
+    from automl.runs.proposals import recorded_search
+
+    run = context.opened_run()
+    limit, space = recorded_search(run).limits.device_memory, run.space
+    if limit is None or space is None:
+        return None
+    work = step_work(context.record.study, space)
+    if work >= SMALL_STEP_WORK:
+        return None
+    manifest = Snapshot.open(context.store, context.spec.name, run.snapshot).manifest
+    image_bytes = manifest.image_size**2 * len(manifest.mean)
+    return _TRAINING_FACTOR * limit + image_bytes * sum(manifest.counts.values()) + _RUNTIME_BYTES
+
+
+def step_work(study: Study, space: Mapping[str, int | str]) -> float:
+    """Return the predicted work of a training step, in multiply-adds: the mean over many networks.
+
+    They are the seeds and the newest proposals.
+
+    Args:
+        study: the study.
+        space: what the run's search space depends on, with the size of its batches.
+    """
+    newest = study.trials[-_PROPOSALS_SEEN:]
+    genotypes = [trial.candidate.genotype for trial in newest if trial.candidate is not None]
+    proposed = [Architecture.from_genotype(genotype) for genotype in genotypes]
+    seeds = seed_architectures(int(space["image_size"]), int(space["classes"]))
+    return int(space["batch_size"]) * fmean(training_work(each) for each in [*seeds, *proposed])

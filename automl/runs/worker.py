@@ -1,0 +1,160 @@
+"""The step `run_worker`: claim a trial, train it, record the outcome, and go on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Protocol
+
+from automl.domain.events import SearchEnd
+from automl.domain.study import Run, Study
+from automl.domain.trial import Measurement, Outcome, Trial
+from automl.errors import (
+    LeaseLostError,
+    StorageError,
+    StorageFullError,
+)
+from automl.machine.signals import StopSignal
+from automl.runs.context import StepContext
+from automl.runs.deadline import WorkerClock
+from automl.runs.proposals import search_space, space_facts
+from automl.runs.trials import Claim, TrialResult, TrialSource, end_search, record_result
+from automl.runs.worker_report import WorkerReport
+from automl.storage.leases import KeepAlive
+from automl.tracks.image.trainer import TrialTrainer, TrialTraining, training_device
+from automl.training.problem import StopReason
+
+_POLL_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+def run_worker(
+    context: StepContext, worker: int, stop: StopSignal, *, slice_s: float | None = None
+) -> WorkerReport:
+    """Train trials until the search or the slice ends, or the process is asked to stop.
+
+    Args:
+        context: the step's context; the run must be open.
+        worker: index of the worker within the run.
+        stop: becomes set on SIGTERM; the trial is then checkpointed and given back.
+        slice_s: how long the pool slot may be kept; None for the whole search.
+
+    Raises:
+        StorageError: the store failed.
+        SearchError: the run was never opened, or has been closed without success.
+    """
+    run, report = context.opened_run(), WorkerReport()
+    if run.continues is not None:
+        return report  # also after the deadline, where a search would take what others began
+    clock = WorkerClock(context, run.deadline, stop, slice_s)
+    if clock.is_too_late and not _begun(end_search(context, SearchEnd.DEADLINE), run):
+        return report
+    name = f"{context.run}/{worker}"
+    trainer = TrialTrainer.load(context, run)
+    facts = space_facts(trainer.manifest)
+    device = training_device(context.spec.search.workers)
+    source = TrialSource(context, name, lambda opener: search_space(opener, facts), device)
+
+    def work(claim: Claim) -> None:
+        report.begin(claim.trial.number)
+        trial = work_on(
+            context, trainer, claim, TrialTraining(name, clock.stop_reason, lambda: clock.left_s)
+        )
+        report.note(trial.measurement.score)
+
+    with clock:
+        while clock.stop_reason() not in {StopReason.SLICE, StopReason.SIGNAL}:
+            if clock.is_too_late:
+                end_search(context, SearchEnd.DEADLINE)
+                while not stop.is_set() and (claim := source.take_begun()) is not None:
+                    work(claim)
+                return report
+            claim = source.take()
+            if claim is not None:
+                work(claim)
+            elif context.opened_run().is_searching:
+                time.sleep(_POLL_S)
+            else:
+                return report
+    report.state = "slice_ended"
+    return report
+
+
+def _begun(study: Study, run: Run) -> list[Trial]:
+    """Return the trials that were interrupted, or are being trained."""
+    return [t for t in study.comparable(run) if t.attempt > 0 and t.outcome is None]
+
+
+class Trainer(Protocol):
+    """Trains one claimed trial."""
+
+    def train(self, trial: Trial, training: TrialTraining, alive: KeepAlive) -> TrialResult:
+        """Return what the training came to; as `TrialTrainer.train` does."""
+
+
+def work_on(context: StepContext, trainer: Trainer, claim: Claim, training: TrialTraining) -> Trial:
+    """Evaluate the claimed trial, or give it back if its lease is lost; return it either way.
+
+    A store that was away for longer than a lease lives without renewal ends no worker: whoever
+    claims the trial next, this worker or another, resumes it from its checkpoint.
+
+    Raises:
+        StorageError: the store failed; StorageFullError: it is full, and the trial is given back.
+    """
+    trial = claim.trial
+    log.info("trial %d starts, attempt %d", trial.number, trial.attempt)
+    try:
+        with claim.lease.keep_alive() as alive:
+            result = _train(trainer, trial, training, alive)
+            alive.check()
+            recorded = record_result(context, trial, result)
+    except LeaseLostError as error:
+        log.warning("trial %d, attempt %d: %s", trial.number, trial.attempt, error)
+        return record_result(context, trial, TrialResult(None, Measurement(), "its lease was lost"))
+    except StorageFullError as error:
+        _give_back(context, claim, error.message)
+        raise
+    claim.lease.release()
+    return recorded
+
+
+def _give_back(context: StepContext, claim: Claim, cause: str) -> None:
+    """Give the trial back, so that the attempt does not count as one in which a process died.
+
+    A disk that has no room for a checkpoint often has some for this; where not, the lease runs out.
+    """
+    try:
+        record_result(context, claim.trial, TrialResult(None, Measurement(), cause))
+        claim.lease.release()
+    except StorageError as error:
+        log.warning("trial %d could not be given back: %s", claim.trial.number, error)
+
+
+def _train(
+    trainer: Trainer, trial: Trial, training: TrialTraining, alive: KeepAlive
+) -> TrialResult:
+    """Train the trial; an error that lies in the trial is its result."""
+    try:
+        return trainer.train(trial, training, alive)
+    except StorageError:
+        raise
+    except Exception as error:
+        log.warning("trial %d failed", trial.number, exc_info=True)
+        return TrialResult(Outcome.FAILED, Measurement(), f"{type(error).__name__}: {error}")
+
+
+def give_back(context: StepContext, worker: int) -> list[int]:
+    """Free the leases that a dead worker held, so that others may take its trials at once.
+
+    Returns:
+        The numbers of the trials given back.
+    """
+    name, freed = f"{context.run}/{worker}", []
+    for trial in context.record.refresh().trials:
+        if trial.outcome is None and context.leases.holder(str(trial.number)) == name:
+            lease = context.leases.acquire(str(trial.number), name)
+            if lease is not None:
+                lease.release()
+                freed.append(trial.number)
+    return freed

@@ -1,0 +1,1 @@
+"""The surrogate of the Bayesian searcher, its kernel and its acquisition."""

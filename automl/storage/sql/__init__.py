@@ -1,0 +1,1 @@
+"""Study logs and leases in an SQL database."""

@@ -1,0 +1,1 @@
+"""Tracks: all that knows what is learned from what."""

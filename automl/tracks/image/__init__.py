@@ -1,0 +1,1 @@
+"""The track for image classification."""

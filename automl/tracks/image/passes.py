@@ -1,0 +1,227 @@
+"""What Dask workers do: look at every row once, then write shards.
+
+Everything here is a module-level function of picklable values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from automl.data.files import FileStore, OnProgress, SnapshotStore
+from automl.data.splits import Part, row_digest
+from automl.errors import DataError, NotFoundError
+from automl.tracks.image.decode import decode_image, encode_png
+from automl.tracks.image.resize import ImagePreprocessor
+from automl.tracks.image.sources import Listing, SourceRow
+
+if TYPE_CHECKING:
+    import distributed
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class RowChunk:
+    """Rows to read on a worker.
+
+    Attributes:
+        store: holds the rows' files.
+        rows: as the source names them.
+        pixels: uint8 `[n, H, W, C]` of these rows, or None if they are files.
+    """
+
+    store: FileStore
+    rows: tuple[SourceRow, ...]
+    pixels: NDArray[np.uint8] | None
+
+    @classmethod
+    def of(cls, listing: Listing, indices: Sequence[int]) -> RowChunk:
+        """Return the rows at `indices`."""
+        pixels = None if listing.pixels is None else listing.pixels[np.asarray(indices, dtype=int)]
+        return cls(listing.store, tuple(listing.rows[index] for index in indices), pixels)
+
+    def read(self, index: int) -> tuple[NDArray[np.uint8], bytes | None]:
+        """Return a row's pixels, uint8 `[H, W, 3]`, and its encoded bytes if it is a file.
+
+        Raises:
+            DataError: the row cannot be used; the message is the reason.
+        """
+        row = self.rows[index]
+        if row.problem:
+            raise DataError(row.problem)
+        if self.pixels is not None:
+            image = self.pixels[index]
+            grey = image.shape[2] == 1
+            return np.ascontiguousarray(np.repeat(image, 3, axis=2) if grey else image), None
+        try:
+            data = self.store.get(row.key).data
+        except NotFoundError as error:
+            raise DataError("the file vanished while it was read") from error
+        return decode_image(data), data
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What the first pass found out about a row; `problem` is "" if it can be used."""
+
+    digest: str
+    height: int
+    width: int
+    problem: str
+
+
+def inspect_rows(chunk: RowChunk) -> list[Inspected]:
+    """Return what each row of the chunk holds, in order."""
+    found = []
+    for index in range(len(chunk.rows)):
+        try:
+            pixels, _ = chunk.read(index)
+        except DataError as error:
+            found.append(Inspected("", 0, 0, error.message))
+            continue
+        found.append(Inspected(row_digest(pixels), pixels.shape[0], pixels.shape[1], ""))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """One shard to build and store.
+
+    Attributes:
+        chunk: its rows, sorted by digest.
+        digests: of the rows' pixels, as the first pass saw them.
+        labels: index of each row's class.
+        part: that all rows belong to.
+        graph: the preprocessing graph.
+        store: where the shard goes.
+        prefix: of its key.
+    """
+
+    chunk: RowChunk
+    digests: tuple[str, ...]
+    labels: tuple[int, ...]
+    part: Part
+    graph: bytes
+    store: SnapshotStore
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltShard:
+    """A stored shard, and exact sums of its pixels per channel."""
+
+    key: str
+    part: Part
+    rows: int
+    sha256: str
+    size_bytes: int
+    sums: tuple[int, ...]
+    square_sums: tuple[int, ...]
+
+
+def build_shard(task: ShardTask) -> BuiltShard:
+    """Resize the task's rows, store them as one safetensors file, and return what was stored.
+
+    Raises:
+        DataError: a row is not what it was in the first pass.
+    """
+    preprocess = ImagePreprocessor(task.graph)
+    images, encoded = [], []
+    for index, digest in enumerate(task.digests):
+        pixels, data = task.chunk.read(index)
+        if row_digest(pixels) != digest:
+            raise DataError(
+                f"{task.chunk.rows[index].path} changed while the dataset was read.",
+                "run it again once the dataset is complete",
+            )
+        images.append(preprocess(pixels[np.newaxis])[0])
+        if task.part is not Part.TRAIN:
+            encoded.append(encode_png(pixels) if data is None else data)
+    stacked = np.stack(images)
+    content = save(_tensors(task, stacked, encoded))
+    sha256 = hashlib.sha256(content).hexdigest()
+    key = f"{task.prefix}{task.part.value}-{sha256[:16]}.safetensors"
+    task.store.put(key, content)
+    wide = stacked.reshape(-1, 3).astype(np.int64)
+    return BuiltShard(
+        key=key,
+        part=task.part,
+        rows=len(stacked),
+        sha256=sha256,
+        size_bytes=len(content),
+        sums=tuple(wide.sum(axis=0).tolist()),
+        square_sums=tuple((wide * wide).sum(axis=0).tolist()),
+    )
+
+
+def _tensors(
+    task: ShardTask, images: NDArray[np.uint8], encoded: Sequence[bytes]
+) -> dict[str, NDArray[np.generic]]:
+    paths = json.dumps([row.path for row in task.chunk.rows], ensure_ascii=False).encode()
+    tensors: dict[str, NDArray[np.generic]] = {
+        "images": images,
+        "labels": np.asarray(task.labels, dtype=np.int64),
+        "digests": np.frombuffer(bytes.fromhex("".join(task.digests)), np.uint8).reshape(-1, 32),
+        "paths": np.frombuffer(paths, np.uint8),
+    }
+    if encoded:
+        ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        tensors |= {"encoded": np.frombuffer(b"".join(encoded), np.uint8), "encoded_ends": ends}
+    return tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Runs functions on Dask workers and reports how far they are.
+
+    Attributes:
+        client: of the cluster.
+        on_progress: told the rows done, the rows in all, and what happens to them.
+    """
+
+    client: distributed.Client
+    on_progress: OnProgress
+
+    def map(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Iterator[tuple[Task, int]],
+        *,
+        total: int,
+        what: str,
+    ) -> list[Result]:
+        """Return the results in the order of `tasks`, which are pairs of a task and its rows.
+
+        Few tasks are held at a time, so a large dataset never lies in memory as a whole.
+        """
+        import distributed
+
+        limit = 2 * max(sum(self.client.nthreads().values()), 1)
+        results: dict[int, Result] = {}
+        running: dict[distributed.Future[Result], tuple[int, int]] = {}
+        numbered = enumerate(tasks)
+        done = 0
+        self.on_progress(done, total, what)
+        while True:
+            for number, (task, rows) in islice(numbered, limit - len(running)):
+                sent = self.client.scatter(task, hash=False)
+                running[self.client.submit(function, sent, pure=False)] = (number, rows)
+            if not running:
+                return [results[number] for number in sorted(results)]
+            with self.client.as_current():
+                finished = distributed.wait(list(running), return_when="FIRST_COMPLETED").done
+            for future in finished:
+                number, rows = running.pop(future)
+                results[number] = future.result()
+                done += rows
+                self.on_progress(done, total, what)

@@ -1,0 +1,176 @@
+"""The decisions about a snapshot, as functions of what the first pass found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from automl.data.snapshot import QuarantinedRow
+from automl.data.splits import Part, Thresholds, split_rows
+from automl.errors import DataError, Problem
+from automl.tracks.image.passes import Inspected
+from automl.tracks.image.request import DatasetRequest
+from automl.tracks.image.resize import resize_graph
+from automl.tracks.image.sources import Listing
+
+MAX_AUTO_SIZE = 64
+SIZE_STEP = 8
+MIN_CLASS_ROWS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A snapshot before it is built; rows are the usable ones."""
+
+    id: str
+    rows: tuple[int, ...]  # indices in the listing
+    digests: tuple[str, ...]
+    labels: tuple[str, ...]
+    parts: tuple[Part, ...]
+    classes: tuple[str, ...]
+    thresholds: dict[str, Thresholds]
+    quarantined: tuple[QuarantinedRow, ...]
+    image_size: int
+    image_size_reason: str
+    graph: bytes
+    versions: dict[str, str]
+
+
+def make_plan(
+    request: DatasetRequest,
+    listing: Listing,
+    inspected: Sequence[Inspected],
+    versions: Mapping[str, str],
+) -> Plan:
+    """Return the snapshot that the rows make.
+
+    Raises:
+        DataError: too many rows are unusable, or the rest cannot be learnt from.
+    """
+    quarantined = _quarantine(request, listing, inspected)
+    rows = sorted(
+        (index for index, seen in enumerate(inspected) if not seen.problem),
+        key=lambda i: (inspected[i].digest, listing.rows[i].label, listing.rows[i].path),
+    )
+    labels = tuple(listing.rows[index].label for index in rows)
+    digests = tuple(inspected[index].digest for index in rows)
+    _check_classes(request, labels)
+    parts, thresholds = split_rows(digests, labels, request.split_settings, request.thresholds)
+    _check_parts(request, parts)
+    size, reason = choose_image_size(
+        request.image_size, [max(inspected[i].height, inspected[i].width) for i in rows]
+    )
+    graph = resize_graph(size).SerializeToString(deterministic=True)
+    versions = {**versions, "graph_sha256": hashlib.sha256(graph).hexdigest()}
+    content = [
+        list(zip(digests, labels, strict=True)),
+        thresholds,
+        asdict(request.split_settings),
+        versions,
+    ]
+    return Plan(
+        id=hash_json(content)[:20],
+        rows=tuple(rows),
+        digests=digests,
+        labels=labels,
+        parts=tuple(parts),
+        classes=tuple(sorted(set(labels))),
+        thresholds=thresholds,
+        quarantined=quarantined,
+        image_size=size,
+        image_size_reason=reason,
+        graph=graph,
+        versions=versions,
+    )
+
+
+def fingerprint(
+    request: DatasetRequest,
+    listing: Listing,
+    versions: Mapping[str, str],
+    thresholds: Mapping[str, Sequence[float]] | None,
+) -> str:
+    """Return what names a listing together with everything else the snapshot depends on."""
+    fixed = None if thresholds is None else {name: list(t) for name, t in thresholds.items()}
+    settings = asdict(request.split_settings) | {
+        "image_size": request.image_size,
+        "max_bad_fraction": request.max_bad_fraction,
+        "thresholds": fixed,
+        "graph": hashlib.sha256(resize_graph(SIZE_STEP).SerializeToString()).hexdigest(),
+    }
+    rows = [[row.path, row.label, row.size_bytes, row.etag, row.problem] for row in listing.rows]
+    return hash_json([settings, dict(versions), rows])
+
+
+def hash_json(value: object) -> str:
+    """Return the SHA-256 of the value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def choose_image_size(wanted: object, longer_sides: Sequence[int]) -> tuple[int, str]:
+    """Return the side of the snapshot's images in pixels, and the reason for it."""
+    if isinstance(wanted, int):
+        return wanted, "set by data.image_size"
+    median = statistics.median(longer_sides)
+    rounded = max(SIZE_STEP, math.floor(median / SIZE_STEP + 0.5) * SIZE_STEP)
+    size = min(rounded, MAX_AUTO_SIZE)
+    reason = f"auto: the median of the images' longer sides is {median:g} pixels, "
+    if rounded > MAX_AUTO_SIZE:
+        return size, reason + f"and auto goes up to {MAX_AUTO_SIZE}"
+    return size, reason + f"rounded to a multiple of {SIZE_STEP}"
+
+
+def _quarantine(
+    request: DatasetRequest, listing: Listing, inspected: Sequence[Inspected]
+) -> tuple[QuarantinedRow, ...]:
+    bad = tuple(
+        QuarantinedRow(path=row.path, reason=seen.problem)
+        for row, seen in zip(listing.rows, inspected, strict=True)
+        if seen.problem
+    )
+    if len(bad) > request.max_bad_fraction * len(inspected):
+        raise DataError(
+            f"{len(bad)} of the {len(inspected)} rows of {request.location.uri} cannot be used, "
+            f"data.max_bad_fraction is {request.max_bad_fraction:g}.",
+            "correct the rows below, or raise data.max_bad_fraction",
+            [Problem(row.path, row.reason) for row in bad],
+        )
+    return bad
+
+
+def _check_classes(request: DatasetRequest, labels: Sequence[str]) -> None:
+    counts = Counter(labels)
+    problems = [
+        Problem(label, f"the class has {count} usable rows, it needs {MIN_CLASS_ROWS}")
+        for label, count in sorted(counts.items())
+        if count < MIN_CLASS_ROWS
+    ]
+    if len(counts) < 2:
+        names = ", ".join(map(repr, counts)) or "none"
+        problems.insert(
+            0, Problem("", f"it needs two classes or more, the usable rows have {names}")
+        )
+    if problems:
+        raise DataError(
+            f"{request.location.uri} cannot be learnt from.",
+            "add rows, merge rare classes, or check the label column",
+            problems,
+        )
+
+
+def _check_parts(request: DatasetRequest, parts: Sequence[Part]) -> None:
+    needed = [Part.TRAIN, Part.SELECTION]
+    if request.test_fraction:
+        needed.append(Part.GATE)
+    missing = [part.value for part in needed if part not in parts]
+    if missing:
+        raise DataError(
+            f"The {len(parts)} rows of {request.location.uri} leave none for {', '.join(missing)}.",
+            "add rows, or change data.validation_fraction and data.test_fraction",
+        )

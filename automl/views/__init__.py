@@ -1,0 +1,1 @@
+"""Documents that people look at, computed from study logs."""

@@ -1,0 +1,64 @@
+"""How the weights of published versions were made, for people and programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from automl.domain.study import Run, Study
+from automl.tracks.image.pretrained import lineage
+
+
+def weights_document(run: Run) -> dict[str, Any]:
+    """Return how the final fit of a run made its weights.
+
+    Returns:
+        `source` (`retrained`, `continued` or `incumbent`), the `trial` whose architecture they
+        have, the version that the run `continues` or None, `epochs`, `note` (why they are not what
+        was planned, or "") and a `summary` for people.
+    """
+    fit = run.final_fit
+    assert fit is not None
+    return {
+        "source": fit.source,
+        "trial": fit.trial,
+        "continues": run.continues,
+        "epochs": fit.epochs,
+        "note": fit.note,
+        "summary": weights_summary(run),
+    }
+
+
+def weights_summary(run: Run) -> str:
+    """Return in words how the final fit of a run made its weights."""
+    fit = run.final_fit
+    assert fit is not None
+    start = f"trial {fit.trial}" if run.continues is None else f"version {run.continues}"
+    if fit.source == "incumbent":
+        return f"those of {start}: {fit.note}"
+    what = "retrained" if fit.source == "retrained" else f"continued from {start}"
+    aside = f" ({fit.note})" if fit.note else ""
+    return f"{what} for {fit.epochs} epochs{aside}"
+
+
+def lineage_summary(study: Study, run: Run) -> str:
+    """Return what the weights of a run come from: versions back to a search, then its trials."""
+    fit = run.final_fit
+    assert fit is not None
+    versions, place = [], run
+    while place.continues is not None:
+        versions.append(f"version {place.continues}")
+        before = study.fitted(place.continues)
+        if before is None:
+            break
+        place = before
+    trials = [f"trial {trial.number}" for trial in lineage(study, study.trials[fit.trial])]
+    return " ← ".join([*versions, *trials])
+
+
+def versions_of(study: Study, number: int) -> list[dict[str, Any]]:
+    """Return the published versions that have a trial's architecture, and how they were made."""
+    return [
+        {"version": run.version, **weights_document(run)}
+        for run in study.runs
+        if run.published and run.final_fit is not None and run.final_fit.trial == number
+    ]
