@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -188,9 +189,11 @@ def test_versions_follow_the_code_that_is_imported_and_the_table(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, table: Table
 ) -> None:
     for folder in ("automl/search", "benchmarks"):
-        (tmp_path / folder).mkdir(parents=True)
-        for path in (REPOSITORY / folder).glob("*.py"):
-            (tmp_path / folder / path.name).write_bytes(path.read_bytes())
+        shutil.copytree(
+            REPOSITORY / folder,
+            tmp_path / folder,
+            ignore=shutil.ignore_patterns("out", "__pycache__"),
+        )
     monkeypatch.setattr(search, "ROOT", tmp_path)
     names = ("random", "evolution", "local")
 
