@@ -19,10 +19,9 @@ from automl.errors import AutoMLError, ConfigError
 from automl.runs.settings import Settings
 from automl.storage.home import Home as StateHome
 
-_SHOWN_APART = frozenset({"curve", "rungs", "genotype", "schema", "moves", "layers", "difference"})
 _PIPE_COLUMNS = 160  # nobody's terminal is narrow where there is none
-_SHOWN_APART = frozenset(
-    {"curve", "genotype", "schema", "moves", "layers", "difference", "versions"}
+_SHOWN_APART = frozenset(  # each in a form of its own, or for programs only
+    {"curve", "rungs", "genotype", "schema", "moves", "layers", "difference", "versions"}
 )
 
 app = typer.Typer(
