@@ -19,12 +19,13 @@ from automl.errors import ConfigError, DataError, StorageError
 from automl.machine.cores import available_cores
 from automl.progress import progress_for
 from automl.publishing.runtime import OnnxClassifier
+from automl.runs import opening
 from automl.runs.context import ESTIMATOR_ORIGIN, StepContext
 from automl.runs.run_lease import RunLease
 from automl.runs.settings import Settings
 from automl.scoring.metrics import classification_metrics
-from automl.steps import choose, local_run, prepare, publish
-from automl.steps.opening import open_search
+from automl.steps import check, choose, export, local_run, prepare
+from automl.steps.open_run import open_search
 from automl.storage.durable import write_file
 from automl.tracks.image.decode import decode_image
 
@@ -70,7 +71,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
             context = StepContext.open(settings, spec, local_run.new_run_name(), ESTIMATOR_ORIGIN)
             with progress_for(Console(stderr=True)) as progress:
                 progress.step("prepare")
-                prepare.check(context)
+                check.check(context)
                 manifest = prepare.prepare(context, progress.items)
                 with RunLease(context) as lease:
                     workers = open_search(context, manifest)
@@ -78,11 +79,11 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
                         local_run.search(context, workers, progress)
                         self.best_trial_ = choose.choose(context).trial
                     except BaseException as error:
-                        prepare.close_run(context, RunState.FAILED, str(error) or "interrupted")
+                        opening.close_run(context, RunState.FAILED, str(error) or "interrupted")
                         raise
                 lease.release()  # the run stays open for `final_fit`, but another may take over
         self._context = context
-        self._load(publish.incumbent_onnx(context))
+        self._load(export.incumbent_onnx(context))
         return self
 
     def final_fit(self, x: Images, y: npt.ArrayLike, *, retrain: bool = True) -> ImageClassifier:
@@ -109,8 +110,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
             with progress_for(Console(stderr=True)) as progress:
                 progress.step("final_fit")
                 local_run.final_fit(changed, progress)
-            prepare.close_run(changed, RunState.SUCCEEDED, "")
-        self._load(publish.fitted_onnx(changed))
+            opening.close_run(changed, RunState.SUCCEEDED, "")
+        self._load(export.fitted_onnx(changed))
         return self
 
     def predict(self, x: Images) -> npt.NDArray[Any]:

@@ -20,6 +20,7 @@ from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.morphism.architecture import Architecture
 from automl.runs.context import StepContext
+from automl.runs.opening import open_run
 from automl.runs.proposals import SpaceOf, search_space, space_facts
 from automl.runs.run_lease import RunLease
 from automl.runs.settings import Settings
@@ -27,7 +28,7 @@ from automl.runs.trial_files import load_weights
 from automl.runs.trials import TrialResult, TrialSource
 from automl.runs.worker import Trainer, give_back, work_on
 from automl.steps.choose import best_trial
-from automl.steps.prepare import open_run, prepare
+from automl.steps.prepare import prepare
 from automl.storage.leases import KeepAlive
 from automl.storage.open import open_home
 from automl.tracks.image.trainer import Length, TrialTrainer, TrialTraining

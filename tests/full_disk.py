@@ -32,6 +32,7 @@ from automl.domain.parsing import parse_spec
 from automl.domain.specification import StudySpec
 from automl.domain.study import replay
 from automl.machine.process import StepResult, run_step
+from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
 from automl.runs.settings import Settings
@@ -147,7 +148,7 @@ class Study:
         self.lines: list[str] = []
         context = self.context()
         with RunLease(context):
-            prepare.open_run(context, prepare.prepare(context, lambda *_: None).id)
+            opening.open_run(context, prepare.prepare(context, lambda *_: None).id)
 
     def context(self) -> StepContext:
         return StepContext.open(self.settings, self.spec, "one", "test")

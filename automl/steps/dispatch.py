@@ -84,9 +84,9 @@ class LoggedProgress:
 
 
 def _check(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
-    from automl.steps import prepare
+    from automl.steps import check
 
-    return prepare.check(context)
+    return check.check(context)
 
 
 def _prepare(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
@@ -101,7 +101,7 @@ def _open_run(context: StepContext, payload: dict[str, Any], stop: StopSignal) -
     if not isinstance(snapshot, str):
         raise ConfigError("The payload has no snapshot.", "pass the id that `prepare` returned")
     from automl.data.snapshot import Snapshot
-    from automl.steps.opening import open_search
+    from automl.steps.open_run import open_search
 
     manifest = Snapshot.open(context.store, context.spec.name, snapshot).manifest
     return open_search(context, manifest)
@@ -147,9 +147,9 @@ def _give_back(context: StepContext, payload: dict[str, Any], stop: StopSignal) 
 
 
 def _fail_run(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
-    from automl.steps import prepare
+    from automl.runs import opening
 
-    return {"state": prepare.fail_run(context, str(payload["cause"]))}
+    return {"state": opening.fail_run(context, str(payload["cause"]))}
 
 
 def _choose(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
@@ -168,9 +168,9 @@ def _final_fit(context: StepContext, payload: dict[str, Any], stop: StopSignal) 
 
 
 def _export(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
-    from automl.steps import publish
+    from automl.steps import export
 
-    return {"version": publish.export(context)}
+    return {"version": export.export(context)}
 
 
 def _evaluate(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
@@ -180,9 +180,9 @@ def _evaluate(context: StepContext, payload: dict[str, Any], stop: StopSignal) -
 
 
 def _promote(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
-    from automl.steps import evaluate
+    from automl.steps import promote
 
-    return evaluate.promote(context)
+    return promote.promote(context)
 
 
 STEPS: dict[str, Callable[[StepContext, dict[str, Any], StopSignal], object]] = {

@@ -1,4 +1,4 @@
-"""The steps `evaluate` and `promote`: the file is measured, published and perhaps the champion."""
+"""The step `evaluate`: the exported file is measured on the sealed rows and published."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from automl import __version__
 from automl.data.snapshot import Part, Snapshot
-from automl.domain.events import Event, RunState, TestOpened, VersionPublished
+from automl.domain.events import Event, TestOpened, VersionPublished
 from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import DamagedDataError, SearchError
@@ -26,9 +26,7 @@ from automl.publishing.report import ReportContent, build_report
 from automl.publishing.runtime import OnnxClassifier
 from automl.runs.context import StepContext
 from automl.scoring.metrics import classification_metrics, confusion_matrix
-from automl.scoring.promotion import Decision, decide_promotion
-from automl.steps.prepare import close_run
-from automl.steps.publish import export_record
+from automl.steps.export import export_record
 from automl.tracks.image.pretrained import seed_of, without_pretrained
 from automl.views.comparison import compare_strategies
 from automl.views.provenance import lineage_summary, weights_summary
@@ -52,7 +50,7 @@ def evaluate(context: StepContext) -> dict[str, Any]:
     """
     run = context.opened_run()
     registry = Registry(context.store, context.spec.name)
-    version = _version_of(run)
+    version = version_of(run)
     if not registry.exists(version):
         _publish(context, run, registry, version)
 
@@ -66,43 +64,8 @@ def evaluate(context: StepContext) -> dict[str, Any]:
     return {"version": version, "metrics": {n: m.model_dump() for n, m in metrics.items()}}
 
 
-def promote(context: StepContext) -> dict[str, Any]:
-    """Make the version the champion if it is better on the gate rows, and close the run.
-
-    Returns:
-        Version, promoted, reason, metrics and where the file lies.
-    """
-    run = context.opened_run()
-    registry = Registry(context.store, context.spec.name)
-    version = _version_of(run)
-    if run.state is RunState.OPEN:
-        champion = registry.champion()
-        if champion is not None:
-            champion = registry.repair_champion()  # who promoted it may have died before that
-        if champion is not None and champion.version == version:
-            promoted, reason = True, "It is the champion."
-        else:
-            decision = _decide(context, run, registry, version)
-            promoted, reason = decision.promote, decision.reason
-            if promoted:
-                now = context.clock.now()
-                promoted = (
-                    registry.promote_once(version, context.run, reason, now).version == version
-                )
-        close_run(context, RunState.SUCCEEDED, reason, promoted=promoted)
-    else:
-        promoted, reason = run.promoted, run.cause
-    metrics = registry.manifest(version).metrics
-    return {
-        "version": version,
-        "promoted": promoted,
-        "reason": reason,
-        "metrics": {name: interval.model_dump() for name, interval in metrics.items()},
-        "onnx": registry.uri(version, MODEL_FILE),
-    }
-
-
-def _version_of(run: Run) -> int:
+def version_of(run: Run) -> int:
+    """Return the version that the run's export has reserved."""
     if run.version is None:
         raise SearchError(f"Run {run.name} has no version yet.", "run the step export first")
     return run.version
@@ -111,7 +74,7 @@ def _version_of(run: Run) -> int:
 def _publish(context: StepContext, run: Run, registry: Registry, version: int) -> None:
     """Open the sealed rows, measure the file on them, and write report and manifest."""
     snapshot = Snapshot.open(context.store, context.spec.name, run.snapshot)
-    parts, selected_on = _report_parts(snapshot)
+    parts, selected_on = report_parts(snapshot)
 
     def open_test(study: Study) -> Sequence[Event]:
         if context.run_in(study).test_opened:
@@ -123,7 +86,7 @@ def _publish(context: StepContext, run: Run, registry: Registry, version: int) -
     registry.require_stored(version, exported.files)
     study = context.record.commit(open_test)
     classifier = OnnxClassifier(registry.read(version, MODEL_FILE), available_cores())
-    probabilities, labels = _predict(classifier, snapshot, parts)
+    probabilities, labels = predict_rows(classifier, snapshot, parts)
     final_fit = run.final_fit
     assert final_fit is not None
     trial = study.trials[final_fit.trial]
@@ -198,7 +161,7 @@ def _quarantine_note(snapshot: Snapshot) -> str:
     return f"{len(rows)} rows were left out, the first is {rows[0].path}." if rows else ""
 
 
-def _report_parts(snapshot: Snapshot) -> tuple[tuple[Part, ...], bool]:
+def report_parts(snapshot: Snapshot) -> tuple[tuple[Part, ...], bool]:
     """Return the parts that give the metrics, and whether they also decide about promotion."""
     counts = snapshot.manifest.counts
     if counts[Part.GATE] + counts[Part.REPORT] < _ONE_TEST_SET_BELOW:
@@ -206,12 +169,7 @@ def _report_parts(snapshot: Snapshot) -> tuple[tuple[Part, ...], bool]:
     return (Part.REPORT,), False
 
 
-def _gate_parts(snapshot: Snapshot) -> tuple[Part, ...]:
-    parts, selected_on = _report_parts(snapshot)
-    return parts if selected_on else (Part.GATE,)
-
-
-def _predict(
+def predict_rows(
     classifier: OnnxClassifier, snapshot: Snapshot, parts: tuple[Part, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return probabilities and labels of the raw rows; columns in the order of the snapshot."""
@@ -220,21 +178,6 @@ def _predict(
         found.append(classifier.predict(row.pixels[None])[1][0])
         labels.append(row.label)
     return np.stack(found), np.asarray(labels, np.int64)
-
-
-def _decide(context: StepContext, run: Run, registry: Registry, version: int) -> Decision:
-    """Compare the version with the champion on the gate rows."""
-    champion = registry.champion()
-    if champion is None:
-        return decide_promotion(np.zeros(0, bool), None, context.spec.export.min_improvement)
-    snapshot = Snapshot.open(context.store, context.spec.name, run.snapshot)
-    correct = []
-    for number in (version, champion.version):
-        classifier = OnnxClassifier(registry.read(number, MODEL_FILE), available_cores())
-        probabilities, labels = _predict(classifier, snapshot, _gate_parts(snapshot))
-        predicted = np.asarray(classifier.labels, object)[probabilities.argmax(axis=1)]
-        correct.append(predicted == np.asarray(snapshot.manifest.classes, object)[labels])
-    return decide_promotion(correct[0], correct[1], context.spec.export.min_improvement)
 
 
 def _latency(onnx: bytes, size: int) -> dict[str, dict[str, float] | int]:

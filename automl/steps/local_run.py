@@ -13,12 +13,13 @@ from automl.domain.events import RunState
 from automl.domain.specification import StudySpec
 from automl.errors import AutoMLError, SearchError
 from automl.machine.process import StepResult, run_step
+from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
 from automl.runs.settings import Settings
 from automl.runs.worker import give_back
-from automl.steps import choose, evaluate, prepare, publish
-from automl.steps.opening import open_search
+from automl.steps import check, choose, evaluate, export, prepare, promote
+from automl.steps.open_run import open_search
 
 _RESTARTS = 5  # how often a worker process may die before the run goes on without it
 _GRACE_S = 60.0
@@ -54,7 +55,7 @@ def run_study(settings: Settings, spec: StudySpec, progress: Progress) -> dict[s
     """
     context = StepContext.open(settings, spec, new_run_name(), "cli")
     progress.step("check")
-    prepare.check(context)
+    check.check(context)
     with RunLease(context):
         progress.step("prepare")
         manifest = prepare.prepare(context, progress.items)
@@ -62,10 +63,10 @@ def run_study(settings: Settings, spec: StudySpec, progress: Progress) -> dict[s
         try:
             winner, promotion = _run_open(context, workers, progress)
         except AutoMLError as error:
-            prepare.close_run(context, RunState.FAILED, error.message)
+            opening.close_run(context, RunState.FAILED, error.message)
             raise
         except BaseException:
-            prepare.close_run(context, RunState.FAILED, "interrupted")
+            opening.close_run(context, RunState.FAILED, "interrupted")
             raise
     return {
         "schema": 1,
@@ -88,11 +89,11 @@ def _run_open(
     progress.step("final_fit")
     final_fit(context, progress)
     progress.step("export")
-    publish.export(context)
+    export.export(context)
     progress.step("evaluate")
     evaluate.evaluate(context)
     progress.step("promote")
-    return winner, evaluate.promote(context)
+    return winner, promote.promote(context)
 
 
 def search(context: StepContext, workers: list[int], progress: Progress) -> None:

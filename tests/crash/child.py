@@ -8,9 +8,9 @@ from typing import Any
 
 import automl.runs.worker
 import automl.steps.evaluate
+import automl.steps.export
 import automl.steps.final_fit
-import automl.steps.opening
-import automl.steps.publish
+import automl.steps.open_run
 import automl.tracks.image.prepare  # noqa: F401
 from automl.runs.settings import Settings
 from automl.steps.dispatch import run_named_step

@@ -15,8 +15,8 @@ import pytest
 from automl.domain.parsing import parse_spec
 from automl.publishing.registry import Registry
 from automl.runs.context import StepContext
+from automl.runs.opening import open_run
 from automl.runs.settings import Settings
-from automl.steps.prepare import open_run
 from automl.storage.objects import ObjectStore
 from tests.versions import NOW, publish
 

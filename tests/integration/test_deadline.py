@@ -17,6 +17,7 @@ from automl.domain.events import SearchEnd, SearchEnded
 from automl.domain.parsing import parse_spec
 from automl.domain.trial import Outcome, TrialState
 from automl.machine.signals import StopSignal
+from automl.runs import opening
 from automl.runs.context import StepContext, StoreClock
 from automl.runs.deadline import WorkerClock
 from automl.runs.settings import Settings
@@ -63,7 +64,7 @@ def context(tmp_path: Path) -> StepContext:
         Settings(str(tmp_path / "home")), parse_spec(document), "one", "test"
     )
     snapshot = prepare.prepare(context, lambda done, total, what: None)
-    prepare.open_run(context, snapshot.id)
+    opening.open_run(context, snapshot.id)
     return context
 
 

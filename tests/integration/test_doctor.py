@@ -22,10 +22,10 @@ from automl.doctor.store import clock, examine_store
 from automl.domain.candidate import Candidate
 from automl.domain.events import TrialClaimed, TrialOpened, TrialProposed
 from automl.domain.parsing import parse_spec
+from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.run_lease import WAITING_TTL_S, RunLease
 from automl.runs.settings import Settings
-from automl.steps import prepare
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.open import open_store
 from tests.servers import READER_ACCESS_KEY, READER_SECRET_KEY
@@ -72,7 +72,7 @@ def only_trouble(document: dict[str, Any]) -> tuple[str, str, str, int]:
 def opened(home: Path) -> StepContext:
     context = StepContext.open(Settings(str(home)), SPEC, "one", "test")
     with RunLease(context):
-        prepare.open_run(context, "snapshot")
+        opening.open_run(context, "snapshot")
     return context
 
 
@@ -329,7 +329,7 @@ def test_a_damaged_log_is_named_with_its_version_and_others_are_examined(home: P
     opened(home)
     other = SPEC.model_copy(update={"name": "leaves"})
     with RunLease(context := StepContext.open(Settings(str(home)), other, "two", "test")):
-        prepare.open_run(context, "snapshot")
+        opening.open_run(context, "snapshot")
     version_of(home, 0).write_bytes(b'{"schema": 1, "ev')
 
     document = examine(str(home))

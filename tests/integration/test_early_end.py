@@ -21,6 +21,7 @@ from automl.domain.events import (
 from automl.domain.invariants import violations
 from automl.domain.parsing import parse_spec
 from automl.domain.trial import Measurement, Outcome, Trial
+from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.curves import read_curve
 from automl.runs.settings import Settings
@@ -55,7 +56,7 @@ def trainer(tmp_path: Path) -> TrialTrainer:
     )
     context = StepContext.open(Settings(str(tmp_path / "home")), spec, "one", "test")
     snapshot = prepare.prepare(context, lambda done, total, what: None)
-    prepare.open_run(context, snapshot.id)
+    opening.open_run(context, snapshot.id)
     return TrialTrainer.load(context, context.opened_run())
 
 

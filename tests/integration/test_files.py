@@ -20,6 +20,7 @@ from automl.data.snapshot import Part, Snapshot
 from automl.domain.parsing import parse_spec
 from automl.domain.specification import StudySpec
 from automl.errors import DamagedDataError
+from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.proposals import search_space, space_facts
 from automl.runs.settings import Settings
@@ -254,7 +255,7 @@ def interrupted(tmp_path: Path) -> tuple[TrialTrainer, TrialSource]:
     """A trial whose first attempt was stopped in its fourth epoch, with two checkpoints."""
     spec = study_of_digits(tmp_path)
     context = StepContext.open(Settings(str(tmp_path / "home")), spec, "one", "test")
-    prepare.open_run(context, prepare.prepare(context, Quiet().items).id)
+    opening.open_run(context, prepare.prepare(context, Quiet().items).id)
     trainer = TrialTrainer.load(context, context.opened_run())
     facts = space_facts(trainer.manifest)
     source = TrialSource(context, "one/0", lambda run: search_space(run, facts))

@@ -26,7 +26,7 @@ from automl.runs.context import ESTIMATOR_ORIGIN, StepContext, StoreClock
 from automl.runs.settings import Settings
 from automl.runs.worker import run_worker
 from automl.steps import choose, final_fit, prepare
-from automl.steps.opening import open_search
+from automl.steps.open_run import open_search
 from automl.training.checkpoint import Checkpoint
 from automl.training.initialization import initial_weights
 from automl.training.problem import FitHooks, FitProblem, FitResult, InitialWeights

@@ -20,6 +20,7 @@ from automl.doctor.surroundings import examine_surroundings
 from automl.domain.trial import Outcome
 from automl.machine.gpus.ledger import Claim, GpuLedger, GpuShare, locks_folder
 from automl.machine.process import StepResult, run_step
+from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.proposals import space_facts
 from automl.runs.run_lease import RunLease
@@ -147,7 +148,7 @@ def context(tmp_path: Path) -> StepContext:
     context = StepContext.open(Settings(str(tmp_path / "home")), spec, "one", "test")
     manifest = prepare.prepare(context, Quiet().items)
     with RunLease(context):
-        prepare.open_run(context, manifest.id, space_facts(manifest))
+        opening.open_run(context, manifest.id, space_facts(manifest))
     return context
 
 

@@ -27,7 +27,7 @@ from automl.runs.settings import Settings
 from automl.runs.trial_files import load_tensors_of
 from automl.runs.trials import TrialSource
 from automl.steps.final_fit import least_fresh_epochs
-from automl.steps.opening import open_search
+from automl.steps.open_run import open_search
 from automl.steps.prepare import prepare
 from automl.tracks.image.pretrained import (
     fresh_weights,
@@ -258,7 +258,7 @@ def test_a_hurried_search_trains_it_for_ten_epochs_and_fresh_seeds_for_longer(
 ) -> None:
     seed = lite0(SIZE, CLASSES).architecture
     monkeypatch.setattr(
-        "automl.steps.opening.step_seconds",
+        "automl.steps.open_run.step_seconds",
         lambda device, network, precision, threads, frozen: 0.3 if network == seed else 0.9,
     )
     context = open_context(tmp_path, time_limit="1m")  # one step an epoch

@@ -34,11 +34,11 @@ from automl.domain.specification import StudySpec, Task
 from automl.domain.study import Run, Study
 from automl.domain.trial import Measurement, Outcome
 from automl.errors import SearchError, StudyBusyError
+from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.run_lease import RUN_TTL_S, RunLease
 from automl.runs.settings import Settings
 from automl.runs.trials import TrialSource
-from automl.steps import prepare
 from automl.steps.dispatch import run_named_step
 from automl.tracks.image.space import NetworkMorphismSpace
 
@@ -69,7 +69,7 @@ def opened(home: Path, run: str, spec: StudySpec | None = None) -> StepContext:
     """Return the context of a run that has been opened and whose lease is free again."""
     context = context_of(home, run, spec)
     with RunLease(context):
-        prepare.open_run(context, "snapshot")
+        opening.open_run(context, "snapshot")
     RunLease(context).release()
     return context
 
@@ -114,7 +114,7 @@ def living(home: Path) -> Iterator[StepContext]:
     """A run that a process works on."""
     context = context_of(home, "first")
     with RunLease(context):
-        prepare.open_run(context, "snapshot")
+        opening.open_run(context, "snapshot")
         yield context
 
 
@@ -194,7 +194,7 @@ def test_no_step_of_a_superseded_run_goes_on(
     opened(home, "first")
     second = opened(home, "second")
     if is_successor_over:
-        prepare.close_run(second, RunState.SUCCEEDED, "")
+        opening.close_run(second, RunState.SUCCEEDED, "")
     before = second.record.refresh().version
 
     with pytest.raises(SearchError, match=r"Run first .* closed as abandoned: second took over"):
@@ -257,7 +257,7 @@ def test_the_steps_of_a_run_that_succeeded_find_their_results_while_another_is_o
     assert context.opened_run().state is RunState.SUCCEEDED
     second = context_of(home, "second")
     with RunLease(second):
-        prepare.open_run(second, "snapshot")
+        opening.open_run(second, "snapshot")
         before = second.record.refresh().version
 
         assert call("choose", "one") == {"trial": 0, "score": 0.9, "error": 0.1}
@@ -272,10 +272,10 @@ def test_the_steps_of_a_run_that_succeeded_find_their_results_while_another_is_o
 @pytest.mark.parametrize("step", ["reopen", *LATER_STEPS])
 def test_the_steps_of_a_run_that_failed_are_refused_with_the_cause(home: Path, step: str) -> None:
     context = opened(home, "one")
-    prepare.fail_run(context, "the parity check said no")
+    opening.fail_run(context, "the parity check said no")
 
     with pytest.raises(SearchError, match="closed as failed: the parity check said no") as caught:
-        prepare.open_run(context, "snapshot") if step == "reopen" else call(step, "one")
+        opening.open_run(context, "snapshot") if step == "reopen" else call(step, "one")
     assert "start a new run" in caught.value.hint
     assert not caught.value.retryable
 
@@ -284,7 +284,7 @@ def test_opening_a_run_twice_changes_nothing(home: Path) -> None:
     context = opened(home, "one")
     before = context.record.refresh()
 
-    assert prepare.open_run(context, "another snapshot") == [0]
+    assert opening.open_run(context, "another snapshot") == [0]
     assert context.record.refresh() == before
 
 
@@ -412,7 +412,7 @@ def test_a_changed_snapshot_makes_earlier_trials_incomparable(home: Path) -> Non
     succeeded(home)
     second = context_of(home, "second")
     with RunLease(second):
-        prepare.open_run(second, "another snapshot")
+        opening.open_run(second, "another snapshot")
 
     study = second.record.refresh()
     assert [run.generation for run in study.runs] == [0, 0]

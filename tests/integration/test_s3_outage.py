@@ -25,6 +25,7 @@ from automl.domain.study import Study
 from automl.domain.trial import Outcome
 from automl.errors import StorageError
 from automl.machine.signals import StopSignal
+from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
 from automl.runs.settings import Settings
@@ -96,7 +97,7 @@ class Run:
 
     def open(self) -> Run:
         context = self.context(S3Limits())
-        prepare.open_run(context, prepare.prepare(context, Lines().items).id)
+        opening.open_run(context, prepare.prepare(context, Lines().items).id)
         return self
 
     def work(self, limits: S3Limits) -> dict[str, object]:
@@ -198,7 +199,7 @@ def test_two_workers_ride_out_a_minute(
     progress = Lines()
     snapshot = prepare.prepare(context, progress.items).id
     with RunLease(context), outage_while_training(faulty_s3, seconds=60.0) as began:
-        search(context, prepare.open_run(context, snapshot), progress)
+        search(context, opening.open_run(context, snapshot), progress)
 
     assert began.is_set()
     assert [line for line in progress.lines if "gave up" in line or "killed" in line] == []

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from automl.machine.process import run_step
+from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
 from automl.runs.settings import Settings
@@ -49,7 +50,7 @@ def test_its_checkpoint_of_the_step_it_is_at_is_there_within_five_seconds(
         return bool(asked)
 
     with RunLease(context):
-        prepare.open_run(context, prepare.prepare(context, Quiet().items).id)
+        opening.open_run(context, prepare.prepare(context, Quiet().items).id)
         ended = run_step(
             "run_worker",
             {

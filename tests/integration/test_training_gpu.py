@@ -19,7 +19,7 @@ from automl.runs.run_lease import RunLease
 from automl.runs.settings import Settings
 from automl.runs.training_gpu import SMALL_STEP_WORK, final_fit_gpu, step_work, worker_gpu
 from automl.steps import prepare
-from automl.steps.opening import open_search
+from automl.steps.open_run import open_search
 from automl.training.device import device_type
 from tests.gpus import GIB, machine_with, pretended_gpus
 from tests.integration.test_worker import Quiet, study_of_digits

@@ -17,6 +17,7 @@ from automl.domain.events import SearchEnd, TrialFinished
 from automl.domain.parsing import parse_spec
 from automl.domain.specification import StudySpec
 from automl.domain.trial import Measurement, Outcome, TrialState
+from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
 from automl.runs.settings import Settings
@@ -94,7 +95,7 @@ def test_a_search_ends_on_time_with_its_trial_timed_out(tmp_path: Path, settings
     context = opened(settings, spec)
     snapshot = prepare.prepare(context, Quiet().items).id
     with RunLease(context):
-        search(context, prepare.open_run(context, snapshot), Quiet())
+        search(context, opening.open_run(context, snapshot), Quiet())
 
     study = context.record.refresh()
     (run,) = study.runs
@@ -147,7 +148,7 @@ def finished(context: StepContext, claim: Claim, score: float) -> TrialFinished:
 def test_the_result_of_a_stale_attempt_is_ignored(tmp_path: Path, settings: Settings) -> None:
     spec = study_of_digits(tmp_path)
     zombie, heir = opened(settings, spec), opened(settings, spec)
-    prepare.open_run(zombie, "snapshot")
+    opening.open_run(zombie, "snapshot")
     old = taken(zombie, "one/0")
     old.lease.release()  # as if it had run out
     new = taken(heir, "one/1")

@@ -22,6 +22,7 @@ from automl.domain.invariants import violations
 from automl.domain.specification import StudySpec
 from automl.domain.trial import Outcome
 from automl.machine.process import StepResult, run_step
+from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.proposals import space_facts
 from automl.runs.run_lease import RunLease
@@ -92,7 +93,7 @@ def opened(uri: str, spec: StudySpec) -> StepContext:
 
 def open_run(context: StepContext) -> None:
     manifest = prepare.prepare(context, Quiet().items)
-    prepare.open_run(context, manifest.id, space_facts(manifest))
+    opening.open_run(context, manifest.id, space_facts(manifest))
 
 
 def claims_in(context: StepContext) -> list[TrialClaimed]:

@@ -11,12 +11,12 @@ from automl.domain.events import RunState, SearchEnd
 from automl.domain.parsing import parse_spec
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.errors import LeaseLostError, SearchError
+from automl.runs import opening
 from automl.runs.checkpoints import checkpoint_key, counting_checkpoints
 from automl.runs.context import StepContext
 from automl.runs.settings import Settings
 from automl.runs.trials import Claim, TrialResult, TrialSource, record_result
 from automl.runs.worker import give_back
-from automl.steps import prepare
 from automl.storage.home import ObjectHome
 from automl.storage.leases import Leases
 from automl.storage.memory import MemoryObjectStore
@@ -57,7 +57,7 @@ class Stage:
         home = ObjectHome(store or self.store)
         context = StepContext.open(Settings("/"), spec, run, "test", home)
         leases = Leases(home.store, "studies/tiny/leases", clock=lambda: self.elapsed_s)
-        prepare.open_run(context, "snapshot")
+        opening.open_run(context, "snapshot")
         return dataclasses.replace(context, leases=leases)
 
 

@@ -19,10 +19,10 @@ from automl.domain.events import (
 from automl.domain.parsing import parse_spec
 from automl.domain.trial import Measurement, Outcome, RungResult, Trial
 from automl.errors import LeaseLostError
+from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.judging import Judge
 from automl.runs.settings import Settings
-from automl.steps import prepare
 from automl.storage.home import ObjectHome
 from automl.storage.leases import KeepAlive
 from automl.storage.memory import MemoryObjectStore
@@ -39,7 +39,7 @@ SPEC = parse_spec({"name": "tiny", "task": "image_classification", "data": {"sou
 def context() -> StepContext:
     home = ObjectHome(MemoryObjectStore())
     context = StepContext.open(Settings("/"), SPEC, "one", "test", home)
-    prepare.open_run(context, "snapshot")
+    opening.open_run(context, "snapshot")
     return context
 
 
@@ -285,7 +285,7 @@ def test_a_child_with_other_slow_genes_trains_in_full(context: StepContext) -> N
 def test_a_child_of_another_snapshot_trains_in_full(context: StepContext) -> None:
     parent = parent_with(context, FALLING)
     later = StepContext.open(Settings("/"), SPEC, "two", "test", context.home)
-    prepare.open_run(later, "another")
+    opening.open_run(later, "another")
 
     assert judge_of(later, _of_run(later, parent)).replan(epoch(0, 0.5, FALLING[20])) is None
 

@@ -15,6 +15,7 @@ from automl.errors import SearchSpaceExhaustedError
 from automl.morphism.architecture import Architecture
 from automl.morphism.memory import TrainingPlan, memory_need
 from automl.morphism.seeds import seed_architectures
+from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.memory import memory_limit, memory_shortage, training_plan
 from automl.runs.proposals import SPACE_VERSION, search_space
@@ -22,7 +23,6 @@ from automl.runs.replay import replay_document
 from automl.runs.settings import Settings
 from automl.runs.trials import Claim, TrialSource
 from automl.search.memory_model import correction_of
-from automl.steps import prepare
 from automl.storage.home import ObjectHome
 from automl.storage.memory import MemoryObjectStore
 
@@ -57,7 +57,7 @@ class Searching:
         self.home = ObjectHome(MemoryObjectStore())
         self.spec = parse_spec(document)
         self.context = StepContext.open(Settings("/"), self.spec, "one", "test", self.home)
-        prepare.open_run(self.context, "snapshot", FACTS)
+        opening.open_run(self.context, "snapshot", FACTS)
 
     def trials(self, count: int, device: Device | None, peak: Peak = int) -> list[Trial]:
         """Let a new worker go through trials, and return them."""

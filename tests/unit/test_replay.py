@@ -18,13 +18,13 @@ from automl.errors import ConfigError, DamagedDataError
 from automl.morphism.architecture import Architecture
 from automl.morphism.costs import DeviceFactors
 from automl.morphism.memory import TrainingPlan, memory_need
+from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.proposals import SPACE_VERSION, search_space
 from automl.runs.replay import rederive, replay_document
 from automl.runs.settings import Settings
 from automl.runs.trials import Claim, TrialSource
 from automl.search.space import Description, LabelledGraph, SearchSpace
-from automl.steps import prepare
 from automl.storage.home import ObjectHome
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.study_log import ObjectStudyLog
@@ -51,7 +51,7 @@ class Searching:
         self._scores = np.random.default_rng(0)
 
     def open(self, space: dict[str, int] | None = FACTS) -> Searching:
-        prepare.open_run(self.context, "snapshot", space)
+        opening.open_run(self.context, "snapshot", space)
         return self
 
     def tickets(self, count: int) -> Searching:

@@ -35,13 +35,13 @@ from automl.domain.parsing import parse_spec
 from automl.domain.study import replay
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.errors import SearchError, StorageError
+from automl.runs import opening
 from automl.runs.checkpoints import checkpoint_key, counting_checkpoints
 from automl.runs.context import StepContext
 from automl.runs.judging import record_rung
 from automl.runs.settings import Settings
 from automl.runs.trials import Claim, TrialResult, TrialSource, end_search
 from automl.runs.worker import give_back, work_on
-from automl.steps import prepare
 from automl.storage.home import ObjectHome
 from automl.storage.leases import TTL_S, KeepAlive, Lease, Leases
 from automl.storage.memory import MemoryObjectStore
@@ -142,7 +142,7 @@ class WorkerProtocol(RuleBasedStateMachine):
 
     def open_run(self) -> None:
         self.runs += 1
-        prepare.open_run(self.context(in_turn=False), "snapshot")
+        opening.open_run(self.context(in_turn=False), "snapshot")
 
     def start(self, index: int) -> None:
         context = self.context(in_turn=True)
@@ -238,7 +238,7 @@ class WorkerProtocol(RuleBasedStateMachine):
     @rule()
     def fail(self) -> None:
         """Close the run as a later step does that fails for good, and open another."""
-        prepare.close_run(self.context(in_turn=False), RunState.FAILED, "a later step failed")
+        opening.close_run(self.context(in_turn=False), RunState.FAILED, "a later step failed")
         self.open_run()
 
     @precondition(lambda self: len(self.audit.study.trials) >= 3 * self.runs)

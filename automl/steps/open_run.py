@@ -1,4 +1,4 @@
-"""Opening a run: what its search space depends on is measured, recorded and checked first."""
+"""The step `open_run`: what its search space depends on is measured, recorded and checked first."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from automl.runs.budget import (
 from automl.runs.context import StepContext
 from automl.runs.continuation import check_continuation
 from automl.runs.memory import BFLOAT16, SHARDS, Facts
+from automl.runs.opening import open_run
 from automl.runs.proposals import EPOCHS, space_facts, space_of_search
-from automl.steps import prepare
 from automl.tracks.image.pretrained import pretrained_facts
 from automl.tracks.image.trainer import RUNG, rung_of
 from automl.training.augmentation import most_reach
@@ -74,7 +74,7 @@ def open_search(context: StepContext, manifest: SnapshotManifest) -> list[int]:
         times = training_facts(context, manifest, device, precision, is_pretrained=bool(seed))
         facts = {**known, **seed, **times}
         check_continuation(context, manifest, space_of_search(context.spec.search, facts))
-    return prepare.open_run(context, manifest.id, facts)
+    return open_run(context, manifest.id, facts)
 
 
 def training_facts(

@@ -1,0 +1,74 @@
+"""The step `promote`: the version becomes the champion if it is better on the gate rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from automl.data.snapshot import Part, Snapshot
+from automl.domain.events import RunState
+from automl.domain.study import Run
+from automl.machine.cores import available_cores
+from automl.publishing.registry import MODEL_FILE, Registry
+from automl.publishing.runtime import OnnxClassifier
+from automl.runs.context import StepContext
+from automl.runs.opening import close_run
+from automl.scoring.promotion import Decision, decide_promotion
+from automl.steps.evaluate import predict_rows, report_parts, version_of
+
+
+def promote(context: StepContext) -> dict[str, Any]:
+    """Make the version the champion if it is better on the gate rows, and close the run.
+
+    Returns:
+        Version, promoted, reason, metrics and where the file lies.
+    """
+    run = context.opened_run()
+    registry = Registry(context.store, context.spec.name)
+    version = version_of(run)
+    if run.state is RunState.OPEN:
+        champion = registry.champion()
+        if champion is not None:
+            champion = registry.repair_champion()  # who promoted it may have died before that
+        if champion is not None and champion.version == version:
+            promoted, reason = True, "It is the champion."
+        else:
+            decision = _decide(context, run, registry, version)
+            promoted, reason = decision.promote, decision.reason
+            if promoted:
+                now = context.clock.now()
+                promoted = (
+                    registry.promote_once(version, context.run, reason, now).version == version
+                )
+        close_run(context, RunState.SUCCEEDED, reason, promoted=promoted)
+    else:
+        promoted, reason = run.promoted, run.cause
+    metrics = registry.manifest(version).metrics
+    return {
+        "version": version,
+        "promoted": promoted,
+        "reason": reason,
+        "metrics": {name: interval.model_dump() for name, interval in metrics.items()},
+        "onnx": registry.uri(version, MODEL_FILE),
+    }
+
+
+def _decide(context: StepContext, run: Run, registry: Registry, version: int) -> Decision:
+    """Compare the version with the champion on the gate rows."""
+    champion = registry.champion()
+    if champion is None:
+        return decide_promotion(np.zeros(0, bool), None, context.spec.export.min_improvement)
+    snapshot = Snapshot.open(context.store, context.spec.name, run.snapshot)
+    correct = []
+    for number in (version, champion.version):
+        classifier = OnnxClassifier(registry.read(number, MODEL_FILE), available_cores())
+        probabilities, labels = predict_rows(classifier, snapshot, _gate_parts(snapshot))
+        predicted = np.asarray(classifier.labels, object)[probabilities.argmax(axis=1)]
+        correct.append(predicted == np.asarray(snapshot.manifest.classes, object)[labels])
+    return decide_promotion(correct[0], correct[1], context.spec.export.min_improvement)
+
+
+def _gate_parts(snapshot: Snapshot) -> tuple[Part, ...]:
+    parts, selected_on = report_parts(snapshot)
+    return parts if selected_on else (Part.GATE,)
