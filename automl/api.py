@@ -18,7 +18,6 @@ from automl.domain.specification import StudySpec
 from automl.errors import ConfigError, DataError, StorageError
 from automl.machine.cores import available_cores
 from automl.progress import progress_for
-from automl.publishing.runtime import OnnxClassifier
 from automl.runs import opening
 from automl.runs.context import ESTIMATOR_ORIGIN, StepContext
 from automl.runs.run_lease import RunLease
@@ -27,6 +26,7 @@ from automl.scoring.metrics import classification_metrics
 from automl.steps import check, choose, export, local_run, prepare
 from automl.steps.open_run import open_search
 from automl.storage.durable import write_file
+from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.decode import decode_image
 
 Images = npt.NDArray[np.uint8]

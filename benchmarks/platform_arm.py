@@ -19,7 +19,7 @@ import yaml
 from automl.domain.parsing import parse_spec
 from automl.domain.specification import Strategy
 from automl.errors import ConfigError
-from automl.publishing.runtime import OnnxClassifier
+from automl.tracks.image.classifier import OnnxClassifier
 from benchmarks.orphans import end_with_parent
 from benchmarks.rows import Dataset, Rows
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from automl.errors import ParityError
-from automl.publishing.runtime import OnnxClassifier
+from automl.tracks.image.classifier import OnnxClassifier
 
 MAX_ABS_DIFF = 1e-4
 MIN_GAP = 2e-4

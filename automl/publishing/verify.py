@@ -19,7 +19,7 @@ from automl.errors import (
 )
 from automl.publishing.parity import Parity, check_parity
 from automl.publishing.registry import MODEL_FILE, SAMPLES_FILE, Registry
-from automl.publishing.runtime import OnnxClassifier
+from automl.tracks.image.classifier import OnnxClassifier
 
 Array = np.ndarray[Any, Any]
 

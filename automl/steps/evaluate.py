@@ -23,10 +23,10 @@ from automl.morphism.architecture import Architecture
 from automl.publishing.manifest import InputFormat, VersionFacts
 from automl.publishing.registry import MODEL_FILE, REPORT_FILE, Registry
 from automl.publishing.report import ReportContent, build_report
-from automl.publishing.runtime import OnnxClassifier
 from automl.runs.context import StepContext
 from automl.scoring.metrics import classification_metrics, confusion_matrix
 from automl.steps.export import export_record
+from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.pretrained import seed_of, without_pretrained
 from automl.views.comparison import compare_strategies
 from automl.views.provenance import lineage_summary, weights_summary

@@ -18,11 +18,11 @@ from automl.morphism.architecture import Architecture
 from automl.publishing.manifest import ExportRecord, parse_record
 from automl.publishing.parity import Parity, check_parity
 from automl.publishing.registry import MODEL_FILE, SAMPLES_FILE, Registry
-from automl.publishing.runtime import OnnxClassifier
 from automl.publishing.verify import build_samples
 from automl.runs.context import StepContext
 from automl.runs.continuation import FittedNetwork, fitted_network
 from automl.runs.trial_files import load_tensors_of
+from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.onnx import build_onnx
 from automl.training.inference import predict_probabilities
 from automl.training.module import Normalization

@@ -8,11 +8,11 @@ from typing import Any
 from automl.errors import AutoMLError, ConfigError, NotFoundError
 from automl.machine.cores import available_cores
 from automl.publishing.registry import Registry
-from automl.publishing.runtime import OnnxClassifier
 from automl.publishing.verify import verify_files
 from automl.runs.settings import Settings
 from automl.storage.objects import ObjectStore
 from automl.storage.open import open_store
+from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.decode import decode_image
 
 

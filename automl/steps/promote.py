@@ -11,11 +11,11 @@ from automl.domain.events import RunState
 from automl.domain.study import Run
 from automl.machine.cores import available_cores
 from automl.publishing.registry import MODEL_FILE, Registry
-from automl.publishing.runtime import OnnxClassifier
 from automl.runs.context import StepContext
 from automl.runs.opening import close_run
 from automl.scoring.promotion import Decision, decide_promotion
 from automl.steps.evaluate import predict_rows, report_parts, version_of
+from automl.tracks.image.classifier import OnnxClassifier
 
 
 def promote(context: StepContext) -> dict[str, Any]:

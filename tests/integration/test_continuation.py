@@ -11,10 +11,10 @@ from automl.data.snapshot import Part, Snapshot
 from automl.domain.events import RunState, SearchEnd
 from automl.errors import SearchError
 from automl.morphism.architecture import Architecture
-from automl.publishing.runtime import OnnxClassifier
 from automl.runs.continuation import fitted_network
 from automl.runs.trial_files import load_tensors_of
 from automl.steps.dispatch import run_named_step
+from automl.tracks.image.classifier import OnnxClassifier
 from automl.training.inference import predict_probabilities
 from automl.training.module import Normalization
 from tests.continuing import (

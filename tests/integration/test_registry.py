@@ -23,11 +23,11 @@ from automl.publishing.manifest import InputFormat, Promotion, VersionFacts
 from automl.publishing.parity import Parity
 from automl.publishing.promotions import version_before
 from automl.publishing.registry import Registry
-from automl.publishing.runtime import OnnxClassifier
 from automl.publishing.verify import build_samples, read_samples, require_verified, verify_files
 from automl.scoring.metrics import Interval
 from automl.storage.file import FileObjectStore
 from automl.storage.objects import ObjectStore
+from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.onnx import build_onnx
 from automl.tracks.image.resize import resize_graph
 

@@ -12,7 +12,7 @@ from automl.morphism.insert import is_idle
 from automl.morphism.moments import estimate_moments
 from automl.morphism.moves import GROWING, Limits, Move, MoveKind, apply_move, legal_moves
 from automl.morphism.nodes import conv
-from automl.publishing.runtime import OnnxClassifier
+from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.layer_graph import layer_graph
 from automl.tracks.image.onnx import build_onnx
 from automl.tracks.image.resize import resize_graph

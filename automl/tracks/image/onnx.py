@@ -10,13 +10,12 @@ import numpy as np
 
 from automl.errors import ExportError, Problem
 from automl.morphism.architecture import BATCH_NORM_EPS, Architecture, Node, Op, Shape
+from automl.onnx import IR_VERSION, LABEL, OPSET, PROBABILITIES
 
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 18  # that of the preprocessing graph, the first whose Resize has `antialias` and `axes`
-IR_VERSION = 10
-INPUT, LABEL, PROBABILITIES = "image", "label", "probabilities"
+INPUT = "image"
 _PREPROCESS = "preprocess/"
 
 _OPERATORS = {
@@ -30,12 +29,10 @@ _OPERATORS = {
     Op.CONCAT: "Concat",
 }
 
-Array = np.ndarray[Any, Any]
-
 
 def build_onnx(  # noqa: PLR0913 - the file is a function of exactly these values
     architecture: Architecture,
-    weights: Mapping[str, Array],
+    weights: Mapping[str, np.ndarray],
     mean: Sequence[float],
     std: Sequence[float],
     *,
@@ -103,7 +100,7 @@ class _Emitter:
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
         return output
 
-    def constant(self, name: str, values: Array) -> str:
+    def constant(self, name: str, values: np.ndarray) -> str:
         """Append an initializer and return its name."""
         from onnx import numpy_helper
 
@@ -155,12 +152,12 @@ def _normalise(emitter: _Emitter, resized: str, mean: Sequence[float], std: Sequ
     return emitter.node("Div", [centred, emitter.constant("0.std", _per_channel(std))], "0")
 
 
-def _per_channel(values: Sequence[float]) -> Array:
+def _per_channel(values: Sequence[float]) -> np.ndarray:
     return np.asarray(values, dtype=np.float32).reshape(1, -1, 1, 1)
 
 
 def _network(
-    emitter: _Emitter, architecture: Architecture, weights: Mapping[str, Array], image: str
+    emitter: _Emitter, architecture: Architecture, weights: Mapping[str, np.ndarray], image: str
 ) -> str:
     names = {
         key: emitter.constant(key, np.asarray(weights[key], dtype=np.float32))
@@ -233,7 +230,7 @@ def _heads(emitter: _Emitter, logits: str, labels: Sequence[str]) -> None:
 
 def _check_fit(
     architecture: Architecture,
-    weights: Mapping[str, Array],
+    weights: Mapping[str, np.ndarray],
     labels: Sequence[str],
     normalization: tuple[Sequence[float], Sequence[float]],
 ) -> None:

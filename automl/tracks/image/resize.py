@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from automl.onnx import IR_VERSION, OPSET
+
 if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "resized"
-OPSET = 18  # the first whose Resize has `antialias` and `axes`
-IR_VERSION = 10
 
 
 def resize_graph(size: int) -> onnx.ModelProto:
