@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from automl.domain.ranking import ranked
+
 if TYPE_CHECKING:
     from automl.domain.study import Study
     from automl.runs.context import StepContext
@@ -120,14 +122,12 @@ class LiveProgress:
 
     def search(self, context: StepContext) -> None:
         """Show the best trials so far."""
-        from automl.views.queries import ranked
-
         study = context.record.refresh()
         run = study.run(context.run)
         if run is None:
             return
         table = Table("rank", "trial", "outcome", "score", title=search_summary(context, study))
-        for rank, trial in enumerate(ranked(study, run)[:_ROWS], 1):
+        for rank, trial in enumerate(ranked(study.comparable(run))[:_ROWS], 1):
             measured = trial.measurement
             table.add_row(
                 str(rank),
@@ -140,13 +140,11 @@ class LiveProgress:
 
 def search_summary(context: StepContext, study: Study) -> str:
     """Return one line about the search: time left, trials and the best score."""
-    from automl.views.queries import ranked
-
     run = study.run(context.run)
     if run is None:
         return "the search has not begun"
     left_s = max(0.0, (run.deadline - context.clock.now()).total_seconds())
-    best = ranked(study, run)[:1]
+    best = ranked(study.comparable(run))[:1]
     shown = f"{best[0].measurement.score:.4f} (trial {best[0].number})" if best else "none yet"
     finished = run.outcomes
     return f"search: {left_s:.0f} s left, {finished} trials finished, best {shown}"

@@ -15,6 +15,7 @@ from automl.data.snapshot import Snapshot
 from automl.data.splits import Part
 from automl.domain.events import Event
 from automl.domain.parsing import parse_spec
+from automl.domain.ranking import ranked_winners
 from automl.domain.specification import StudySpec
 from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
@@ -27,7 +28,6 @@ from automl.runs.settings import Settings
 from automl.runs.trial_files import load_weights
 from automl.runs.trials import TrialResult, TrialSource
 from automl.runs.worker import Trainer, give_back, work_on
-from automl.steps.choose import best_trial
 from automl.steps.prepare import prepare
 from automl.storage.leases import KeepAlive
 from automl.storage.open import open_home
@@ -110,7 +110,7 @@ def run_search(plan: Plan, folder: Path) -> tuple[Study, float | None]:
         give_back(context, 0)
         search(context, trainer if plan.inherits else FromScratch(trainer))
         study = context.record.refresh()
-        best = best_trial(study.comparable(run))
+        best = next(iter(ranked_winners(study.comparable(run))), None)
         return study, None if best is None else _test_accuracy(context, trainer, best)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from automl.publishing.manifest import InputFormat, VersionFacts
-from automl.publishing.parity import Parity
+from automl.publishing.manifest import InputFormat, Parity, VersionFacts
 from automl.publishing.registry import MODEL_FILE, Registry
-from automl.scoring.metrics import Interval
+from automl.scoring.interval import Interval
 
 NOW = datetime(2026, 3, 1, 4, 5, 6, tzinfo=UTC)
 

@@ -153,6 +153,14 @@ class Study:
         )
 
 
+def lineage(study: Study, trial: Trial) -> list[Trial]:
+    """Return a proposed trial, its parent and so on up to the one that has none."""
+    family = [trial]
+    while (candidate := family[-1].candidate) is not None and candidate.parent is not None:
+        family.append(study.trials[candidate.parent])
+    return family
+
+
 def replay(events: Iterable[tuple[int, Event]], start: Study = Study()) -> Study:
     """Return the study after `events`.
 

@@ -9,8 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from automl.errors import DamagedDataError, NewerSchemaError
-from automl.publishing.parity import Parity
-from automl.scoring.metrics import Interval
+from automl.scoring.interval import Interval
 
 SCHEMA = 1
 
@@ -80,6 +79,25 @@ class StoredFile(BaseModel):
 
     bytes: int
     sha256: str
+
+
+class Parity(BaseModel):
+    """How far the file's outputs are from the network's.
+
+    Attributes:
+        rows: images compared.
+        max_abs_diff: largest difference of two probabilities.
+        label_mismatches: labels that differ although the network's two best probabilities are
+            at least 2e-4 apart.
+        ok: the difference is at most 1e-4 and no label mismatches.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: int
+    max_abs_diff: float
+    label_mismatches: int
+    ok: bool
 
 
 class ExportRecord(Record):

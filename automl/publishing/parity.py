@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from automl.errors import ParityError
+from automl.publishing.manifest import Parity
 from automl.tracks.image.classifier import OnnxClassifier
 
 MAX_ABS_DIFF = 1e-4
@@ -17,25 +17,6 @@ MIN_GAP = 2e-4
 _BATCH_ROWS = 32
 
 Array = np.ndarray[Any, Any]
-
-
-class Parity(BaseModel):
-    """How far the file's outputs are from the network's.
-
-    Attributes:
-        rows: images compared.
-        max_abs_diff: largest difference of two probabilities.
-        label_mismatches: labels that differ although the network's two best probabilities are
-            at least 2e-4 apart.
-        ok: the difference is at most 1e-4 and no label mismatches.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rows: int
-    max_abs_diff: float
-    label_mismatches: int
-    ok: bool
 
 
 def check_parity(reference: Array, classifier: OnnxClassifier, rows: Sequence[Array]) -> Parity:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from automl.scoring.metrics import Interval
+from automl.scoring.interval import Interval
 
 Array = np.ndarray[Any, Any]
 

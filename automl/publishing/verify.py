@@ -17,7 +17,8 @@ from automl.errors import (
     Problem,
     VerificationError,
 )
-from automl.publishing.parity import Parity, check_parity
+from automl.publishing.manifest import Parity
+from automl.publishing.parity import check_parity
 from automl.publishing.registry import MODEL_FILE, SAMPLES_FILE, Registry
 from automl.tracks.image.classifier import OnnxClassifier
 

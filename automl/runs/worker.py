@@ -61,7 +61,7 @@ def run_worker(
         trial = work_on(
             context, trainer, claim, TrialTraining(name, clock.stop_reason, lambda: clock.left_s)
         )
-        report.note(trial.measurement.score)
+        report.note(trial.measurement)
 
     with clock:
         while clock.stop_reason() not in {StopReason.SLICE, StopReason.SIGNAL}:

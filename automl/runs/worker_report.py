@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from automl.domain.trial import Measurement
+
 
 @dataclass(slots=True)
 class WorkerReport:
@@ -12,25 +14,28 @@ class WorkerReport:
     Attributes:
         state: `slice_ended` or `search_ended`.
         trials: the trials it worked on.
-        best: the best score among them.
+        best: what the best of them measured.
     """
 
     state: str = "search_ended"
     trials: list[int] = field(default_factory=list)
-    best: float | None = None
+    best: Measurement | None = None
 
     def begin(self, number: int) -> None:
         """Add a trial; one that is resumed counts once."""
         if number not in self.trials:
             self.trials.append(number)
 
-    def note(self, score: float | None) -> None:
-        """Keep the score if it is the best so far."""
-        if score is not None and (self.best is None or score > self.best):
-            self.best = score
+    def note(self, measured: Measurement) -> None:
+        """Keep what a trial measured if its loss is the least so far."""
+        if measured.loss is None:
+            return
+        if self.best is None or self.best.loss is None or measured.loss < self.best.loss:
+            self.best = measured
 
     def to_json(self) -> dict[str, object]:
         """Return the step's result with a label for people."""
         shown = ", ".join(str(number) for number in self.trials[-8:]) or "none"
-        label = f"trials {shown}" + (f" · best {self.best:.4f}" if self.best is not None else "")
-        return {"state": self.state, "trials": self.trials, "best": self.best, "label": label}
+        score = None if self.best is None else self.best.score
+        label = f"trials {shown}" + (f" · best {score:.4f}" if score is not None else "")
+        return {"state": self.state, "trials": self.trials, "best": score, "label": label}

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from automl.errors import DataError
+from automl.scoring.interval import Interval
 
 _CONFIDENCE = 0.95
 _NORMAL_QUANTILE = 1.959963984540054  # of 0.975
@@ -19,17 +19,6 @@ _REPLICATES = 2000
 _SMALLEST = 1e-15
 
 Array = np.ndarray[Any, Any]
-
-
-class Interval(BaseModel):
-    """A metric with its 95 % confidence interval over n rows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    value: float
-    low: float
-    high: float
-    n: int
 
 
 def classification_metrics(

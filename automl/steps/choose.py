@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from automl.domain.events import Event, PassedOver, SearchEnd, WinnerChosen
+from automl.domain.ranking import ranked_winners
 from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import Problem, SearchError
@@ -81,9 +82,9 @@ def choose(context: StepContext) -> Winner:
 
 def _ranked(context: StepContext, study: Study, run: Run) -> list[Trial]:
     able = _within_limits(run, study.comparable(run))
-    ranked = ranked_trials(able)
-    if ranked:
-        return ranked
+    winners = ranked_winners(able)
+    if winners:
+        return winners
     raise SearchError(
         f"No trial of study {context.spec.name} has completed.",
         "see the causes below; a longer search.time_limit helps where trials timed out",
@@ -123,21 +124,6 @@ class _Choice:
             fitting, passed_over = list(ranked[:2]), []
         runner_up = fitting[1] if len(fitting) > 1 else None
         return cls(fitting[0], runner_up, tuple(passed_over))
-
-
-def best_trial(trials: Sequence[Trial]) -> Trial | None:
-    """Return the trial that would win among `trials`, or None if none can."""
-    return next(iter(ranked_trials(trials)), None)
-
-
-def ranked_trials(trials: Sequence[Trial]) -> list[Trial]:
-    """Return the trials that can win, best first."""
-
-    def rank(trial: Trial) -> tuple[float, int, int]:
-        assert trial.loss is not None
-        return trial.loss, trial.measurement.flops or 0, trial.number
-
-    return sorted((trial for trial in trials if trial.can_win), key=rank)
 
 
 def _within_limits(run: Run, trials: Sequence[Trial]) -> Sequence[Trial]:

@@ -15,8 +15,8 @@ from automl.domain.study import Run, Study
 from automl.errors import ParityError, SearchError
 from automl.machine.cores import available_cores
 from automl.morphism.architecture import Architecture
-from automl.publishing.manifest import ExportRecord, parse_record
-from automl.publishing.parity import Parity, check_parity
+from automl.publishing.manifest import ExportRecord, Parity, parse_record
+from automl.publishing.parity import check_parity
 from automl.publishing.registry import MODEL_FILE, SAMPLES_FILE, Registry
 from automl.publishing.verify import build_samples
 from automl.runs.context import StepContext

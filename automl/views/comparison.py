@@ -7,9 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from automl.domain.trial import Trial
-from automl.search.searchers import bayesian, continuity
-
-_SHARED = frozenset({bayesian.SEED, continuity.NAME})  # which every search evaluates
+from automl.search.searcher import COMMON
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ def compare_strategies(trials: Iterable[Trial]) -> list[StrategyResult]:
             assert trial.measurement.score is not None
             pair = trial.loss, trial.measurement.score
             by_strategy.setdefault(trial.strategy, []).append(pair)
-    compared = {name: pairs for name, pairs in by_strategy.items() if name not in _SHARED}
+    compared = {name: pairs for name, pairs in by_strategy.items() if name not in COMMON}
     rows = {name: [score for _, score in sorted(pairs)] for name, pairs in compared.items()}
     drawn = min((len(scores) for scores in rows.values()), default=0)
     results = [

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from automl.domain.study import Run, Study
-from automl.tracks.image.pretrained import lineage
+from automl.domain.study import Run, Study, lineage
 
 
 def weights_document(run: Run) -> dict[str, Any]:

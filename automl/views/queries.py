@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from automl.domain.study import Run, Study
+from automl.domain.ranking import ranked
+from automl.domain.study import Run, Study, lineage
 from automl.domain.trial import RungResult, Trial
 from automl.errors import ConfigError
 from automl.morphism.architecture import Architecture
@@ -15,7 +16,6 @@ from automl.publishing.registry import Registry
 from automl.runs.curves import read_curve
 from automl.storage.home import Home
 from automl.storage.study_log import StudyRecord
-from automl.tracks.image.pretrained import lineage
 from automl.views.comparison import compare_strategies
 from automl.views.provenance import versions_of, weights_document
 
@@ -43,7 +43,7 @@ def studies_document(home: Home) -> dict[str, Any]:
         if not study.runs:
             continue
         run = study.runs[-1]
-        best = ranked(study, run)[:1]
+        best = ranked(study.comparable(run))[:1]
         rows.append(
             {
                 "study": name,
@@ -65,16 +65,6 @@ def champion_version(home: Home, name: str) -> int | None:
     return None if champion is None else champion.version
 
 
-def ranked(study: Study, run: Run) -> list[Trial]:
-    """Return the comparable trials that have a loss, best first."""
-
-    def rank(trial: Trial) -> tuple[float, int, int]:
-        assert trial.loss is not None
-        return trial.loss, trial.measurement.flops or 0, trial.number
-
-    return sorted((t for t in study.comparable(run) if t.loss is not None), key=rank)
-
-
 def leaderboard_document(home: Home, name: str) -> dict[str, Any]:
     """Return the trials of the newest run's generation and snapshot, best first."""
     study = load_study(home, name)
@@ -90,7 +80,7 @@ def leaderboard_document(home: Home, name: str) -> dict[str, Any]:
 
 def leaderboard_rows(study: Study, run: Run) -> list[dict[str, Any]]:
     """Return the trials that compare within `run`: ranked ones first, then those without a loss."""
-    rows = [_trial_row(trial, rank) for rank, trial in enumerate(ranked(study, run), 1)]
+    rows = [_trial_row(trial, rank) for rank, trial in enumerate(ranked(study.comparable(run)), 1)]
     rows += [_trial_row(trial, None) for trial in study.comparable(run) if trial.loss is None]
     return rows
 
@@ -127,7 +117,7 @@ def show_document(home: Home, name: str, number: int) -> dict[str, Any]:
             f"Study {name} has no trial {number}.", f"trials are 0 to {len(study.trials) - 1}"
         )
     trial = study.trials[number]
-    order = [entry.number for entry in ranked(study, study.runs[-1])]
+    order = [entry.number for entry in ranked(study.comparable(study.runs[-1]))]
     document = _trial_row(trial, order.index(number) + 1 if number in order else None)
     candidate = trial.candidate
     document |= {

@@ -19,12 +19,11 @@ from automl.errors import (
     VerificationError,
 )
 from automl.morphism.architecture import Architecture, Node, Op
-from automl.publishing.manifest import InputFormat, Promotion, VersionFacts
-from automl.publishing.parity import Parity
+from automl.publishing.manifest import InputFormat, Parity, Promotion, VersionFacts
 from automl.publishing.promotions import version_before
 from automl.publishing.registry import Registry
 from automl.publishing.verify import build_samples, read_samples, require_verified, verify_files
-from automl.scoring.metrics import Interval
+from automl.scoring.interval import Interval
 from automl.storage.file import FileObjectStore
 from automl.storage.objects import ObjectStore
 from automl.tracks.image.classifier import OnnxClassifier

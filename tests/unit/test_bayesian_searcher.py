@@ -12,8 +12,8 @@ from scipy.stats import binom
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.errors import ConfigError, SearchSpaceExhaustedError
-from automl.search.searcher import Searcher, Suggestion
-from automl.search.searchers.bayesian import SEED, BayesianOptions, BayesianSearcher
+from automl.search.searcher import SEED, Searcher, Suggestion
+from automl.search.searchers.bayesian import BayesianOptions, BayesianSearcher
 from automl.search.searchers.random import RandomSearcher
 from automl.search.searchers.tree_search import Effort
 from automl.search.space import Description

@@ -12,10 +12,13 @@ from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.views.comparison import compare_strategies, expected_best
 
 
-def trial(number: int, strategy: str, score: float | None) -> Trial:
+def trial(number: int, strategy: str, score: float | None, loss: float | None = None) -> Trial:
+    """Return a trial; without a loss, higher scores are better."""
     measured = Measurement()
     if score is not None:
-        measured = Measurement(score=score, loss=-score, weights="weights")
+        measured = Measurement(
+            score=score, loss=-score if loss is None else loss, weights="weights"
+        )
     return Trial(
         number=number,
         run="one",
@@ -58,6 +61,18 @@ def test_each_strategy_is_judged_by_as_many_trials_as_the_rarest_has() -> None:
         ("random", 1, 0.5, 1),
     ]
     assert [row.expected_best for row in rows] == pytest.approx([0.75, 0.5])
+
+
+def test_of_scores_that_are_minimised_the_least_is_best() -> None:
+    scores = {"random": (1.0, 3.0), "bayesian": (0.5,)}
+    trials = [(name, score) for name, found in scores.items() for score in found]
+
+    rows = compare_strategies(trial(n, name, s, loss=s) for n, (name, s) in enumerate(trials))
+
+    assert [(row.strategy, row.best, row.expected_best) for row in rows] == [
+        ("bayesian", 0.5, 0.5),
+        ("random", 1.0, 2.0),
+    ]
 
 
 def test_a_search_that_has_only_evaluated_seeds_compares_nothing() -> None:

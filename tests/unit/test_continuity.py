@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from automl.domain.trial import Outcome, Trial
-from automl.search.searchers.continuity import NAME, REPEATS, next_repeat
+from automl.search.searcher import REPEAT
+from automl.search.searchers.continuity import REPEATS, next_repeat
 from automl.search.space import origin
 from tests.spaces import ELSEWHERE, Words, candidate, history_of, trial
 
@@ -24,7 +25,7 @@ def test_the_best_of_another_snapshot_are_measured_again_best_first() -> None:
     for number in range(10, 10 + REPEATS):
         suggestion = next_repeat(history_of(trials), SPACE)
         assert suggestion is not None
-        assert suggestion.strategy == NAME
+        assert suggestion.strategy == REPEAT
         repeats.append(suggestion.repeats)
         trials.append(trial(number, suggestion.candidate, outcome=None))
 

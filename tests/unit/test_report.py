@@ -1,7 +1,7 @@
 import numpy as np
 
 from automl.publishing.report import ReportContent, build_report
-from automl.scoring.metrics import Interval
+from automl.scoring.interval import Interval
 
 
 def test_the_report_escapes_what_it_shows_and_refers_to_nothing_outside() -> None:

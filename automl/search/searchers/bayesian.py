@@ -13,7 +13,7 @@ from automl.domain.candidate import Candidate
 from automl.errors import ConfigError
 from automl.search.arrays import Vector
 from automl.search.history import History
-from automl.search.searcher import Suggestion
+from automl.search.searcher import SEED, Suggestion
 from automl.search.searchers.continuity import next_repeat
 from automl.search.searchers.drawing import next_seed
 from automl.search.searchers.random import RandomSearcher, exhausted
@@ -26,8 +26,6 @@ from automl.search.surrogate.acquisition import (
     log_expected_improvement_per_cost,
 )
 from automl.search.surrogate.surrogate import FittedSurrogate, Prediction, Surrogate
-
-SEED = "seed"
 
 
 @cache

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from automl.domain.trial import Trial
 from automl.search.history import History
-from automl.search.searcher import Suggestion
+from automl.search.searcher import REPEAT, Suggestion
 from automl.search.space import SearchSpace, origin
 
 REPEATS = 3
-NAME = "repeat"
 
 
 def next_repeat(history: History, space: SearchSpace) -> Suggestion | None:
@@ -37,7 +36,7 @@ def next_repeat(history: History, space: SearchSpace) -> Suggestion | None:
         best.setdefault(origin(trial).identity, trial)
     for identity, trial in list(best.items())[:REPEATS]:
         if identity not in history.identities:
-            return Suggestion(origin(trial), NAME, repeats=trial.number)
+            return Suggestion(origin(trial), REPEAT, repeats=trial.number)
     return None
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
 
 from automl.domain.specification import LimitsSection
-from automl.domain.study import Run, Study
+from automl.domain.study import Run, Study, lineage
 from automl.domain.trial import Trial
 from automl.errors import TrainingError
 from automl.morphism.architecture import Architecture
@@ -147,14 +146,6 @@ def fresh_weights(
             "the log was written by an incompatible version; start a new study",
         )
     return InitialWeights(weights, fit_head=True)
-
-
-def lineage(study: Study, trial: Trial) -> Sequence[Trial]:
-    """Return a proposed trial, its parent and so on up to the one that has none."""
-    family = [trial]
-    while (candidate := family[-1].candidate) is not None and candidate.parent is not None:
-        family.append(study.trials[candidate.parent])
-    return family
 
 
 def seed_of(study: Study, trial: Trial) -> str:

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from automl.domain.trial import Measurement
+from automl.runs.worker_report import WorkerReport
+
+
+def test_the_best_trial_is_the_one_of_least_loss() -> None:
+    report = WorkerReport()
+    for number, (score, loss) in enumerate([(2.0, 2.0), (1.0, 1.0), (3.0, 3.0)]):
+        report.begin(number)
+        report.note(Measurement(score=score, loss=loss))
+    report.note(Measurement())
+
+    assert report.to_json() == {
+        "state": "search_ended", "trials": [0, 1, 2], "best": 1.0,
+        "label": "trials 0, 1, 2 · best 1.0000",
+    }  # fmt: skip
+
+
+def test_a_slice_without_a_score_has_no_best_trial() -> None:
+    report = WorkerReport("slice_ended")
+    report.note(Measurement())
+
+    assert report.to_json()["best"] is None
+    assert report.to_json()["label"] == "trials none"
