@@ -22,9 +22,10 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
+from automl.domain.layout import MODEL_FILE
 from automl.errors import NotFoundError
 from automl.publishing.manifest import Champion, parse_record
-from automl.publishing.registry import MODEL_FILE, Registry
+from automl.publishing.registry import Registry
 from automl.storage.objects import ObjectStore
 from automl.storage.open import open_store
 from tests.versions import NOW

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from automl.domain.layout import MODEL_FILE
 from automl.publishing.manifest import InputFormat, Parity, VersionFacts
-from automl.publishing.registry import MODEL_FILE, Registry
+from automl.publishing.registry import Registry
 from automl.scoring.interval import Interval
 
 NOW = datetime(2026, 3, 1, 4, 5, 6, tzinfo=UTC)

@@ -16,13 +16,13 @@ from safetensors.numpy import load
 
 from automl.data.files import FileStore
 from automl.data.splits import PARTS, Part
+from automl.domain.layout import SnapshotKeys
 from automl.errors import DamagedDataError, DataError, NewerSchemaError
 from automl.tracks.image.decode import decode_image
 
 __all__ = ["Part", "QuarantinedRow", "RawRow", "Shard", "Snapshot", "SnapshotManifest"]
 
 SCHEMA = 1
-GRAPH_NAME = "preprocess.onnx"
 _DAMAGED_HINT = "delete the snapshot's folder; the next run prepares it again"
 
 
@@ -136,7 +136,7 @@ class Snapshot:
     def open(cls, store: FileStore, dataset: str, snapshot_id: str) -> Snapshot:
         """Return the snapshot; raise NotFoundError, DamagedDataError or NewerSchemaError."""
         manifest = read_manifest(store, dataset, snapshot_id)
-        key = snapshot_prefix(dataset, snapshot_id) + GRAPH_NAME
+        key = SnapshotKeys(dataset, snapshot_id).preprocess
         graph = store.get(key).data
         _check_sha256(graph, manifest.versions["graph_sha256"], key)
         return cls(store, manifest, graph)
@@ -218,19 +218,9 @@ class Snapshot:
                     raise DamagedDataError(f"{shard.key}: {error}.", _DAMAGED_HINT) from error
 
 
-def snapshot_prefix(dataset: str, snapshot_id: str) -> str:
-    """Return what the keys of a snapshot start with."""
-    return f"datasets/{dataset}/{snapshot_id}/"
-
-
-def manifest_key(dataset: str, snapshot_id: str) -> str:
-    """Return the key whose existence makes a snapshot exist."""
-    return snapshot_prefix(dataset, snapshot_id) + "manifest.json"
-
-
 def read_manifest(store: FileStore, dataset: str, snapshot_id: str) -> SnapshotManifest:
     """Return a snapshot's manifest; raise NotFoundError if there is no such snapshot."""
-    key = manifest_key(dataset, snapshot_id)
+    key = SnapshotKeys(dataset, snapshot_id).manifest
     return SnapshotManifest.from_bytes(store.get(key).data, key)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import statistics
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from automl.doctor.findings import STORAGE, USAGE, Finding, failure, fine, trouble
+from automl.domain.layout import PROBES, probe_key
 from automl.errors import AutoMLError, DamagedDataError
 from automl.storage.file import FileObjectStore
 from automl.storage.objects import ObjectStore
@@ -42,8 +42,8 @@ def examine_store(store: ObjectStore, patience_s: float) -> list[Finding]:
 
 
 def _examine(store: ObjectStore, patience_s: float) -> Iterator[Finding]:
-    key, data = f"probes/{uuid.uuid4().hex}", os.urandom(_PROBE_BYTES)
-    yield _tried("listing", "the home can be listed", lambda: next(store.list("probes/"), None))
+    key, data = probe_key(), os.urandom(_PROBE_BYTES)
+    yield _tried("listing", "the home can be listed", lambda: next(store.list(PROBES), None))
     yield _leftovers(store.uri, patience_s)  # before the first write, which removes old files
     if not store.uri.startswith("s3://"):
         yield _space(Path(store.uri))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from automl.domain.layout import ModelKeys
 from automl.errors import NotFoundError, PreconditionFailedError
 from automl.publishing.manifest import Promotion, parse_record
 from automl.storage.objects import ObjectStore
@@ -30,16 +31,17 @@ class Promotions:
 
     Args:
         store: where the list lives.
-        prefix: the list's folder, with a final slash.
+        keys: those of the study's versions.
     """
 
-    def __init__(self, store: ObjectStore, prefix: str) -> None:
-        self._store, self._prefix = store, prefix
+    def __init__(self, store: ObjectStore, keys: ModelKeys) -> None:
+        self._store, self._keys = store, keys
         self._known: dict[int, Promotion] = {}  # each is read once: they never change
 
     def numbers(self) -> list[int]:
         """Return the numbers given so far, in order."""
-        names = (entry.key.removeprefix(self._prefix) for entry in self._store.list(self._prefix))
+        prefix = self._keys.promotions
+        names = (entry.key.removeprefix(prefix) for entry in self._store.list(prefix))
         stems = (name.removesuffix(".json") for name in names)
         return sorted(int(stem) for stem in stems if stem.isdecimal())
 
@@ -58,7 +60,7 @@ class Promotions:
         A write whose reply was lost is recognised by its content.
         """
         try:
-            self._store.put_if_absent(self._key(number), promotion.to_bytes())
+            self._store.put_if_absent(self._keys.promotion(number), promotion.to_bytes())
         except PreconditionFailedError:
             try:
                 return self._read(number) == promotion
@@ -68,12 +70,9 @@ class Promotions:
 
     def _read(self, number: int) -> Promotion:
         if number not in self._known:
-            key = self._key(number)
+            key = self._keys.promotion(number)
             self._known[number] = parse_record(Promotion, self._store.get(key).data, key)
         return self._known[number]
-
-    def _key(self, number: int) -> str:
-        return f"{self._prefix}{number}.json"
 
 
 def version_before(promotions: Iterable[Promotion]) -> int | None:

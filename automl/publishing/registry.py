@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 
+from automl.domain.layout import CLAIM_FILE, MANIFEST_FILE, MODEL_FILE, ModelKeys
 from automl.errors import (
     DamagedDataError,
     ExportError,
@@ -27,10 +28,6 @@ from automl.publishing.manifest import (
 from automl.publishing.promotions import Change, Promotions, version_before
 from automl.storage.objects import ObjectStore
 
-MODEL_FILE = "model.onnx"
-SAMPLES_FILE = "samples.npz"
-REPORT_FILE = "report.html"
-_CLAIM, _MANIFEST = "claim.json", "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 log = logging.getLogger(__name__)
@@ -45,9 +42,8 @@ class Registry:
     def __init__(self, store: ObjectStore, study: str) -> None:
         self._store = store
         self._study = study
-        self._prefix = f"models/{study}/"
-        self._champion_key = f"{self._prefix}champion.json"
-        self._promotions = Promotions(store, f"{self._prefix}promotions/")
+        self._keys = ModelKeys(study)
+        self._promotions = Promotions(store, self._keys)
 
     def claim_version(self, run: str) -> int:
         """Return the run's version number, reserving the next one the first time.
@@ -55,14 +51,16 @@ class Registry:
         Numbers are given without gaps, so who loses a race finds the run's own number, or the next
         free one, by going on from there: each lost race costs one request.
         """
-        claimed = self._numbers(_CLAIM)
+        claimed = self._numbers(CLAIM_FILE)
         for version in reversed(claimed):
             if self._owner(version) == run:
                 return version
         version = max(claimed, default=0) + 1
         while True:
             try:
-                self._store.put_if_absent(self._key(version, _CLAIM), Claim(run=run).to_bytes())
+                self._store.put_if_absent(
+                    self._keys.file(version, CLAIM_FILE), Claim(run=run).to_bytes()
+                )
             except PreconditionFailedError:
                 try:
                     owner = self._owner(version)
@@ -82,7 +80,7 @@ class Registry:
         Raises:
             ExportError: the name is not allowed, or the version is published without these bytes.
         """
-        if name in {_CLAIM, _MANIFEST} or not _NAME.fullmatch(name):
+        if name in {CLAIM_FILE, MANIFEST_FILE} or not _NAME.fullmatch(name):
             raise ExportError(f"A version cannot have a file named {name!r}.")
         if self.exists(version):
             if self.manifest(version).files.get(name) != _describe(data):
@@ -92,7 +90,7 @@ class Registry:
                 )
             return
         with suppress(PreconditionFailedError):
-            self._store.put_if_absent(self._key(version, name), data)
+            self._store.put_if_absent(self._keys.file(version, name), data)
 
     def describe(self, version: int, name: str) -> StoredFile:
         """Return size and checksum of a file as it is stored; raise NotFoundError without one."""
@@ -156,7 +154,7 @@ class Registry:
             files=described,
         )
         try:
-            self._store.put_if_absent(self._key(version, _MANIFEST), manifest.to_bytes())
+            self._store.put_if_absent(self._keys.file(version, MANIFEST_FILE), manifest.to_bytes())
         except PreconditionFailedError:
             return self.manifest(version)
         return manifest
@@ -164,14 +162,14 @@ class Registry:
     def exists(self, version: int) -> bool:
         """Return whether the version is published."""
         try:
-            self._store.get(self._key(version, _MANIFEST))
+            self._store.get(self._keys.file(version, MANIFEST_FILE))
         except NotFoundError:
             return False
         return True
 
     def versions(self) -> tuple[int, ...]:
         """Return the published versions, oldest first."""
-        return tuple(self._numbers(_MANIFEST))
+        return tuple(self._numbers(MANIFEST_FILE))
 
     def manifest(self, version: int) -> Manifest:
         """Return a version's manifest.
@@ -179,7 +177,7 @@ class Registry:
         Raises:
             NotFoundError: there is no such version.
         """
-        key = self._key(version, _MANIFEST)
+        key = self._keys.file(version, MANIFEST_FILE)
         try:
             data = self._store.get(key).data
         except NotFoundError as error:
@@ -211,7 +209,7 @@ class Registry:
 
     def uri(self, version: int, name: str) -> str:
         """Return where a version's file lies, as a path or `s3://` URI."""
-        return f"{self._store.uri.rstrip('/')}/{self._key(version, name)}"
+        return f"{self._store.uri.rstrip('/')}/{self._keys.file(version, name)}"
 
     def promotions(self) -> dict[int, Promotion]:
         """Return all promotions by number, oldest first."""
@@ -332,23 +330,23 @@ class Registry:
 
     def _move_forward(self, champion: Champion) -> None:
         try:
-            stored = self._store.get(self._champion_key)
+            stored = self._store.get(self._keys.champion)
         except NotFoundError:
-            self._store.put_if_absent(self._champion_key, champion.to_bytes())
+            self._store.put_if_absent(self._keys.champion, champion.to_bytes())
             return
         try:
-            present = parse_record(Champion, stored.data, self._champion_key).promotion
+            present = parse_record(Champion, stored.data, self._keys.champion).promotion
         except DamagedDataError as error:  # it only repeats what the promotions say
-            log.warning("%s is written anew: %s", self._champion_key, error)
+            log.warning("%s is written anew: %s", self._keys.champion, error)
             present = 0
         if present < champion.promotion:
-            self._store.put_if_match(self._champion_key, champion.to_bytes(), stored.etag)
+            self._store.put_if_match(self._keys.champion, champion.to_bytes(), stored.etag)
 
     def _champion_of(self, number: int, promotion: Promotion) -> Champion:
         version = promotion.to_version
         return Champion(
             version=version,
-            uri=f"{version}/{MODEL_FILE}",
+            uri=self._keys.from_champion(self._keys.file(version, MODEL_FILE)),
             sha256=self.manifest(version).files[MODEL_FILE].sha256,
             promoted_at=promotion.when,
             promotion=number,
@@ -356,7 +354,7 @@ class Registry:
 
     def _numbers(self, name: str) -> list[int]:
         """Return the versions that have the file, in order."""
-        folders = (key.split("/") for key in self._keys(""))
+        folders = (key.split("/") for key in self._names(self._keys.prefix))
         return sorted(
             int(parts[0])
             for parts in folders
@@ -364,22 +362,18 @@ class Registry:
         )
 
     def _file_names(self, version: int) -> list[str]:
-        return sorted(set(self._keys(f"{version}/")) - {_CLAIM, _MANIFEST})
+        return sorted(set(self._names(self._keys.version(version))) - {CLAIM_FILE, MANIFEST_FILE})
 
     def _owner(self, version: int) -> str:
-        key = self._key(version, _CLAIM)
+        key = self._keys.file(version, CLAIM_FILE)
         return parse_record(Claim, self._store.get(key).data, key).run
 
     def _get(self, version: int, name: str) -> bytes:
-        return bytes(self._store.get(self._key(version, name)).data)
+        return bytes(self._store.get(self._keys.file(version, name)).data)
 
-    def _keys(self, folder: str) -> Iterator[str]:
-        prefix = self._prefix + folder
+    def _names(self, prefix: str) -> Iterator[str]:
         for entry in self._store.list(prefix):
             yield entry.key.removeprefix(prefix)
-
-    def _key(self, version: int, name: str) -> str:
-        return f"{self._prefix}{version}/{name}"
 
 
 def _describe(data: bytes) -> StoredFile:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from automl.domain.layout import MODEL_FILE, SAMPLES_FILE
 from automl.errors import (
     DamagedDataError,
     ExportError,
@@ -19,7 +20,7 @@ from automl.errors import (
 )
 from automl.publishing.manifest import Parity
 from automl.publishing.parity import check_parity
-from automl.publishing.registry import MODEL_FILE, SAMPLES_FILE, Registry
+from automl.publishing.registry import Registry
 from automl.tracks.image.classifier import OnnxClassifier
 
 Array = np.ndarray[Any, Any]

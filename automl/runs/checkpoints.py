@@ -7,17 +7,9 @@ each attempt only what the log names counts, and what that attempt had written b
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
+from automl.domain.layout import AttemptKeys, checkpoint_epoch
 from automl.domain.trial import Trial
 from automl.runs.context import StepContext
-
-_NAME = "checkpoint-"
-
-
-def checkpoint_key(context: StepContext, trial: Trial, epoch: int) -> str:
-    """Return where the trial's present attempt stores its checkpoint of `epoch`."""
-    return f"{_folder(context, trial)}/{_NAME}{epoch}.safetensors"
 
 
 def newest_checkpoint(context: StepContext, trial: Trial) -> str | None:
@@ -27,7 +19,7 @@ def newest_checkpoint(context: StepContext, trial: Trial) -> str | None:
     """
     if trial.attempt == 0:
         return None
-    written = _checkpoints(context, _folder(context, trial))
+    written = _checkpoints(context, context.keys.trial(trial.number, trial.attempt))
     return written[0] if written else next(reversed(trial.checkpoints), None)
 
 
@@ -39,19 +31,11 @@ def counting_checkpoints(context: StepContext, trial: Trial) -> list[str]:
     return [
         key
         for recorded in reversed(trial.checkpoints)
-        for key in _checkpoints(context, str(PurePosixPath(recorded).parent))
-        if _epoch(key) <= _epoch(recorded)
+        for key in _checkpoints(context, AttemptKeys.of(recorded))
+        if checkpoint_epoch(key) <= checkpoint_epoch(recorded)
     ]
 
 
-def _folder(context: StepContext, trial: Trial) -> str:
-    return context.key("trials", trial.number, trial.attempt)
-
-
-def _checkpoints(context: StepContext, folder: str) -> list[str]:
-    keys = (entry.key for entry in context.store.list(f"{folder}/{_NAME}"))
-    return sorted(keys, key=_epoch, reverse=True)
-
-
-def _epoch(key: str) -> int:
-    return int(PurePosixPath(key).stem.removeprefix(_NAME))
+def _checkpoints(context: StepContext, keys: AttemptKeys) -> list[str]:
+    found = (entry.key for entry in context.store.list(keys.checkpoints))
+    return sorted(found, key=checkpoint_epoch, reverse=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from automl.domain.events import RunState
+from automl.domain.layout import StudyKeys
 from automl.domain.specification import StudySpec
 from automl.domain.study import Run, Study
 from automl.errors import SearchError
@@ -91,9 +92,10 @@ class StepContext:
         """The home's objects."""
         return self.home.store
 
-    def key(self, *parts: str | int) -> str:
-        """Return a key below the study's folder."""
-        return "/".join(["studies", self.spec.name, *(str(part) for part in parts)])
+    @property
+    def keys(self) -> StudyKeys:
+        """The study's keys in the home."""
+        return StudyKeys(self.spec.name)
 
     def opened_run(self) -> Run:
         """Return this run as the log tells it now; see `run_in`."""

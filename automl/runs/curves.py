@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from automl.domain.layout import StudyKeys
 from automl.domain.trial import Trial
 from automl.errors import NotFoundError
 from automl.search.pruning import CurvePoint
@@ -21,7 +22,7 @@ def read_curve(store: ObjectStore, study: str, trial: Trial) -> list[EpochResult
     Raises:
         DamagedDataError: it is not what was written.
     """
-    key = f"studies/{study}/trials/{trial.number}/{trial.attempt}/curve.jsonl"
+    key = StudyKeys(study).trial(trial.number, trial.attempt).curve
     try:
         data = store.get(key).data
     except NotFoundError:

@@ -8,7 +8,6 @@ import numpy as np
 
 from automl.domain.trial import Trial
 from automl.errors import NotFoundError, TrainingError
-from automl.runs.checkpoints import checkpoint_key
 from automl.runs.context import StepContext
 from automl.storage.leases import KeepAlive
 from automl.training.checkpoint import Checkpoint, EpochResult
@@ -34,14 +33,18 @@ class TrialStorage:
     def __init__(
         self, context: StepContext, trial: Trial, alive: KeepAlive, start: Checkpoint | None
     ) -> None:
-        self._context, self._trial, self._alive = context, trial, alive
-        self._folder = context.key("trials", trial.number, trial.attempt)
+        self._store, self._alive = context.store, alive
+        self._keys = context.keys.trial(trial.number, trial.attempt)
         self._curve: list[EpochResult] = [] if start is None else list(start.curve)
         self._checkpoints: list[str] = []
 
-    def put(self, name: str, data: bytes) -> str:
-        """Write a file of the attempt, and return its key."""
-        return self._put(f"{self._folder}/{name}", data)
+    def put_weights(self, data: bytes) -> str:
+        """Write the best weights, and return their key."""
+        return self._put(self._keys.weights, data)
+
+    def put_validation(self, data: bytes) -> str:
+        """Write what the best weights predict for held-out rows, and return the key."""
+        return self._put(self._keys.validation, data)
 
     def add_epoch(self, epoch: EpochResult) -> None:
         """Add an epoch to the learning curve."""
@@ -50,22 +53,22 @@ class TrialStorage:
             "epoch %d: loss %.4f, selection accuracy %s",
             epoch.epoch, epoch.train_loss, epoch.selection_accuracy,
         )  # fmt: skip
-        self.put("curve.jsonl", curve_to_bytes(self._curve))
+        self._put(self._keys.curve, curve_to_bytes(self._curve))
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint; of those before it the last one stays."""
-        key = checkpoint_key(self._context, self._trial, checkpoint.epoch)
+        key = self._keys.checkpoint(checkpoint.epoch)
         self._put(key, checkpoint.to_bytes())
         if key in self._checkpoints:
             return
         self._checkpoints.append(key)
         while len(self._checkpoints) > _CHECKPOINTS_KEPT:
-            self._context.store.delete(self._checkpoints.pop(0))
+            self._store.delete(self._checkpoints.pop(0))
 
     def _put(self, key: str, data: bytes) -> str:
         """Write a file unless the trial's lease is lost."""
         self._alive.check()
-        self._context.store.put(key, data)
+        self._store.put(key, data)
         return key
 
 

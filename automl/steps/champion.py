@@ -8,9 +8,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from automl.domain.layout import MODEL_FILE
 from automl.errors import ConfigError, NotFoundError
 from automl.publishing.promotions import Change
-from automl.publishing.registry import MODEL_FILE, Registry
+from automl.publishing.registry import Registry
 from automl.runs.context import StoreClock
 from automl.storage.home import Home
 from automl.views.queries import load_study

@@ -15,13 +15,14 @@ import numpy as np
 from automl import __version__
 from automl.data.snapshot import Part, Snapshot
 from automl.domain.events import Event, TestOpened, VersionPublished
+from automl.domain.layout import MODEL_FILE, REPORT_FILE
 from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import DamagedDataError, SearchError
 from automl.machine.cores import available_cores
 from automl.morphism.architecture import Architecture
 from automl.publishing.manifest import InputFormat, VersionFacts
-from automl.publishing.registry import MODEL_FILE, REPORT_FILE, Registry
+from automl.publishing.registry import Registry
 from automl.publishing.report import ReportContent, build_report
 from automl.runs.context import StepContext
 from automl.scoring.metrics import classification_metrics, confusion_matrix

@@ -11,13 +11,14 @@ import numpy as np
 
 from automl.data.snapshot import Part, Snapshot, read_manifest
 from automl.domain.events import Event, VersionReserved
+from automl.domain.layout import MODEL_FILE, SAMPLES_FILE
 from automl.domain.study import Run, Study
 from automl.errors import ParityError, SearchError
 from automl.machine.cores import available_cores
 from automl.morphism.architecture import Architecture
 from automl.publishing.manifest import ExportRecord, Parity, parse_record
 from automl.publishing.parity import check_parity
-from automl.publishing.registry import MODEL_FILE, SAMPLES_FILE, Registry
+from automl.publishing.registry import Registry
 from automl.publishing.verify import build_samples
 from automl.runs.context import StepContext
 from automl.runs.continuation import FittedNetwork, fitted_network
@@ -92,7 +93,7 @@ def export_record(context: StepContext) -> ExportRecord:
 
 
 def _record_key(context: StepContext) -> str:
-    return context.key("runs", context.run, "export.json")
+    return context.keys.run(context.run).export
 
 
 def build(context: StepContext, run: Run, network: FittedNetwork, version: int) -> Exported:

@@ -137,7 +137,7 @@ def final_fit(context: StepContext, stop: StopSignal) -> FinalFit:
     assert chosen.weights is not None
     if chosen.source == "incumbent":
         log.warning("the incumbent's weights are published: %s", chosen.note)
-    key = context.key("runs", context.run, "weights.safetensors")
+    key = context.keys.run(context.run).weights
     context.store.put(key, weights_to_bytes(chosen.weights))
     event = FinalFitFinished(
         at=context.clock.now(),
@@ -282,8 +282,8 @@ def _fit(
     limit = context.spec.final_fit.time_limit
     is_called = run.origin == ESTIMATOR_ORIGIN  # when its user likes, maybe hours after the search
     end = (context.clock.now() if is_called else run.chosen_at) + limit
-    name = "final-fit" if plan.trial.number == run.winner else f"final-fit-{plan.trial.number}"
-    checkpoint_key = context.key("runs", context.run, f"{name}.safetensors")
+    runner_up = None if plan.trial.number == run.winner else plan.trial.number
+    checkpoint_key = context.keys.run(context.run).final_fit(runner_up)
 
     def should_stop() -> StopReason | None:
         if stop.is_set():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from automl.domain.layout import MODEL_FILE
 from automl.errors import AutoMLError, ConfigError, NotFoundError
 from automl.machine.cores import available_cores
 from automl.publishing.registry import Registry
@@ -74,7 +75,7 @@ def _model_bytes(settings: Settings, model: str) -> bytes:
     if model.endswith(".onnx"):
         return _read(model)
     registry, version = resolve_version(settings.open_home().store, model)
-    return registry.read(version, "model.onnx")
+    return registry.read(version, MODEL_FILE)
 
 
 def _read(name: str) -> bytes:

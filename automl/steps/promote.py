@@ -8,9 +8,10 @@ import numpy as np
 
 from automl.data.snapshot import Part, Snapshot
 from automl.domain.events import RunState
+from automl.domain.layout import MODEL_FILE
 from automl.domain.study import Run
 from automl.machine.cores import available_cores
-from automl.publishing.registry import MODEL_FILE, Registry
+from automl.publishing.registry import Registry
 from automl.runs.context import StepContext
 from automl.runs.opening import close_run
 from automl.scoring.promotion import Decision, decide_promotion

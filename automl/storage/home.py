@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from automl.domain.layout import STUDIES, StudyKeys, study_of_log
 from automl.storage.leases import TTL_S, Leases
 from automl.storage.objects import ObjectStore
 from automl.storage.study_log import ObjectStudyLog, StudyLog
-
-_STUDIES = "studies/"
 
 
 class Home(Protocol):
@@ -48,13 +47,13 @@ class ObjectHome:
 
     def study_log(self, study: str) -> StudyLog:
         """Return the log of the study called `study`."""
-        return ObjectStudyLog(self._store, f"{_STUDIES}{study}/log")
+        return ObjectStudyLog(self._store, StudyKeys(study).log.folder)
 
     def leases(self, study: str, ttl_s: float = TTL_S) -> Leases:
         """Return the leases of the study called `study`."""
-        return Leases(self._store, f"{_STUDIES}{study}/leases", ttl_s)
+        return Leases(self._store, StudyKeys(study).leases, ttl_s)
 
     def study_names(self) -> list[str]:
         """Return the names of all studies, sorted."""
-        keys = (entry.key.split("/") for entry in self._store.list(_STUDIES))
-        return sorted({parts[1] for parts in keys if len(parts) > 3 and parts[2] == "log"})
+        found = (study_of_log(entry.key) for entry in self._store.list(STUDIES))
+        return sorted({name for name in found if name is not None})

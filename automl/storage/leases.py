@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Protocol
 
+from automl.domain.layout import lease_key
 from automl.errors import (
     DamagedDataError,
     LeaseLostError,
@@ -180,7 +181,7 @@ class Leases:
         return stored, _Record.from_bytes(stored.data, f"{key} in {self._store.uri}")
 
     def _key(self, name: str) -> str:
-        return f"{self._prefix}/{name}.json"
+        return lease_key(self._prefix, name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-
+from automl.domain.layout import probe_key
 from automl.errors import PreconditionFailedError, StorageAccessError
 from automl.storage.objects import ObjectStore
 
@@ -16,7 +15,7 @@ def probe_conditional_writes(store: ObjectStore) -> None:
     Raises:
         StorageAccessError: the store ignores conditions, or never fulfils them.
     """
-    key = f"probes/{uuid.uuid4().hex}"
+    key = probe_key()
     first = _create(store, key)  # an error here is not hidden by one of the removal
     try:
         second = _overwrites(store, key)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from automl.domain.events import SCHEMA, Event, TrialOpened, event_from_json, event_to_json
+from automl.domain.layout import LogKeys
 from automl.domain.study import Study, replay
 from automl.errors import (
     DamagedDataError,
@@ -52,11 +53,11 @@ class ObjectStudyLog:
 
     Args:
         store: where the log lives.
-        prefix: the log's folder, such as `studies/digits/log`.
+        folder: the log's folder.
     """
 
-    def __init__(self, store: ObjectStore, prefix: str) -> None:
-        self._store, self._prefix = store, prefix
+    def __init__(self, store: ObjectStore, folder: str) -> None:
+        self._store, self._keys = store, LogKeys(folder)
 
     def read(self, after: int = -1) -> Sequence[tuple[int, Event]]:
         """Return (version, event) of all versions later than `after`, oldest first.
@@ -76,13 +77,13 @@ class ObjectStudyLog:
                 found += segment
                 version += SEGMENT
                 continue
-            stored = self._get(self._key(version))
+            stored = self._get(self._keys.version(version))
             if stored is None and after < 0 and self._goes_on_after(version):
-                stored = self._get(self._key(version))  # it may have been written just now
+                stored = self._get(self._keys.version(version))  # it may have been written just now
                 if stored is None:
                     raise DamagedDataError(
-                        f"{self._key(version)} in {self._store.uri} is missing, and later versions "
-                        "are there.",
+                        f"{self._keys.version(version)} in {self._store.uri} is missing, and "
+                        "later versions are there.",
                         "restore it from a backup of the home; see docs/runbook.md",
                     )
             if stored is None:
@@ -96,14 +97,14 @@ class ObjectStudyLog:
         It is derived data, so that its versions themselves make up for it.
         """
         try:
-            versions = self._sealed(self._segment_key(first))
+            versions = self._sealed(self._keys.segment(first))
             return [
                 row
                 for number, version in enumerate(versions, first)
                 for row in self._events(number, version)
             ]
         except DamagedDataError as error:
-            key = self._segment_key(first)
+            key = self._keys.segment(first)
             log.warning("%s is damaged, its versions are read one by one: %s", key, error.message)
             return []
 
@@ -120,9 +121,11 @@ class ObjectStudyLog:
 
     def _goes_on_after(self, version: int) -> bool:
         """Return whether a later version of the same hundred, or a later segment, is there."""
-        key = self._key(version)
-        hundred = key.removesuffix(".json")[:-2]
-        places = (hundred, key), (f"{self._prefix}/segments/", self._segment_key(version))
+        keys = self._keys
+        places = (
+            (keys.hundred(version), keys.version(version)),
+            (keys.segments, keys.segment(version)),
+        )
         return any(next(self._store.list(*place), None) is not None for place in places)
 
     def append(self, events: Sequence[Event], *, expected_version: int) -> int:
@@ -142,9 +145,9 @@ class ObjectStudyLog:
         }
         data = json.dumps(document, separators=(",", ":")).encode()
         try:
-            self._store.put_if_absent(self._key(version), data)
+            self._store.put_if_absent(self._keys.version(version), data)
         except PreconditionFailedError as error:
-            stored = self._get(self._key(version))
+            stored = self._get(self._keys.version(version))
             if stored is None or stored["nonce"] != nonce:
                 raise StaleWriteError(
                     f"Version {version} of the study log exists already.", "read it and try again"
@@ -155,18 +158,14 @@ class ObjectStudyLog:
 
     def _seal(self, first: int) -> None:
         """Write a segment of complete versions; derived data, so a lost race is fine."""
-        versions = [self._get(self._key(version)) for version in range(first, first + SEGMENT)]
+        versions = [
+            self._get(self._keys.version(version)) for version in range(first, first + SEGMENT)
+        ]
         data = json.dumps({"schema": SCHEMA, "first": first, "versions": versions}).encode()
         try:
-            self._store.put_if_absent(self._segment_key(first), data)
+            self._store.put_if_absent(self._keys.segment(first), data)
         except PreconditionFailedError:
             return
-
-    def _key(self, version: int) -> str:
-        return f"{self._prefix}/{version:012d}.json"
-
-    def _segment_key(self, first: int) -> str:
-        return f"{self._prefix}/segments/{first:012d}.json"
 
     def _get(self, key: str) -> dict[str, Any] | None:
         try:

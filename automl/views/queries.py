@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from automl.domain.layout import MODEL_FILE
 from automl.domain.ranking import ranked
 from automl.domain.study import Run, Study, lineage
 from automl.domain.trial import RungResult, Trial
@@ -186,7 +187,7 @@ def models_document(home: Home, name: str) -> dict[str, Any]:
                 "metrics": {
                     metric: interval.model_dump() for metric, interval in manifest.metrics.items()
                 },
-                "onnx": registry.uri(version, "model.onnx"),
+                "onnx": registry.uri(version, MODEL_FILE),
             }
         )
     number = None if champion is None else champion.version

@@ -163,7 +163,7 @@ def test_a_child_of_a_training_that_was_short_of_time_goes_on_in_full(
     parent = work_on(context, trainer, taken(trainer), TrialTraining("one/0", never))
     curve = read_curve(context.store, "digits", parent)
     cut = [*curve[:5], replace(curve[5], progress=1.0)]
-    key = context.key("trials", str(parent.number), str(parent.attempt), "curve.jsonl")
+    key = context.keys.trial(parent.number, parent.attempt).curve
     context.store.put(key, curve_to_bytes(cut))
 
     child = child_of(trainer, parent)

@@ -80,7 +80,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> StepContext:
 @pytest.fixture(scope="module")
 def stored(opened: StepContext) -> dict[str, np.ndarray]:
     """The weights that the home has."""
-    key = opened.key("pretrained", f"{(run_of(opened).space or {})['pretrained']}.safetensors")
+    key = opened.keys.pretrained(str((run_of(opened).space or {})["pretrained"]))
     return weights_from_bytes(opened.store.get(key).data, key)
 
 

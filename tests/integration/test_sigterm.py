@@ -66,7 +66,7 @@ def test_its_checkpoint_of_the_step_it_is_at_is_there_within_five_seconds(
         )
 
     assert (ended.stopped, ended.signal) == (True, None)
-    files = context.store.list(f"{context.key('trials', 0, 1)}/checkpoint-")
+    files = context.store.list(context.keys.trial(0, 1).checkpoints)
     newest = max(files, key=lambda file: file.modified)
     assert asked[0] <= newest.modified <= asked[0] + WITHIN
     assert Checkpoint.from_bytes(context.store.get(newest.key).data).epoch >= 2

@@ -137,14 +137,14 @@ def assert_only_the_last_attempt_counts(context: StepContext) -> None:
     (end,) = [e for _, e in context.record.log.read() if isinstance(e, TrialFinished)]
     assert trial.outcome is Outcome.COMPLETED
     assert end.attempt == trial.attempt
-    weights = context.key("trials", 0, trial.attempt, "weights.safetensors")
+    weights = context.keys.trial(0, trial.attempt).weights
     assert trial.measurement.weights == weights
 
 
 def assert_taken_over_from_what_was_stored(context: StepContext, attempt: int) -> None:
     """The next attempt began with what this one had stored, of which one file may come late."""
     (takeover,) = [claim for claim in claims_in(context) if claim.attempt == attempt + 1]
-    folder = context.key("trials", 0, attempt)
+    folder = context.keys.trial(0, attempt).folder
     assert takeover.worker == "one/1"
     assert takeover.checkpoint is not None
     assert takeover.checkpoint.startswith(f"{folder}/checkpoint-")

@@ -12,7 +12,7 @@ from automl.domain.parsing import parse_spec
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.errors import LeaseLostError, SearchError
 from automl.runs import opening
-from automl.runs.checkpoints import checkpoint_key, counting_checkpoints
+from automl.runs.checkpoints import counting_checkpoints
 from automl.runs.context import StepContext
 from automl.runs.settings import Settings
 from automl.runs.trials import Claim, TrialResult, TrialSource, record_result
@@ -194,7 +194,7 @@ def test_a_dead_workers_trial_is_free_at_once_when_it_is_given_back(stage: Stage
 
 
 def store_checkpoint(context: StepContext, trial: Trial, epoch: int) -> str:
-    key = checkpoint_key(context, trial, epoch)
+    key = context.keys.trial(trial.number, trial.attempt).checkpoint(epoch)
     context.store.put(key, b"")
     return key
 

@@ -36,7 +36,7 @@ from automl.domain.study import replay
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.errors import SearchError, StorageError
 from automl.runs import opening
-from automl.runs.checkpoints import checkpoint_key, counting_checkpoints
+from automl.runs.checkpoints import counting_checkpoints
 from automl.runs.context import StepContext
 from automl.runs.judging import record_rung
 from automl.runs.settings import Settings
@@ -344,7 +344,7 @@ class Rehearsal:
             if epoch <= EPOCHS:
                 self._reach(trial, epoch)
                 alive.check()
-            self._save(trial, checkpoint_key(context, trial, epoch))
+            self._save(trial, context.keys.trial(trial.number, trial.attempt).checkpoint(epoch))
         if wish is Wish.RELEASE:
             return TrialResult(None, Measurement(), "slice")
         if wish is Wish.FAIL:

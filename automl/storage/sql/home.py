@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from automl.domain.layout import StudyKeys
 from automl.errors import NotFoundError, PreconditionFailedError
 from automl.storage.leases import TTL_S, Leases
 from automl.storage.objects import ObjectEntry, ObjectStore, StoredObject
@@ -45,7 +46,7 @@ class SqlHome:
     def leases(self, study: str, ttl_s: float = TTL_S) -> Leases:
         """Return the leases of the study called `study`."""
         records = SqlRecords(self._database, self._store.uri)
-        return Leases(records, f"studies/{study}/leases", ttl_s)
+        return Leases(records, StudyKeys(study).leases, ttl_s)
 
     def study_names(self) -> list[str]:
         """Return the names of all studies, sorted."""

@@ -18,6 +18,7 @@ from safetensors.numpy import save
 
 from automl.data.files import FileStore, OnProgress, SnapshotStore
 from automl.data.splits import Part, row_digest
+from automl.domain.layout import SnapshotKeys
 from automl.errors import DataError, NotFoundError
 from automl.tracks.image.decode import decode_image, encode_png
 from automl.tracks.image.resize import ImagePreprocessor
@@ -104,7 +105,7 @@ class ShardTask:
         part: that all rows belong to.
         graph: the preprocessing graph.
         store: where the shard goes.
-        prefix: of its key.
+        keys: of the snapshot.
     """
 
     chunk: RowChunk
@@ -113,7 +114,7 @@ class ShardTask:
     part: Part
     graph: bytes
     store: SnapshotStore
-    prefix: str
+    keys: SnapshotKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ def build_shard(task: ShardTask) -> BuiltShard:
     stacked = np.stack(images)
     content = save(_tensors(task, stacked, encoded))
     sha256 = hashlib.sha256(content).hexdigest()
-    key = f"{task.prefix}{task.part.value}-{sha256[:16]}.safetensors"
+    key = task.keys.shard(task.part.value, sha256)
     task.store.put(key, content)
     wide = stacked.reshape(-1, 3).astype(np.int64)
     return BuiltShard(

@@ -16,15 +16,13 @@ from PIL import features
 
 from automl.data.files import OnProgress, SnapshotStore
 from automl.data.snapshot import (
-    GRAPH_NAME,
     Shard,
     SnapshotManifest,
     count_rows,
-    manifest_key,
     read_manifest,
-    snapshot_prefix,
 )
 from automl.data.splits import PARTS, Part
+from automl.domain.layout import DatasetKeys
 from automl.errors import (
     DamagedDataError,
     NotFoundError,
@@ -120,18 +118,14 @@ def prepare_snapshot(
     for fixed in (request.thresholds, manifest.thresholds):
         name = fingerprint(request, listing, versions, fixed)
         content = json.dumps({"schema": 1, "snapshot": manifest.id}) + "\n"
-        store.put(_source_key(request.name, name), content.encode())
+        store.put(DatasetKeys(request.name).source(name), content.encode())
     return manifest
-
-
-def _source_key(dataset: str, name: str) -> str:
-    return f"datasets/{dataset}/sources/{name}.json"
 
 
 def _find_prepared(
     request: DatasetRequest, store: SnapshotStore, name: str
 ) -> SnapshotManifest | None:
-    key = _source_key(request.name, name)
+    key = DatasetKeys(request.name).source(name)
     try:
         content = store.get(key).data
     except NotFoundError:
@@ -175,9 +169,9 @@ def _build(
     plan: Plan,
     workers: Workers,
 ) -> SnapshotManifest:
-    prefix = snapshot_prefix(request.name, plan.id)
+    keys = DatasetKeys(request.name).snapshot(plan.id)
     index_of = {label: index for index, label in enumerate(plan.classes)}
-    store.put(prefix + GRAPH_NAME, plan.graph)
+    store.put(keys.preprocess, plan.graph)
 
     def task(part: Part, members: Sequence[int]) -> ShardTask:
         return ShardTask(
@@ -187,7 +181,7 @@ def _build(
             part=part,
             graph=plan.graph,
             store=store,
-            prefix=prefix,
+            keys=keys,
         )
 
     shards = workers.map(
@@ -198,7 +192,7 @@ def _build(
     )
     manifest = _manifest(request, plan, shards)
     try:
-        store.put_if_absent(manifest_key(request.name, plan.id), manifest.to_bytes())
+        store.put_if_absent(keys.manifest, manifest.to_bytes())
     except PreconditionFailedError:
         log.info("snapshot %s was finished by another process", plan.id)
         return read_manifest(store, request.name, plan.id).model_copy(update={"reused": True})

@@ -191,4 +191,4 @@ def _unfit(limits: LimitsSection, facts: Facts) -> str:
 
 
 def _key(context: StepContext, digest: str) -> str:
-    return context.key("pretrained", f"{digest}.safetensors")
+    return context.keys.pretrained(digest)

@@ -284,7 +284,7 @@ class TrialTrainer:
         """Store the best weights and what they predict, and return what was measured."""
         latency_ms = key = None
         if result.best_weights is not None:
-            key = storage.put("weights.safetensors", weights_to_bytes(result.best_weights))
+            key = storage.put_weights(weights_to_bytes(result.best_weights))
             held_out = {"selection": self.selection, "calibration": self.calibration}
             arrays: dict[str, np.ndarray] = {}
             for name, rows in held_out.items():
@@ -294,7 +294,7 @@ class TrialTrainer:
                 )
             buffer = io.BytesIO()
             np.savez(buffer, allow_pickle=False, **arrays)
-            storage.put("validation.npz", buffer.getvalue())
+            storage.put_validation(buffer.getvalue())
             latency_ms = measure_latency_ms(architecture, result.best_weights, self.normalization)
         return Measurement(
             score=result.score,
