@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from automl.domain.candidate import Candidate
+from automl.domain.objective import Objective
 from automl.domain.study import Run
 from automl.domain.trial import Outcome, Trial
 from automl.morphism.architecture import Architecture
@@ -180,7 +181,7 @@ def _recorded(context: StepContext, trial: Trial, places: Mapping[int, int], row
     assert flops is not None
     size = Architecture.from_genotype(candidate.genotype).input_size
     curve = read_curve(context.store, context.spec.name, trial)
-    points = (curve_point(epoch, size) for epoch in curve)
+    points = (curve_point(epoch, size, Objective.ACCURACY) for epoch in curve)
     return Recorded(
         parent=None if candidate.parent is None else places[candidate.parent],
         genes=candidate.hyperparameters,

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
+from automl.domain.objective import Objective
 from automl.domain.specification import (
-    Objective,
     Preference,
     Quantization,
     Resize,

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from automl.domain.byte_size import ByteSize
 from automl.domain.cron import check_cron
 from automl.domain.duration import Duration, parse_duration
+from automl.domain.objective import Objective
 
 RESERVED_NAMES = frozenset({"search", "maintenance"})
 
@@ -36,24 +37,6 @@ class Task(StrEnum):
     def is_classification(self) -> bool:
         """Whether the outputs are labels."""
         return self is not Task.TABULAR_REGRESSION
-
-
-class Objective(StrEnum):
-    """The validation metric that the search optimises."""
-
-    ACCURACY = "accuracy"
-    LOG_LOSS = "log_loss"
-    BALANCED_ACCURACY = "balanced_accuracy"
-    MACRO_F1 = "macro_f1"
-    ROC_AUC = "roc_auc"
-    RMSE = "rmse"
-    MAE = "mae"
-    R2 = "r2"
-
-    @property
-    def is_for_classification(self) -> bool:
-        """Whether the metric compares labels, not values."""
-        return self not in {Objective.RMSE, Objective.MAE, Objective.R2}
 
 
 class Split(StrEnum):

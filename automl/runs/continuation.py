@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from automl.data.snapshot import SnapshotManifest, read_manifest
-from automl.domain.specification import Objective
+from automl.domain.objective import Objective
 from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import (

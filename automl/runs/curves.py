@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from automl.domain.layout import StudyKeys
+from automl.domain.objective import Objective
 from automl.domain.trial import Trial
 from automl.errors import NotFoundError
 from automl.search.pruning import CurvePoint
@@ -30,7 +31,7 @@ def read_curve(store: ObjectStore, study: str, trial: Trial) -> list[EpochResult
     return curve_from_bytes(data, key)
 
 
-def curve_point(epoch: EpochResult, size: int) -> CurvePoint | None:
+def curve_point(epoch: EpochResult, size: int, objective: Objective) -> CurvePoint | None:
     """Return what an epoch measured.
 
     None if there are no selection rows, or for an epoch of an earlier release, which did not say
@@ -39,11 +40,12 @@ def curve_point(epoch: EpochResult, size: int) -> CurvePoint | None:
     Args:
         epoch: the epoch.
         size: height and width of the images that the network is for, in pixels.
+        objective: what the search optimises.
     """
     if epoch.selection_loss is None or epoch.selection_accuracy is None or epoch.progress <= 0:
         return None
     return CurvePoint(
-        loss=-epoch.selection_accuracy,  # higher is better
+        loss=objective.loss(epoch.selection_accuracy),
         log_loss=epoch.selection_loss,
         share=epoch.progress,
         is_whole=epoch.resolution == size,

@@ -51,6 +51,7 @@ class Judge:
         self, context: StepContext, trial: Trial, full: int, rows: int, size: int, alive: KeepAlive
     ) -> None:
         self._context, self._trial, self._alive = context, trial, alive
+        self._objective = context.spec.search.objective
         self._full, self._rows, self._size = full, rows, size
         self._curve: list[EpochResult] = []
         self._planned: int | None = None  # before it is known
@@ -87,7 +88,7 @@ class Judge:
 
     def _judge(self) -> None:
         """Decide by what is measured so far, where every epoch was."""
-        measured = (curve_point(epoch, self._size) for epoch in self._curve)
+        measured = (curve_point(epoch, self._size, self._objective) for epoch in self._curve)
         points = [point for point in measured if point is not None]
         if len(points) < len(self._curve):
             return
@@ -103,7 +104,7 @@ class Judge:
         self.cause = verdict(study, number, points, planned, SLOW_GENES) or ""
 
     def _reached(self, rung: int, planned: int, best: CurvePoint) -> RungReached:
-        score = -best.loss  # accuracy: higher is better
+        score = self._objective.score(best.loss)
         return RungReached(
             at=self._context.clock.now(),
             n=self._trial.number,

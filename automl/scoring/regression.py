@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from automl.domain.specification import Objective
+from automl.domain.objective import Objective
 from automl.errors import DataError
 from automl.scoring.interval import Interval
 

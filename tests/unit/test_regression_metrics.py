@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from automl.domain.specification import Objective
+from automl.domain.objective import Objective
 from automl.errors import DataError
 from automl.scoring.regression import metric_draws, regression_metrics
 

@@ -283,6 +283,7 @@ class TrialTrainer:
     ) -> Measurement:
         """Store the best weights and what they predict, and return what was measured."""
         latency_ms = key = None
+        objective = self.context.spec.search.objective
         if result.best_weights is not None:
             key = storage.put_weights(weights_to_bytes(result.best_weights))
             held_out = {"selection": self.selection, "calibration": self.calibration}
@@ -299,7 +300,7 @@ class TrialTrainer:
         return Measurement(
             score=result.score,
             error=result.error,
-            loss=None if result.score is None else -result.score,  # accuracy: higher is better
+            loss=None if result.score is None else objective.loss(result.score),
             epochs=result.epochs,
             best_epoch=result.best_epoch,
             seconds=round(result.seconds, 3),
