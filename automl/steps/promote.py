@@ -14,7 +14,7 @@ from automl.machine.cores import available_cores
 from automl.publishing.registry import Registry
 from automl.runs.context import StepContext
 from automl.runs.opening import close_run
-from automl.scoring.promotion import Decision, decide_promotion
+from automl.scoring.promotion import FIRST_VERSION, Decision, decide_by_hits
 from automl.steps.evaluate import predict_rows, report_parts, version_of
 from automl.tracks.image.classifier import OnnxClassifier
 
@@ -59,7 +59,7 @@ def _decide(context: StepContext, run: Run, registry: Registry, version: int) ->
     """Compare the version with the champion on the gate rows."""
     champion = registry.champion()
     if champion is None:
-        return decide_promotion(np.zeros(0, bool), None, context.spec.export.min_improvement)
+        return FIRST_VERSION
     snapshot = Snapshot.open(context.store, context.spec.name, run.snapshot)
     correct = []
     for number in (version, champion.version):
@@ -67,7 +67,7 @@ def _decide(context: StepContext, run: Run, registry: Registry, version: int) ->
         probabilities, labels = predict_rows(classifier, snapshot, _gate_parts(snapshot))
         predicted = np.asarray(classifier.labels, object)[probabilities.argmax(axis=1)]
         correct.append(predicted == np.asarray(snapshot.manifest.classes, object)[labels])
-    return decide_promotion(correct[0], correct[1], context.spec.export.min_improvement)
+    return decide_by_hits(correct[0], correct[1], context.spec.export.min_improvement)
 
 
 def _gate_parts(snapshot: Snapshot) -> tuple[Part, ...]:

@@ -9,7 +9,6 @@ from automl.scoring.metrics import (
     confusion_matrix,
     log_loss,
 )
-from automl.scoring.promotion import decide_promotion, mcnemar
 
 
 def _rows(n: int, classes: int, skill: float) -> tuple[np.ndarray, np.ndarray]:
@@ -100,61 +99,3 @@ def test_metrics_without_rows_are_refused() -> None:
 def test_a_label_outside_the_classes_is_refused() -> None:
     with pytest.raises(DataError, match="not among 3 classes"):
         confusion_matrix(np.array([0, 1]), np.array([0, 3]), 3)
-
-
-def _paired(won: int, lost: int, ties: int) -> tuple[np.ndarray, np.ndarray]:
-    challenger = np.array([True] * won + [False] * lost + [True] * ties)
-    champion = np.array([False] * won + [True] * lost + [True] * ties)
-    return challenger, champion
-
-
-def test_the_first_version_is_always_promoted() -> None:
-    decision = decide_promotion(np.zeros(5, dtype=bool), None, 0.5)
-
-    assert decision.promote
-    assert decision.p_value is None
-
-
-def test_mcnemar_is_exact_and_one_sided() -> None:
-    assert mcnemar(5, 0) == pytest.approx(1 / 32)
-    assert mcnemar(9, 1) == pytest.approx(11 / 1024)
-    assert mcnemar(0, 0) == 1.0
-    assert mcnemar(1, 9) > 0.99
-
-
-def test_a_significant_gain_is_promoted() -> None:
-    decision = decide_promotion(*_paired(9, 1, 90), 0.05)
-
-    assert decision.promote
-    assert decision.gain == pytest.approx(0.08)
-    assert decision.p_value == pytest.approx(11 / 1024)
-    assert "9 of 100 gate rows won and 1 lost" in decision.reason
-
-
-def test_a_gain_that_may_be_luck_is_not_promoted() -> None:
-    decision = decide_promotion(*_paired(4, 0, 96), 0.0)
-
-    assert not decision.promote
-    assert "Not significantly better" in decision.reason
-    assert "p = 0.0625" in decision.reason
-
-
-def test_a_significant_gain_below_the_minimum_is_not_promoted() -> None:
-    decision = decide_promotion(*_paired(10, 0, 990), 0.02)
-
-    assert not decision.promote
-    assert "Gain too small" in decision.reason
-    assert "needs 2 points" in decision.reason
-
-
-def test_a_gain_of_exactly_the_minimum_is_enough() -> None:
-    assert decide_promotion(*_paired(21, 0, 679), 0.03).promote
-
-
-def test_an_identical_challenger_is_not_promoted() -> None:
-    assert not decide_promotion(*_paired(0, 0, 50), 0.0).promote
-
-
-def test_gate_rows_must_be_the_same_for_both() -> None:
-    with pytest.raises(DataError, match=r"\(3,\) of challenger, \(4,\) of champion"):
-        decide_promotion(np.ones(3, dtype=bool), np.ones(4, dtype=bool), 0.0)
