@@ -72,9 +72,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
             with progress_for(Console(stderr=True)) as progress:
                 progress.step("prepare")
                 check.check(context)
-                manifest = prepare.prepare(context, progress.items)
+                snapshot = prepare.prepare(context, progress.items)
                 with RunLease(context) as lease:
-                    workers = open_search(context, manifest)
+                    workers = open_search(context, snapshot.id)
                     try:
                         local_run.search(context, workers, progress)
                         self.best_trial_ = choose.choose(context).trial

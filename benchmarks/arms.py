@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from automl.domain.specification import Strategy
+from automl.domain.training import StopReason
 from automl.morphism.architecture import Architecture
 from automl.morphism.pretrained import lite0
 from automl.tracks.image.space import NetworkMorphismSpace
@@ -21,7 +22,7 @@ from automl.training.examples import Examples
 from automl.training.inference import predict_probabilities
 from automl.training.module import Network, Normalization, build_module, load_weights
 from automl.training.precision import choose_precision
-from automl.training.problem import FitHooks, FitProblem, Rung, StopReason
+from automl.training.problem import FitHooks, FitProblem, Rung
 from automl.training.symmetry import find_symmetries
 from automl.training.trainer import fit
 from benchmarks.arm_networks import Airbench, SmallResNet

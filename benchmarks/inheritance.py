@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from automl.domain.candidate import Candidate
+from automl.domain.training import StopReason
 from automl.errors import DivergedError
 from automl.morphism.architecture import Architecture
 from automl.morphism.moves import Move, inherit
@@ -33,7 +34,7 @@ from automl.tracks.image.space import NetworkMorphismSpace
 from automl.tracks.image.trainer import RUNG
 from automl.training.examples import Examples
 from automl.training.inference import predict_probabilities
-from automl.training.problem import FitHooks, FitProblem, FitResult, InitialWeights, StopReason
+from automl.training.problem import FitHooks, FitProblem, FitResult, InitialWeights
 from automl.training.symmetry import find_symmetries
 from automl.training.trainer import fit
 from benchmarks.accuracy import Difference

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from automl.domain.specification import SearchSection
+from automl.domain.training import StopReason
 from automl.machine.cores import available_cores, limited_pools, threads_of_trial
 from automl.morphism.seeds import seed_architectures
 from automl.tracks.image.space import DEFAULT_HYPERPARAMETERS
@@ -36,12 +37,7 @@ from automl.tracks.image.trainer import RUNG, useful_threads
 from automl.training.checkpoint import EpochResult
 from automl.training.examples import Examples
 from automl.training.module import Normalization
-from automl.training.problem import (
-    FitHooks,
-    FitProblem,
-    Rung,
-    StopReason,
-)
+from automl.training.problem import FitHooks, FitProblem, Rung
 from automl.training.symmetry import Symmetries
 from automl.training.trainer import fit
 from benchmarks.json_lines import append_line, read_lines

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from automl.data.snapshot import Snapshot
 from automl.data.splits import Part
 from automl.domain.events import Event
 from automl.domain.parsing import parse_spec
 from automl.domain.ranking import ranked_winners
 from automl.domain.specification import StudySpec
 from automl.domain.study import Run, Study
+from automl.domain.training import StopReason
 from automl.domain.trial import Trial
 from automl.morphism.architecture import Architecture
 from automl.runs.context import StepContext
@@ -31,9 +31,10 @@ from automl.runs.worker import Trainer, give_back, work_on
 from automl.steps.prepare import prepare
 from automl.storage.leases import KeepAlive
 from automl.storage.open import open_home
+from automl.tracks.image.snapshot import ImageSnapshot
 from automl.tracks.image.trainer import Length, TrialTrainer, TrialTraining
 from automl.training.inference import predict_probabilities
-from automl.training.problem import Rung, StopReason
+from automl.training.problem import Rung
 from benchmarks.datasets import data_section
 
 RUN = "run-1"
@@ -179,7 +180,7 @@ def search(
 
 def _test_accuracy(context: StepContext, trainer: TrialTrainer, best: Trial) -> float:
     assert best.candidate is not None
-    snapshot = Snapshot.open(context.store, context.spec.name, best.snapshot)
+    snapshot = ImageSnapshot.open(context.store, context.spec.name, best.snapshot)
     images, labels = snapshot.tensors(Part.REPORT, Part.GATE)
     probabilities = predict_probabilities(
         Architecture.from_genotype(best.candidate.genotype),

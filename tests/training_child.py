@@ -10,18 +10,14 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
+from automl.domain.training import StopReason
 from automl.morphism.seeds import seed_architectures
 from automl.tracks.image.space import DEFAULT_HYPERPARAMETERS
 from automl.training.checkpoint import Checkpoint
 from automl.training.examples import Examples
 from automl.training.module import Normalization
 from automl.training.precision import Precision, has_bfloat16_units
-from automl.training.problem import (
-    FitHooks,
-    FitProblem,
-    Rung,
-    StopReason,
-)
+from automl.training.problem import FitHooks, FitProblem, Rung
 from automl.training.results import weights_to_bytes
 from automl.training.symmetry import Symmetries
 from automl.training.trainer import fit

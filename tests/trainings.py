@@ -8,18 +8,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from sklearn.datasets import load_digits
 
+from automl.domain.training import StopReason
 from automl.morphism.architecture import Architecture, Node, Op
 from automl.tracks.image.space import DEFAULT_HYPERPARAMETERS
 from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.examples import Examples
 from automl.training.module import Normalization
-from automl.training.problem import (
-    FitHooks,
-    FitProblem,
-    FitResult,
-    Rung,
-    StopReason,
-)
+from automl.training.problem import FitHooks, FitProblem, FitResult, Rung
 from automl.training.symmetry import Symmetries
 
 

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load
+from safetensors.numpy import load, save
 
-from automl.data.files import FileStore
-from automl.data.splits import PARTS, Part
+from automl.data.files import FileStore, SnapshotStore
 from automl.domain.layout import SnapshotKeys
-from automl.errors import DamagedDataError, DataError, NewerSchemaError
-from automl.tracks.image.decode import decode_image
-
-__all__ = ["Part", "QuarantinedRow", "RawRow", "Shard", "Snapshot", "SnapshotManifest"]
+from automl.errors import (
+    DamagedDataError,
+    NewerSchemaError,
+    PreconditionFailedError,
+)
 
 SCHEMA = 1
 _DAMAGED_HINT = "delete the snapshot's folder; the next run prepares it again"
+
+Tensors = Mapping[str, NDArray[np.generic]]
+AnyEnvelope = TypeVar("AnyEnvelope", bound="Envelope")
+
+log = logging.getLogger(__name__)
 
 
 class _Stored(BaseModel):
@@ -38,200 +43,153 @@ class QuarantinedRow(_Stored):
 
 
 class Shard(_Stored):
-    """One stored file of rows."""
+    """One stored file of rows of one part."""
 
     key: str
-    part: Part
+    part: str
     rows: int
     sha256: str
     size_bytes: int = Field(alias="bytes")
 
 
-class SnapshotManifest(_Stored):
-    """What a snapshot holds.
+class Envelope(_Stored):
+    """What every snapshot tells of itself; the track that wrote it adds keys of its own.
+
+    Keys that a reader does not know are kept, in `model_extra`: they are the track's, which reads
+    its snapshots as a subclass that names them.
 
     Attributes:
         schema_version: of the stored format; `schema` in the file.
         id: names the content.
         dataset: whose snapshot this is.
-        classes: labels in the order of the label indices.
-        image_size: side of the square images in pixels.
-        image_size_reason: where the size comes from.
-        counts: rows per part.
-        counts_per_class: rows per part, per label.
+        counts: rows per part; the parts are the track's.
         quarantined: rows left out.
-        thresholds: per label, the ends of the parts' intervals.
+        thresholds: what the split fixed for rows to come, per group of rows such as a class: the
+            ends of the parts' intervals.
         shards: files with the rows.
-        versions: of the decoder, runtime and graph that made the tensors.
+        versions: of whatever made the stored rows from the source's.
         source: where the rows came from.
-        mean: per channel, of the training rows' values in 0..255.
-        std: the same; 1 where all values are equal.
         reused: the snapshot existed before this call; not stored.
     """
+
+    model_config = ConfigDict(extra="allow")
 
     schema_version: int = Field(SCHEMA, alias="schema")
     id: str
     dataset: str
-    classes: tuple[str, ...]
-    image_size: int
-    image_size_reason: str
-    counts: dict[Part, int]
-    counts_per_class: dict[str, dict[Part, int]]
-    quarantined: tuple[QuarantinedRow, ...]
-    thresholds: dict[str, tuple[float, ...]]
+    counts: dict[str, int]
+    quarantined: tuple[QuarantinedRow, ...] = ()
+    thresholds: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     shards: tuple[Shard, ...]
-    versions: dict[str, str]
+    versions: dict[str, str] = Field(default_factory=dict)
     source: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     reused: bool = Field(default=False, exclude=True)
 
+    @property
+    def keys(self) -> SnapshotKeys:
+        """Where it lies, and whatever else is stored with it."""
+        return SnapshotKeys(self.dataset, self.id)
+
     def to_bytes(self) -> bytes:
-        """Return the manifest as stored."""
+        """Return the envelope as stored."""
         return (self.model_dump_json(by_alias=True, indent=1) + "\n").encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes, key: str) -> SnapshotManifest:
-        """Return the manifest stored under `key`.
+    def from_bytes(cls, data: bytes, key: str) -> Self:
+        """Return the envelope stored under `key`.
 
         Raises:
             NewerSchemaError: a newer version of the platform wrote it.
-            DamagedDataError: it is no manifest.
+            DamagedDataError: it is no envelope, or none of this track.
         """
         try:
-            raw = json.loads(data)
-            schema = raw["schema"]
+            schema = json.loads(data)["schema"]
             if schema <= SCHEMA:
                 return cls.model_validate_json(data)
         except (ValueError, KeyError, TypeError, ValidationError) as error:
-            raise DamagedDataError(f"{key} is no manifest: {error}.", _DAMAGED_HINT) from error
+            raise DamagedDataError(
+                f"{key} describes no snapshot: {error}.", _DAMAGED_HINT
+            ) from error
         raise NewerSchemaError(
             f"{key} has schema {schema}, this version reads up to {SCHEMA}.", "upgrade this worker"
         )
 
-
-@dataclass(frozen=True, slots=True)
-class RawRow:
-    """A row before preprocessing: its pixels are uint8 `[H, W, 3]`."""
-
-    path: str
-    pixels: NDArray[np.uint8]
-    label: int
-
-
-class Snapshot:
-    """A stored snapshot, checked as it is read.
-
-    Attributes:
-        manifest: what it holds.
-        preprocess: the serialised ONNX graph that made its tensors.
-    """
-
-    def __init__(self, store: FileStore, manifest: SnapshotManifest, preprocess: bytes) -> None:
-        self._store = store
-        self.manifest = manifest
-        self.preprocess = preprocess
-
     @classmethod
-    def open(cls, store: FileStore, dataset: str, snapshot_id: str) -> Snapshot:
-        """Return the snapshot; raise NotFoundError, DamagedDataError or NewerSchemaError."""
-        manifest = read_manifest(store, dataset, snapshot_id)
-        key = SnapshotKeys(dataset, snapshot_id).preprocess
-        graph = store.get(key).data
-        _check_sha256(graph, manifest.versions["graph_sha256"], key)
-        return cls(store, manifest, graph)
-
-    def tensors(self, *parts: Part) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Return images uint8 `[n, S, S, 3]` and labels int64 `[n]` of the parts, in that order.
+    def read(cls, store: FileStore, dataset: str, snapshot: str) -> Self:
+        """Return the envelope of a stored snapshot.
 
         Raises:
-            DamagedDataError: a shard is not what was written.
+            NotFoundError: there is no such snapshot.
+            DamagedDataError, NewerSchemaError: as `from_bytes` does.
         """
-        size = self.manifest.image_size
-        images = [np.zeros((0, size, size, 3), np.uint8)]
-        labels = [np.zeros(0, np.int64)]
-        for _, shard in self._shards(parts):
-            images.append(shard["images"].astype(np.uint8, copy=False))
-            labels.append(shard["labels"].astype(np.int64, copy=False))
-        return np.concatenate(images), np.concatenate(labels)
-
-    def mapped_tensors(self, part: Part) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Return what `tensors` returns, with the images in a file instead of in memory.
-
-        The file has no name and vanishes with the array; one shard at a time is in memory.
-
-        Raises:
-            DamagedDataError: a shard is not what was written.
-            OSError: the folder for temporary files (TMPDIR) has no room.
-        """
-        size, rows = self.manifest.image_size, self.manifest.counts[part]
-        shape = (rows, size, size, 3)
-        if rows == 0:
-            return self.tensors(part)
-        labels = np.zeros(rows, np.int64)
-        with tempfile.TemporaryFile(prefix="automl-rows-") as file:
-            images = np.memmap(file, np.uint8, "w+", shape=shape)
-            done = 0
-            for shard, content in self._shards((part,)):
-                images[done : done + shard.rows] = content["images"]
-                labels[done : done + shard.rows] = content["labels"]
-                done += shard.rows
-        return images, labels
-
-    def size_bytes(self, part: Part) -> int:
-        """Return how many bytes the images of a part take."""
-        return self.manifest.counts[part] * self.manifest.image_size**2 * 3
-
-    def raw_rows(self, *parts: Part) -> Iterator[RawRow]:
-        """Yield the rows of the parts before preprocessing, in the order of `tensors`.
-
-        Raises:
-            DataError: training rows are asked for, which do not keep their files.
-            DamagedDataError: a shard is not what was written.
-        """
-        if Part.TRAIN in parts:
-            raise DataError(
-                f"Snapshot {self.manifest.id} keeps no files of training rows.", "use `tensors`"
-            )
-        return self._read_raw(parts)
-
-    def _read_raw(self, parts: tuple[Part, ...]) -> Iterator[RawRow]:
-        for _, shard in self._shards(parts):
-            paths = json.loads(shard["paths"].tobytes())
-            ends, encoded = shard["encoded_ends"], shard["encoded"].tobytes()
-            for index, path in enumerate(paths):
-                data = encoded[int(ends[index]) : int(ends[index + 1])]
-                yield RawRow(path, decode_image(data), int(shard["labels"][index]))
-
-    def _shards(
-        self, parts: tuple[Part, ...]
-    ) -> Iterator[tuple[Shard, dict[str, NDArray[np.generic]]]]:
-        for part in parts:
-            for shard in self.manifest.shards:
-                if shard.part is not part:
-                    continue
-                content = self._store.get(shard.key).data
-                _check_sha256(content, shard.sha256, shard.key)
-                try:
-                    yield shard, load(content)
-                except SafetensorError as error:
-                    raise DamagedDataError(f"{shard.key}: {error}.", _DAMAGED_HINT) from error
+        key = SnapshotKeys(dataset, snapshot).envelope
+        return cls.from_bytes(store.get(key).data, key)
 
 
-def read_manifest(store: FileStore, dataset: str, snapshot_id: str) -> SnapshotManifest:
-    """Return a snapshot's manifest; raise NotFoundError if there is no such snapshot."""
-    key = SnapshotKeys(dataset, snapshot_id).manifest
-    return SnapshotManifest.from_bytes(store.get(key).data, key)
+def write_shard(
+    store: SnapshotStore, keys: SnapshotKeys, part: str, rows: int, tensors: Tensors
+) -> Shard:
+    """Store rows of one part and return the shard; equal content has an equal key.
+
+    Args:
+        store: of the snapshot.
+        keys: of the snapshot.
+        part: that all rows belong to.
+        rows: their number.
+        tensors: what is stored of them, by name.
+    """
+    content = save(dict(tensors))
+    sha256 = hashlib.sha256(content).hexdigest()
+    key = keys.shard(part, sha256)
+    store.put(key, content)
+    return Shard(key=key, part=part, rows=rows, sha256=sha256, size_bytes=len(content))
 
 
-def count_rows(parts: Sequence[Part]) -> dict[Part, int]:
-    """Return the number of rows per part, every part named."""
-    return {part: parts.count(part) for part in PARTS}
+def write_envelope(store: SnapshotStore, envelope: AnyEnvelope) -> AnyEnvelope:
+    """Make a snapshot exist whose shards are stored; return the envelope that does.
+
+    Where another process was quicker, that is the other's, which describes the same content.
+    """
+    try:
+        store.put_if_absent(envelope.keys.envelope, envelope.to_bytes())
+    except PreconditionFailedError:
+        log.info("snapshot %s was finished by another process", envelope.id)
+        kept = type(envelope).read(store, envelope.dataset, envelope.id)
+        return kept.model_copy(update={"reused": True})
+    rows = sum(envelope.counts.values())
+    log.info("snapshot %s of %s has %d rows", envelope.id, envelope.dataset, rows)
+    return envelope
 
 
-def _check_sha256(content: bytes, expected: str, key: str) -> None:
+def read_shards(
+    store: FileStore, envelope: Envelope, *parts: str
+) -> Iterator[tuple[Shard, Tensors]]:
+    """Yield the shards of the parts, in that order, with their tensors.
+
+    Raises:
+        DamagedDataError: a shard is not what was written.
+    """
+    for part in parts:
+        for shard in envelope.shards:
+            if shard.part != part:
+                continue
+            content = read_checked(store, shard.key, shard.sha256)
+            try:
+                yield shard, load(content)
+            except SafetensorError as error:
+                raise DamagedDataError(f"{shard.key}: {error}.", _DAMAGED_HINT) from error
+
+
+def read_checked(store: FileStore, key: str, sha256: str) -> bytes:
+    """Return the content of a key whose SHA-256 an envelope gives.
+
+    Raises:
+        DamagedDataError: it is not what was written.
+    """
+    content = store.get(key).data
     actual = hashlib.sha256(content).hexdigest()
-    if actual != expected:
+    if actual != sha256:
         raise DamagedDataError(
-            f"{key} has SHA-256 {actual}, its manifest says {expected}.", _DAMAGED_HINT
+            f"{key} has SHA-256 {actual}, its snapshot says {sha256}.", _DAMAGED_HINT
         )
+    return content

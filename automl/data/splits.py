@@ -1,7 +1,8 @@
-"""Which part of the dataset a row belongs to, for as long as it exists.
+"""A split that survives growth: a row keeps its part for as long as it exists.
 
-A row's position in [0, 1) is a keyed hash of its pixels; a part is an interval of positions. The
-intervals of a class are fixed once, so rows added later do not move the others.
+A row's position in [0, 1) is a keyed hash of its content; a part is an interval of positions. The
+intervals of a label are fixed once, so rows added later do not move the others. Labels are whatever
+a track stratifies by; without any, all rows have the same.
 """
 
 from __future__ import annotations
@@ -12,9 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
-
-import numpy as np
-from numpy.typing import NDArray
 
 
 class Part(StrEnum):
@@ -54,13 +52,6 @@ class SplitSettings:
         return (test / 2, test, test + validation / 4, test + validation)
 
 
-def row_digest(pixels: NDArray[np.uint8]) -> str:
-    """Return 64 hexadecimal digits that identify pixels and shape, uint8 `[H, W, 3]`."""
-    digest = blake2b(repr(pixels.shape).encode(), digest_size=32)
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
-
-
 def position(digest: str, seed: int) -> float:
     """Return the row's place in [0, 1), a function of its digest and the seed only."""
     key = str(seed).encode()[:64]
@@ -76,7 +67,7 @@ def split_rows(
 ) -> tuple[list[Part], dict[str, Thresholds]]:
     """Return the part of each row, and the thresholds per label that decided.
 
-    Rows with the same pixels share one part, that of their smallest label. Without `fixed` the
+    Rows with the same digest share one part, that of their smallest label. Without `fixed` the
     thresholds lie between this dataset's positions such that the parts' sizes are the exact
     roundings of their fractions. With `fixed`, labels unknown there use the fractions
     themselves, which do not depend on the rows present either.
@@ -129,7 +120,7 @@ def _choose_thresholds(
     return {
         name: _fit_thresholds(sorted(by_label[name]), settings)
         if by_label[name]
-        else settings.nominal  # all its pixels belong to smaller labels
+        else settings.nominal  # all its rows belong to smaller labels
         for name in names
     }
 

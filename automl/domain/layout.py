@@ -46,8 +46,8 @@ class SnapshotKeys:
     snapshot: str
 
     @property
-    def manifest(self) -> str:
-        """The manifest, whose existence makes the snapshot exist."""
+    def envelope(self) -> str:
+        """The envelope, whose existence makes the snapshot exist."""
         return self.file(MANIFEST_FILE)
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from automl.data.snapshot import SnapshotManifest, read_manifest
+from automl.data.snapshot import Envelope
 from automl.domain.objective import Objective
 from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
@@ -29,6 +29,7 @@ from automl.publishing.verify import require_verified
 from automl.runs.context import StepContext
 from automl.runs.trial_files import Weights, load_tensors_of
 from automl.search.space import SearchSpace
+from automl.tracks.image.snapshot import ImageEnvelope
 from automl.training.module import Normalization
 
 _UNREADABLE = (NotFoundError, DamagedDataError, NewerSchemaError)
@@ -61,8 +62,8 @@ def fitted_network(context: StepContext, run: Run) -> FittedNetwork:
         raise SearchError(f"Run {run.name} has no final fit yet.", "run the step final_fit first")
     if fit.mean is not None and fit.std is not None:
         return FittedNetwork(fit.trial, fit.weights, Normalization(fit.mean, fit.std))
-    manifest = read_manifest(context.store, context.spec.name, run.snapshot)
-    normalization = Normalization(tuple(manifest.mean), tuple(manifest.std))
+    envelope = ImageEnvelope.read(context.store, context.spec.name, run.snapshot)
+    normalization = Normalization(envelope.mean, envelope.std)
     return FittedNetwork(fit.trial, fit.weights, normalization)
 
 
@@ -98,9 +99,7 @@ def continued_trial(study: Study, version: int) -> Trial:
     return study.trials[origin.final_fit.trial]
 
 
-def check_continuation(
-    context: StepContext, manifest: SnapshotManifest, space: SearchSpace
-) -> None:
+def check_continuation(context: StepContext, manifest: ImageEnvelope, space: SearchSpace) -> None:
     """Check that the version which the specification continues, if any, fits the snapshot.
 
     Args:
@@ -125,7 +124,7 @@ def check_continuation(
 
 
 def _problems(
-    context: StepContext, version: int, manifest: SnapshotManifest, space: SearchSpace
+    context: StepContext, version: int, manifest: ImageEnvelope, space: SearchSpace
 ) -> Iterator[str]:
     registry, study = Registry(context.store, context.spec.name), context.record.study
     if not registry.exists(version):
@@ -154,9 +153,7 @@ def _problems(
         yield f"its network is beyond search.limits ({', '.join(limits)})"
 
 
-def _misfits(
-    context: StepContext, published: Manifest, manifest: SnapshotManifest
-) -> Iterator[str]:
+def _misfits(context: StepContext, published: Manifest, manifest: ImageEnvelope) -> Iterator[str]:
     """Yield in what the version differs from what the run would train."""
     if published.task != context.spec.task.value:
         yield f"its task is {published.task}, the study's is {context.spec.task.value}"
@@ -173,7 +170,7 @@ def _misfits(
 
 
 def _moved_rows(
-    context: StepContext, origin: Run, published: Manifest, manifest: SnapshotManifest
+    context: StepContext, origin: Run, published: Manifest, manifest: ImageEnvelope
 ) -> Iterator[str]:
     """Yield why rows that the version was trained on might be held out now."""
     keys, spec = context.record.study.generation_keys, context.spec
@@ -188,7 +185,7 @@ def _moved_rows(
         )
         return
     try:
-        before = read_manifest(context.store, spec.name, origin.snapshot)
+        before = Envelope.read(context.store, spec.name, origin.snapshot)
     except _UNREADABLE as error:
         yield f"which rows it was trained on is not known any more: {error.message}"
         return

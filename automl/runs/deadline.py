@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 from types import TracebackType
 
 from automl.domain.events import SearchEnd
+from automl.domain.training import StopReason
 from automl.errors import StorageError
 from automl.machine.signals import StopSignal
 from automl.runs.context import StepContext
 from automl.runs.training_gpu import TOO_LATE_S
 from automl.runs.trials import end_search
-from automl.training.problem import StopReason
 
 _FINISH_BEFORE_S = 1.5  # trials stop so long before the deadline, to record their result in time
 _KEEP_SLOT_S = 12.0  # a slice does not end so shortly before the deadline

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from automl.domain.events import Event, RungReached
 from automl.domain.study import Study
+from automl.domain.training import StopReason
 from automl.domain.trial import Trial, TrialState
 from automl.errors import DamagedDataError
 from automl.runs.context import StepContext
@@ -25,7 +26,7 @@ from automl.search.pruning import (
 from automl.storage.leases import KeepAlive
 from automl.tracks.image.space import SLOW_GENES
 from automl.training.checkpoint import EpochResult
-from automl.training.problem import StopReason, standard_error
+from automl.training.problem import standard_error
 
 _WHOLE = 0.99  # of a training's time
 

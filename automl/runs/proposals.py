@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from automl.data.snapshot import SnapshotManifest
 from automl.domain.candidate import Candidate
 from automl.domain.parsing import Purpose, parse_spec
 from automl.domain.specification import LimitsSection, SearchSection, Strategy
@@ -28,6 +27,7 @@ from automl.search.searchers.evolution import RegularizedEvolution
 from automl.search.searchers.random import RandomSearcher
 from automl.search.searchers.tree_search import Effort
 from automl.search.space import SearchSpace
+from automl.tracks.image.snapshot import ImageEnvelope
 from automl.tracks.image.space import Allowance, NetworkMorphismSpace
 
 SPACE_VERSION = 11  # rises whenever the same log and seed would lead to other proposals
@@ -143,7 +143,7 @@ def recorded_search(run: Run) -> SearchSection:
         ) from error
 
 
-def space_facts(manifest: SnapshotManifest) -> dict[str, int | str]:
+def space_facts(manifest: ImageEnvelope) -> dict[str, int | str]:
     """Return what every search space depends on besides the specification, for `run_opened`."""
     return {
         "image_size": manifest.image_size,

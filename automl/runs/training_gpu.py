@@ -103,8 +103,8 @@ def _need_bytes(context: StepContext) -> int | None:
     the limit, which counts only what waits for the backward pass, come the dataset, which lies on
     the device, and the runtime.
     """
-    from automl.data.snapshot import Snapshot
     from automl.runs.proposals import recorded_search
+    from automl.tracks.image.snapshot import ImageSnapshot
 
     run = context.opened_run()
     limit, space = recorded_search(run).limits.device_memory, run.space
@@ -113,9 +113,9 @@ def _need_bytes(context: StepContext) -> int | None:
     work = step_work(context.record.study, space)
     if work >= SMALL_STEP_WORK:
         return None
-    manifest = Snapshot.open(context.store, context.spec.name, run.snapshot).manifest
-    image_bytes = manifest.image_size**2 * len(manifest.mean)
-    return _TRAINING_FACTOR * limit + image_bytes * sum(manifest.counts.values()) + _RUNTIME_BYTES
+    envelope = ImageSnapshot.open(context.store, context.spec.name, run.snapshot).envelope
+    image_bytes = envelope.image_size**2 * len(envelope.mean)
+    return _TRAINING_FACTOR * limit + image_bytes * sum(envelope.counts.values()) + _RUNTIME_BYTES
 
 
 def step_work(study: Study, space: Mapping[str, int | str]) -> float:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from automl.domain.events import SearchEnd
 from automl.domain.study import Run, Study
+from automl.domain.training import StopReason
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.errors import (
     LeaseLostError,
@@ -22,7 +23,6 @@ from automl.runs.trials import Claim, TrialResult, TrialSource, end_search, reco
 from automl.runs.worker_report import WorkerReport
 from automl.storage.leases import KeepAlive
 from automl.tracks.image.trainer import TrialTrainer, TrialTraining, training_device
-from automl.training.problem import StopReason
 
 _POLL_S = 1.0
 

@@ -92,19 +92,16 @@ def _check(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> o
 def _prepare(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
     from automl.steps import prepare
 
-    manifest = prepare.prepare(context, LoggedProgress())
-    return {"snapshot": manifest.id, "counts": manifest.counts, "classes": len(manifest.classes)}
+    return prepare.summary(context, prepare.prepare(context, LoggedProgress()))
 
 
 def _open_run(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:
     snapshot = payload.get("snapshot")
     if not isinstance(snapshot, str):
         raise ConfigError("The payload has no snapshot.", "pass the id that `prepare` returned")
-    from automl.data.snapshot import Snapshot
     from automl.steps.open_run import open_search
 
-    manifest = Snapshot.open(context.store, context.spec.name, snapshot).manifest
-    return open_search(context, manifest)
+    return open_search(context, snapshot)
 
 
 def _run_worker(context: StepContext, payload: dict[str, Any], stop: StopSignal) -> object:

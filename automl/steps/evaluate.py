@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from automl import __version__
-from automl.data.snapshot import Part, Snapshot
+from automl.data.splits import Part
 from automl.domain.events import Event, TestOpened, VersionPublished
 from automl.domain.layout import MODEL_FILE, REPORT_FILE
 from automl.domain.study import Run, Study
@@ -29,6 +29,7 @@ from automl.scoring.metrics import classification_metrics, confusion_matrix
 from automl.steps.export import export_record
 from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.pretrained import seed_of, without_pretrained
+from automl.tracks.image.snapshot import ImageSnapshot
 from automl.views.comparison import compare_strategies
 from automl.views.provenance import lineage_summary, weights_summary
 from automl.views.queries import curve, leaderboard_rows
@@ -74,13 +75,13 @@ def version_of(run: Run) -> int:
 
 def _publish(context: StepContext, run: Run, registry: Registry, version: int) -> None:
     """Open the sealed rows, measure the file on them, and write report and manifest."""
-    snapshot = Snapshot.open(context.store, context.spec.name, run.snapshot)
+    snapshot = ImageSnapshot.open(context.store, context.spec.name, run.snapshot)
     parts, selected_on = report_parts(snapshot)
 
     def open_test(study: Study) -> Sequence[Event]:
         if context.run_in(study).test_opened:
             return ()
-        rows = sum(snapshot.manifest.counts[part] for part in (Part.GATE, Part.REPORT))
+        rows = sum(snapshot.envelope.counts[part] for part in (Part.GATE, Part.REPORT))
         return (TestOpened(at=context.clock.now(), run=context.run, version=version, rows=rows),)
 
     exported = export_record(context)
@@ -103,13 +104,13 @@ def _publish(context: StepContext, run: Run, registry: Registry, version: int) -
         input=InputFormat(
             decode=DECODING,
             resize=context.spec.data.resize.value,
-            size=snapshot.manifest.image_size,
+            size=snapshot.envelope.image_size,
         ),
         metrics=classification_metrics(probabilities, labels),
         selected_on=selected_on,
         decisions=study.decisions,
         parity=exported.parity,
-        latency_ms=_latency(registry.read(version, MODEL_FILE), snapshot.manifest.image_size),
+        latency_ms=_latency(registry.read(version, MODEL_FILE), snapshot.envelope.image_size),
         parameters=architecture.parameters,
         made_by=_made_by(context),
     )
@@ -157,25 +158,25 @@ def _curve(context: StepContext, trial: Trial) -> tuple[list[dict[str, Any]], st
         return [], f"The learning curve is missing: {error.message}"
 
 
-def _quarantine_note(snapshot: Snapshot) -> str:
-    rows = snapshot.manifest.quarantined
+def _quarantine_note(snapshot: ImageSnapshot) -> str:
+    rows = snapshot.envelope.quarantined
     return f"{len(rows)} rows were left out, the first is {rows[0].path}." if rows else ""
 
 
-def report_parts(snapshot: Snapshot) -> tuple[tuple[Part, ...], bool]:
+def report_parts(snapshot: ImageSnapshot) -> tuple[tuple[Part, ...], bool]:
     """Return the parts that give the metrics, and whether they also decide about promotion."""
-    counts = snapshot.manifest.counts
+    counts = snapshot.envelope.counts
     if counts[Part.GATE] + counts[Part.REPORT] < _ONE_TEST_SET_BELOW:
         return (Part.GATE, Part.REPORT), True
     return (Part.REPORT,), False
 
 
 def predict_rows(
-    classifier: OnnxClassifier, snapshot: Snapshot, parts: tuple[Part, ...]
+    classifier: OnnxClassifier, snapshot: ImageSnapshot, parts: tuple[Part, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return probabilities and labels of the raw rows; columns in the order of the snapshot."""
     found, labels = [], []
-    for row in snapshot.raw_rows(*parts):
+    for row in snapshot.files(*parts):
         found.append(classifier.predict(row.pixels[None])[1][0])
         labels.append(row.label)
     return np.stack(found), np.asarray(labels, np.int64)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from automl.data.snapshot import Part, Snapshot, read_manifest
+from automl.data.splits import Part
 from automl.domain.events import Event, VersionReserved
 from automl.domain.layout import MODEL_FILE, SAMPLES_FILE
 from automl.domain.study import Run, Study
@@ -25,6 +25,7 @@ from automl.runs.continuation import FittedNetwork, fitted_network
 from automl.runs.trial_files import load_tensors_of
 from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.onnx import build_onnx
+from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
 from automl.training.inference import predict_probabilities
 from automl.training.module import Normalization
 
@@ -110,8 +111,8 @@ def build(context: StepContext, run: Run, network: FittedNetwork, version: int) 
     """
     candidate = context.record.study.trials[network.trial].candidate
     assert candidate is not None
-    snapshot = Snapshot.open(context.store, context.spec.name, run.snapshot)
-    manifest = snapshot.manifest
+    snapshot = ImageSnapshot.open(context.store, context.spec.name, run.snapshot)
+    envelope = snapshot.envelope
     architecture = Architecture.from_genotype(candidate.genotype)
     weights, normalization = load_tensors_of(context, network.weights), network.normalization
     onnx = build_onnx(
@@ -120,7 +121,7 @@ def build(context: StepContext, run: Run, network: FittedNetwork, version: int) 
         normalization.mean,
         normalization.std,
         preprocess=snapshot.preprocess,
-        labels=manifest.classes,
+        labels=envelope.classes,
         metadata={
             "study": context.spec.name,
             "version": str(version),
@@ -128,7 +129,7 @@ def build(context: StepContext, run: Run, network: FittedNetwork, version: int) 
         },
     )
     held_out = (Part.SELECTION, Part.CALIBRATION)
-    rows = [row.pixels for row in itertools.islice(snapshot.raw_rows(*held_out), _PARITY_ROWS)]
+    rows = [row.pixels for row in itertools.islice(snapshot.files(*held_out), _PARITY_ROWS)]
     images, _ = snapshot.tensors(*held_out)
     reference = predict_probabilities(
         architecture, weights, normalization, images[: len(rows)], available_cores()
@@ -161,8 +162,8 @@ def incumbent_onnx(context: StepContext) -> bytes:
         raise SearchError(f"Run {run.name} has no winner yet.", "run the step choose first")
     key = context.record.study.trials[run.winner].measurement.weights
     assert key is not None
-    manifest = read_manifest(context.store, context.spec.name, run.snapshot)
-    normalization = Normalization(tuple(manifest.mean), tuple(manifest.std))
+    envelope = ImageEnvelope.read(context.store, context.spec.name, run.snapshot)
+    normalization = Normalization(envelope.mean, envelope.std)
     return build(context, run, FittedNetwork(run.winner, key, normalization), 0).onnx
 
 

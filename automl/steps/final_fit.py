@@ -11,6 +11,7 @@ import numpy as np
 
 from automl.domain.events import FinalFitFinished, FitSource
 from automl.domain.study import Run, Study
+from automl.domain.training import StopReason
 from automl.domain.trial import Trial
 from automl.errors import (
     DamagedDataError,
@@ -33,7 +34,7 @@ from automl.training.device import choose_device
 from automl.training.examples import Examples
 from automl.training.inference import predict_probabilities
 from automl.training.module import Normalization
-from automl.training.problem import FitHooks, FitProblem, InitialWeights, StopReason
+from automl.training.problem import FitHooks, FitProblem, InitialWeights
 from automl.training.results import weights_to_bytes
 from automl.training.shards import most_copies
 from automl.training.trainer import fit

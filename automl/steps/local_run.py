@@ -58,8 +58,8 @@ def run_study(settings: Settings, spec: StudySpec, progress: Progress) -> dict[s
     check.check(context)
     with RunLease(context):
         progress.step("prepare")
-        manifest = prepare.prepare(context, progress.items)
-        workers = open_search(context, manifest)
+        snapshot = prepare.prepare(context, progress.items)
+        workers = open_search(context, snapshot.id)
         try:
             winner, promotion = _run_open(context, workers, progress)
         except AutoMLError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 
-from automl.data.snapshot import Part, SnapshotManifest
+from automl.data.splits import Part
 from automl.domain.specification import LimitsSection
 from automl.machine.cores import threads_of_trial
 from automl.morphism.architecture import Architecture
@@ -30,6 +30,7 @@ from automl.runs.memory import BFLOAT16, SHARDS, Facts
 from automl.runs.opening import open_run
 from automl.runs.proposals import EPOCHS, space_facts, space_of_search
 from automl.tracks.image.pretrained import pretrained_facts
+from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
 from automl.tracks.image.trainer import RUNG, rung_of
 from automl.training.augmentation import most_reach
 from automl.training.device import choose_device
@@ -44,14 +45,14 @@ _LABEL_BYTES = 8
 log = logging.getLogger(__name__)
 
 
-def open_search(context: StepContext, manifest: SnapshotManifest) -> list[int]:
+def open_search(context: StepContext, snapshot: str) -> list[int]:
     """Open the run for a search on a snapshot and return the indices of its workers.
 
     A second call for the same run measures nothing: what the first one recorded counts.
 
     Args:
         context: the step's context; the caller holds the run's lease.
-        manifest: the snapshot's.
+        snapshot: id of the prepared dataset.
 
     Raises:
         ConfigError: no network is within the limits, or the version that is to be continued does
@@ -60,6 +61,7 @@ def open_search(context: StepContext, manifest: SnapshotManifest) -> list[int]:
         SearchError: the run has been closed without success.
     """
     facts = None
+    manifest = ImageSnapshot.open(context.store, context.spec.name, snapshot).envelope
     if context.record.refresh().run(context.run) is None:
         device = "cpu" if context.spec.search.resources.gpus == 0 else choose_device()
         precision = _precision(manifest, device)
@@ -74,12 +76,12 @@ def open_search(context: StepContext, manifest: SnapshotManifest) -> list[int]:
         times = training_facts(context, manifest, device, precision, is_pretrained=bool(seed))
         facts = {**known, **seed, **times}
         check_continuation(context, manifest, space_of_search(context.spec.search, facts))
-    return open_run(context, manifest.id, facts)
+    return open_run(context, snapshot, facts)
 
 
 def training_facts(
     context: StepContext,
-    manifest: SnapshotManifest,
+    manifest: ImageEnvelope,
     device: str,
     precision: Precision,
     *,
@@ -125,7 +127,7 @@ def training_facts(
     return facts
 
 
-def _limit_facts(limits: LimitsSection, manifest: SnapshotManifest) -> dict[str, int]:
+def _limit_facts(limits: LimitsSection, manifest: ImageEnvelope) -> dict[str, int]:
     """Return what the limits depend on, so that other machines propose by the same figures."""
     facts: dict[str, int] = {}
     if limits.latency_ms is not None:
@@ -135,7 +137,7 @@ def _limit_facts(limits: LimitsSection, manifest: SnapshotManifest) -> dict[str,
     return facts
 
 
-def memory_facts(manifest: SnapshotManifest) -> dict[str, int]:
+def memory_facts(manifest: ImageEnvelope) -> dict[str, int]:
     """Return what the memory of trainings on the snapshot depends on."""
     train, selection = manifest.counts[Part.TRAIN], manifest.counts[Part.SELECTION]
     size, labels = manifest.image_size, (train + selection) * _LABEL_BYTES
@@ -147,7 +149,7 @@ def memory_facts(manifest: SnapshotManifest) -> dict[str, int]:
     }
 
 
-def _precision(manifest: SnapshotManifest, device: str) -> Precision:
+def _precision(manifest: ImageEnvelope, device: str) -> Precision:
     """Return what trainings compute in on this machine, tried on the largest seed."""
     seed = seed_architectures(manifest.image_size, len(manifest.classes))[-1]
     return choose_precision(device, seed)

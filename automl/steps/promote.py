@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from automl.data.snapshot import Part, Snapshot
+from automl.data.splits import Part
 from automl.domain.events import RunState
 from automl.domain.layout import MODEL_FILE
 from automl.domain.study import Run
@@ -17,6 +17,7 @@ from automl.runs.opening import close_run
 from automl.scoring.promotion import FIRST_VERSION, Decision, decide_by_hits
 from automl.steps.evaluate import predict_rows, report_parts, version_of
 from automl.tracks.image.classifier import OnnxClassifier
+from automl.tracks.image.snapshot import ImageSnapshot
 
 
 def promote(context: StepContext) -> dict[str, Any]:
@@ -60,16 +61,16 @@ def _decide(context: StepContext, run: Run, registry: Registry, version: int) ->
     champion = registry.champion()
     if champion is None:
         return FIRST_VERSION
-    snapshot = Snapshot.open(context.store, context.spec.name, run.snapshot)
+    snapshot = ImageSnapshot.open(context.store, context.spec.name, run.snapshot)
     correct = []
     for number in (version, champion.version):
         classifier = OnnxClassifier(registry.read(number, MODEL_FILE), available_cores())
         probabilities, labels = predict_rows(classifier, snapshot, _gate_parts(snapshot))
         predicted = np.asarray(classifier.labels, object)[probabilities.argmax(axis=1)]
-        correct.append(predicted == np.asarray(snapshot.manifest.classes, object)[labels])
+        correct.append(predicted == np.asarray(snapshot.envelope.classes, object)[labels])
     return decide_by_hits(correct[0], correct[1], context.spec.export.min_improvement)
 
 
-def _gate_parts(snapshot: Snapshot) -> tuple[Part, ...]:
+def _gate_parts(snapshot: ImageSnapshot) -> tuple[Part, ...]:
     parts, selected_on = report_parts(snapshot)
     return parts if selected_on else (Part.GATE,)

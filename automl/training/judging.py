@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from automl.domain.training import StopReason
 from automl.training.examples import Examples
 from automl.training.inference import BATCH_ROWS, logits_of
 from automl.training.module import Network
 from automl.training.precision import Precision, autocast
-from automl.training.problem import StopReason
 from automl.training.rows import as_tensor
 
 _ASKED_EVERY = 4  # batches

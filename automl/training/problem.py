@@ -6,8 +6,8 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
+from automl.domain.training import StopReason
 from automl.errors import ConfigError, DataError
 from automl.morphism.architecture import Architecture
 from automl.training.checkpoint import Checkpoint, EpochResult
@@ -17,16 +17,6 @@ from automl.training.precision import Precision
 from automl.training.symmetry import Symmetries
 
 _NEEDED = frozenset({"learning_rate", "weight_decay", "augmentation"})
-
-
-class StopReason(StrEnum):
-    """Why a training ended before it was done."""
-
-    DEADLINE = "deadline"
-    DIVERGED = "diverged"
-    PRUNED = "pruned"
-    SLICE = "slice"
-    SIGNAL = "signal"
 
 
 @dataclass(frozen=True, slots=True)

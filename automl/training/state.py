@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from automl.domain.training import StopReason
 from automl.errors import DivergedError
 from automl.training.augmentation import Augmentation
 from automl.training.averaging import WeightAverage
@@ -21,14 +22,7 @@ from automl.training.inference import BATCH_ROWS
 from automl.training.judging import JudgedRows, at_resolution
 from automl.training.module import Weights, extract_weights, load_weights
 from automl.training.optimizer import OptimizerState, extract_state, load_state
-from automl.training.problem import (
-    FitHooks,
-    FitProblem,
-    FitResult,
-    InitialWeights,
-    StopReason,
-    standard_error,
-)
+from automl.training.problem import FitHooks, FitProblem, FitResult, InitialWeights, standard_error
 from automl.training.recipe import (
     built_module,
     first_resolution,

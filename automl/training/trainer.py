@@ -9,17 +9,12 @@ from dataclasses import replace
 
 import torch
 
+from automl.domain.training import StopReason
 from automl.errors import DivergedError, OutOfMemoryError
 from automl.training.checkpoint import Checkpoint
 from automl.training.device import is_out_of_memory, repeatable
 from automl.training.heap import keep_freed_memory, return_freed_memory
-from automl.training.problem import (
-    FitHooks,
-    FitProblem,
-    FitResult,
-    InitialWeights,
-    StopReason,
-)
+from automl.training.problem import FitHooks, FitProblem, FitResult, InitialWeights
 from automl.training.state import Training
 
 _SAVE_INTERVAL_S = 60.0

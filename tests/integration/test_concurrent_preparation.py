@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from automl.data.snapshot import Part, Snapshot
+from automl.data.splits import Part
 from automl.errors import NotFoundError
 from automl.runs.settings import Settings
 from automl.storage.objects import ObjectStore
+from automl.tracks.image.snapshot import ImageSnapshot
 
 DATASET = "digits"
 DAY_S = 86_400
@@ -76,9 +77,9 @@ def require_whole(store: ObjectStore, snapshot: str, leftovers: frozenset[str]) 
         snapshot: its id.
         leftovers: keys that a killed preparation had written.
     """
-    opened = Snapshot.open(store, DATASET, snapshot)
+    opened = ImageSnapshot.open(store, DATASET, snapshot)
     prefix = f"datasets/{DATASET}/{snapshot}/"
-    shards = {shard.key: shard for shard in opened.manifest.shards}
+    shards = {shard.key: shard for shard in opened.envelope.shards}
     keys = {entry.key for entry in store.list("")}
     sources = {key for key in keys if key.startswith(f"datasets/{DATASET}/sources/")}
     expected = {*shards, prefix + "manifest.json", prefix + "preprocess.onnx", *sources}
@@ -89,7 +90,7 @@ def require_whole(store: ObjectStore, snapshot: str, leftovers: frozenset[str]) 
         data = store.get(key).data
         assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.size_bytes, shard.sha256)
     images, labels = opened.tensors(*Part)
-    assert len(images) == len(labels) == sum(opened.manifest.counts.values()) == ROWS
+    assert len(images) == len(labels) == sum(opened.envelope.counts.values()) == ROWS
 
 
 def temporary_files(home: str) -> list[Path]:
@@ -117,7 +118,7 @@ def test_a_killed_preparation_leaves_no_snapshot_and_the_next_completes_it(
     written = frozenset(entry.key for entry in store.list(""))
     assert not any("manifest" in key or "/sources/" in key for key in written)
     with pytest.raises(NotFoundError):
-        Snapshot.open(store, DATASET, next(iter(written)).split("/")[2])
+        ImageSnapshot.open(store, DATASET, next(iter(written)).split("/")[2])
 
     (result,) = given(preparation(home, spec, 1))
 

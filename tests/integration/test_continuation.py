@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from automl.data.snapshot import Part, Snapshot
+from automl.data.splits import Part
 from automl.domain.events import RunState, SearchEnd
 from automl.errors import SearchError
 from automl.morphism.architecture import Architecture
@@ -15,6 +15,7 @@ from automl.runs.continuation import fitted_network
 from automl.runs.trial_files import load_tensors_of
 from automl.steps.dispatch import run_named_step
 from automl.tracks.image.classifier import OnnxClassifier
+from automl.tracks.image.snapshot import ImageSnapshot
 from automl.training.inference import predict_probabilities
 from automl.training.module import Normalization
 from tests.continuing import (
@@ -59,8 +60,8 @@ def test_the_version_is_continued_without_a_search(continued: Place) -> None:
 
 def test_the_weights_keep_the_normalisation_that_they_were_trained_with(continued: Place) -> None:
     context, (old, new) = context_of(continued), runs(continued)
-    snapshots = [Snapshot.open(context.store, "digits", run.snapshot) for run in (old, new)]
-    means = [np.array(snapshot.manifest.mean) for snapshot in snapshots]
+    snapshots = [ImageSnapshot.open(context.store, "digits", run.snapshot) for run in (old, new)]
+    means = [np.array(snapshot.envelope.mean) for snapshot in snapshots]
     network = fitted_network(context, new)
 
     assert network.normalization == fitted_network(context, old).normalization
@@ -69,7 +70,7 @@ def test_the_weights_keep_the_normalisation_that_they_were_trained_with(continue
 
     candidate = continued.study.trials[network.trial].candidate
     assert candidate is not None
-    rows = [row.pixels for row in snapshots[1].raw_rows(Part.REPORT)]
+    rows = [row.pixels for row in snapshots[1].files(Part.REPORT)]
     published = OnnxClassifier((continued.home / "models/digits/2/model.onnx").read_bytes())
     _, probabilities = published.predict(np.stack(rows))
     images, _ = snapshots[1].tensors(Part.REPORT)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from automl.data.snapshot import Snapshot
 from automl.domain.events import SearchEnd
 from automl.errors import ConfigError
 from automl.runs.continuation import fitted_network
 from automl.steps.dispatch import run_named_step
+from automl.tracks.image.snapshot import ImageSnapshot
 from automl.training.module import Normalization
 from tests.continuing import (
     OLD_ROWS,
@@ -172,5 +172,5 @@ def test_a_fit_that_does_not_name_its_normalisation_had_its_snapshots(place: Pla
     assert run.final_fit is not None
     assert run.final_fit.mean is None
 
-    manifest = Snapshot.open(context.store, "digits", run.snapshot).manifest
+    manifest = ImageSnapshot.open(context.store, "digits", run.snapshot).envelope
     assert fitted_network(context, run).normalization == Normalization(manifest.mean, manifest.std)

@@ -20,6 +20,7 @@ from automl.domain.events import (
 )
 from automl.domain.invariants import violations
 from automl.domain.parsing import parse_spec
+from automl.domain.training import StopReason
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.runs import opening
 from automl.runs.context import StepContext
@@ -33,7 +34,6 @@ from automl.search.space import origin
 from automl.steps import prepare
 from automl.tracks.image.space import NetworkMorphismSpace
 from automl.tracks.image.trainer import MOST_EPOCHS, TrialTrainer, TrialTraining
-from automl.training.problem import StopReason
 from automl.training.results import curve_to_bytes
 
 FIRST = Rungs.of(MOST_EPOCHS).epochs[0]  # epochs of the first rung of so few rows

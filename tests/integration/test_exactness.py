@@ -16,12 +16,12 @@ from onnx import TensorProto, helper
 from PIL import Image
 from safetensors.numpy import load
 
-from automl.data.snapshot import Snapshot
 from automl.domain.parsing import parse_spec
 from automl.runs.context import StepContext
 from automl.runs.settings import Settings
 from automl.steps.local_run import run_study
 from automl.tracks.image.decode import decode_image
+from automl.tracks.image.snapshot import ImageSnapshot
 from tests.requirements import shared_dataset
 
 CLOTHING = "clothing"
@@ -76,7 +76,7 @@ def publish(folder: Path, files: dict[str, bytes], image_size: int) -> Published
     result = run_study(settings, parse_spec(document), Quiet())
     store = settings.open_home().store
     (key,) = [e.key for e in store.list("datasets/pictures/") if e.key.endswith("/manifest.json")]
-    manifest = Snapshot.open(store, "pictures", key.split("/")[2]).manifest
+    manifest = ImageSnapshot.open(store, "pictures", key.split("/")[2]).envelope
     tensors = {}
     for shard in manifest.shards:
         content = load(store.get(shard.key).data)

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from automl.data.snapshot import Part, Snapshot
+from automl.data.splits import Part
 from automl.domain.parsing import parse_spec
 from automl.domain.specification import StudySpec
+from automl.domain.training import StopReason
 from automl.errors import DamagedDataError
 from automl.runs import opening
 from automl.runs.context import StepContext
@@ -28,8 +29,8 @@ from automl.runs.trial_files import load_tensors_of, load_weights
 from automl.runs.trials import Claim, TrialSource, record_result
 from automl.steps import evaluate, prepare
 from automl.steps.local_run import run_study
+from automl.tracks.image.snapshot import ImageSnapshot
 from automl.tracks.image.trainer import TrialTrainer, TrialTraining
-from automl.training.problem import StopReason
 
 
 class Quiet:
@@ -105,8 +106,8 @@ def automl(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def opened(context: StepContext) -> Snapshot:
-    return Snapshot.open(context.store, "digits", context.record.study.runs[0].snapshot)
+def opened(context: StepContext) -> ImageSnapshot:
+    return ImageSnapshot.open(context.store, "digits", context.record.study.runs[0].snapshot)
 
 
 def published_weights(context: StepContext) -> object:
@@ -118,7 +119,7 @@ def published_weights(context: StepContext) -> object:
 READERS: dict[str, Callable[[StepContext], Any]] = {
     "datasets/digits/*/preprocess.onnx": opened,
     "datasets/digits/*/train-*.safetensors": lambda c: opened(c).tensors(Part.TRAIN),
-    "datasets/digits/*/report-*.safetensors": lambda c: list(opened(c).raw_rows(Part.REPORT)),
+    "datasets/digits/*/report-*.safetensors": lambda c: list(opened(c).files(Part.REPORT)),
     "studies/digits/trials/0/*/weights.safetensors": lambda c: load_weights(
         c, c.record.study.trials[0]
     ),

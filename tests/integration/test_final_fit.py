@@ -16,7 +16,6 @@ import pytest
 from safetensors.numpy import load, save
 from sklearn.datasets import load_digits
 
-from automl.data.snapshot import SnapshotManifest
 from automl.domain.parsing import parse_spec
 from automl.domain.specification import StudySpec
 from automl.errors import NotFoundError, OutOfMemoryError, StorageError
@@ -27,6 +26,7 @@ from automl.runs.settings import Settings
 from automl.runs.worker import run_worker
 from automl.steps import choose, final_fit, prepare
 from automl.steps.open_run import open_search
+from automl.tracks.image.snapshot import ImageEnvelope
 from automl.training.checkpoint import Checkpoint
 from automl.training.initialization import initial_weights
 from automl.training.problem import FitHooks, FitProblem, FitResult, InitialWeights
@@ -60,7 +60,7 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     source = folder / "rows.npz"
     np.savez(source, allow_pickle=False, x=x[:ROWS], y=sample.target[:ROWS])
     context = StepContext.open(Settings(str(folder / "home")), spec_of(source), "one", "test")
-    open_search(context, prepare.prepare(context, lambda *_: None))
+    open_search(context, prepare.prepare(context, lambda *_: None).id)
     run_worker(context, 0, StopSignal())
     choose.choose(context)
     return folder / "home", source
@@ -115,7 +115,7 @@ def edit_events(home: Path, kind: str, edit: Edit) -> None:
 def relabel(home: Path, part: str) -> None:
     """Give all rows of a part of the snapshot the label 0."""
     (path,) = home.glob("datasets/digits/*/manifest.json")
-    manifest = SnapshotManifest.from_bytes(path.read_bytes(), str(path))
+    manifest = ImageEnvelope.from_bytes(path.read_bytes(), str(path))
     shards = []
     for shard in manifest.shards:
         if shard.part.value == part:
@@ -175,7 +175,7 @@ def test_a_fit_that_is_better_is_published(home: Path, open_home: OpenHome) -> N
     assert done.epochs == final_fit.fresh_epochs(context.record.study, trial)
     assert run.final_fit is not None
     manifest = next(home.glob("datasets/digits/*/manifest.json"))
-    snapshot = SnapshotManifest.from_bytes(manifest.read_bytes(), "")
+    snapshot = ImageEnvelope.from_bytes(manifest.read_bytes(), "")
     assert (run.final_fit.mean, run.final_fit.std) == (snapshot.mean, snapshot.std)
 
 

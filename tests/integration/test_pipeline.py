@@ -20,7 +20,6 @@ import yaml
 from sklearn.datasets import load_digits
 
 from automl.api import ImageClassifier, load_image_dataset
-from automl.data.snapshot import Snapshot
 from automl.domain.study import Study
 from automl.domain.trial import TrialState
 from automl.errors import ConfigError, DataError
@@ -29,6 +28,7 @@ from automl.steps.dispatch import run_named_step
 from automl.storage.open import open_home, open_store
 from automl.storage.study_log import ObjectStudyLog, StudyRecord
 from automl.tracks.image.decode import encode_png
+from automl.tracks.image.snapshot import ImageSnapshot
 from tests.servers import POSTGRES_PASSWORD
 
 ROWS = 300
@@ -263,7 +263,7 @@ def test_a_run_on_s3_reads_a_source_on_disk(tmp_path: Path, s3_store_uri: str) -
     model = store.get(f"models/digits/{champion['uri']}").data
     assert hashlib.sha256(model).hexdigest() == champion["sha256"]
     (run,) = study_in(s3_store_uri).runs
-    assert sum(Snapshot.open(store, "digits", run.snapshot).manifest.counts.values()) == ROWS
+    assert sum(ImageSnapshot.open(store, "digits", run.snapshot).envelope.counts.values()) == ROWS
     assert automl("verify", "digits", "--home", s3_store_uri).returncode == 0
     assert not (tmp_path / "automl-home").exists()
 

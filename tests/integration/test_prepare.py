@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from automl.data.snapshot import Part, Snapshot, SnapshotManifest
-from automl.data.splits import row_digest
+from automl.data.dask import Workers, local_client
+from automl.data.splits import Part
 from automl.errors import DamagedDataError, DataError, NewerSchemaError, NotFoundError
 from automl.storage.file import FileObjectStore
-from automl.tracks.image.decode import decode_image, encode_png
-from automl.tracks.image.prepare import DatasetRequest, local_client, prepare_snapshot
+from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
+from automl.tracks.image.prepare import prepare_images
+from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.resize import ImagePreprocessor
 from automl.tracks.image.samples import write_digits
+from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
 from tests.requirements import shared_dataset
 
 HELD_OUT = (Part.SELECTION, Part.CALIBRATION, Part.GATE, Part.REPORT)
@@ -43,7 +45,7 @@ def picture(number: int, height: int = 12, width: int = 10) -> bytes:
     return encode_png(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def write_rows(folder: Path, rows: list[tuple[str, str, bytes]]) -> DatasetRequest:
+def write_rows(folder: Path, rows: list[tuple[str, str, bytes]]) -> ImageRequest:
     """Write a manifest and its images; return the request for them."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     lines = ["File Name,Label"]
@@ -52,16 +54,16 @@ def write_rows(folder: Path, rows: list[tuple[str, str, bytes]]) -> DatasetReque
         lines.append(f"{name},{label}")
     (folder / "train.csv").write_text("\n".join(lines) + "\n", encoding="utf-8-sig")
     store = FileObjectStore(folder)
-    return DatasetRequest("pictures", store, "train.csv", store, "images")
+    return ImageRequest("pictures", store, "train.csv", store, "images")
 
 
 def two_classes(n: int = 40) -> list[tuple[str, str, bytes]]:
     return [(f"{i:03d}.png", "ab"[i % 2], picture(i)) for i in range(n)]
 
 
-def where(store: FileObjectStore, manifest: SnapshotManifest) -> dict[str, Part]:
-    snapshot = Snapshot.open(store, manifest.dataset, manifest.id)
-    return {row.path: part for part in HELD_OUT for row in snapshot.raw_rows(part)}
+def where(store: FileObjectStore, manifest: ImageEnvelope) -> dict[str, Part]:
+    snapshot = ImageSnapshot.open(store, manifest.dataset, manifest.id)
+    return {row.path: part for part in HELD_OUT for row in snapshot.files(part)}
 
 
 def test_digits_become_a_snapshot(
@@ -69,12 +71,10 @@ def test_digits_become_a_snapshot(
 ) -> None:
     study = write_digits(tmp_path / "digits")
     source = FileObjectStore(study.parent)
-    request = DatasetRequest("digits", source, "train.csv", source, "images")
+    request = ImageRequest("digits", source, "train.csv", source, "images")
     seen: list[tuple[int, int, str]] = []
 
-    manifest = prepare_snapshot(
-        request, home, client=client, on_progress=lambda *step: seen.append(step)
-    )
+    manifest = prepare_images(request, home, Workers(client, lambda *step: seen.append(step)))
 
     assert manifest.classes == tuple("0123456789")
     assert manifest.image_size == 8
@@ -82,7 +82,7 @@ def test_digits_become_a_snapshot(
     assert sum(manifest.counts.values()) == 1797
     assert not manifest.quarantined
     assert seen[-1] == (1797, 1797, "writing shards")
-    snapshot = Snapshot.open(home, "digits", manifest.id)
+    snapshot = ImageSnapshot.open(home, "digits", manifest.id)
     images, labels = snapshot.tensors(Part.TRAIN)
     mapped, same = snapshot.mapped_tensors(Part.TRAIN)
     assert isinstance(mapped, np.memmap)
@@ -104,9 +104,9 @@ def test_the_graph_gives_the_snapshots_tensors_bit_for_bit(
     ]
     request = replace(write_rows(tmp_path / "in", rows), image_size=16)
 
-    manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
+    manifest = prepare_images(request, home, Workers(client, silent))
 
-    assert_graph_gives_tensors(Snapshot.open(home, "pictures", manifest.id))
+    assert_graph_gives_tensors(ImageSnapshot.open(home, "pictures", manifest.id))
 
 
 @pytest.mark.needs_shared("clothing")
@@ -123,20 +123,20 @@ def test_the_graph_is_exact_for_photographs_of_every_size(
     rows = [(name, "ab"[i % 2], data) for i, (name, data) in enumerate(files)]
     request = write_rows(tmp_path / "in", rows)
 
-    manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
+    manifest = prepare_images(request, home, Workers(client, silent))
 
     tensors = images_by_digest(home, manifest)
-    preprocess = ImagePreprocessor(Snapshot.open(home, "pictures", manifest.id).preprocess)
+    preprocess = ImagePreprocessor(ImageSnapshot.open(home, "pictures", manifest.id).preprocess)
     assert len(by_shape) > 100
     for group in by_shape.values():
         pixels = [decode_image(data) for _, data in group]
-        stored = [tensors[row_digest(image)] for image in pixels]
+        stored = [tensors[pixel_digest(image)] for image in pixels]
         np.testing.assert_array_equal(preprocess(np.stack(pixels)), np.stack(stored))
         for image, tensor in zip(pixels, stored, strict=True):
             np.testing.assert_array_equal(preprocess(image[None])[0], tensor)
 
 
-def images_by_digest(store: FileObjectStore, manifest: SnapshotManifest) -> dict[str, np.ndarray]:
+def images_by_digest(store: FileObjectStore, manifest: ImageEnvelope) -> dict[str, np.ndarray]:
     shards = [load(store.get(shard.key).data) for shard in manifest.shards]
     return {
         digest.tobytes().hex(): image
@@ -145,10 +145,10 @@ def images_by_digest(store: FileObjectStore, manifest: SnapshotManifest) -> dict
     }
 
 
-def assert_graph_gives_tensors(snapshot: Snapshot) -> None:
+def assert_graph_gives_tensors(snapshot: ImageSnapshot) -> None:
     preprocess = ImagePreprocessor(snapshot.preprocess)
     images, labels = snapshot.tensors(*HELD_OUT)
-    rows = list(snapshot.raw_rows(*HELD_OUT))
+    rows = list(snapshot.files(*HELD_OUT))
     assert [row.label for row in rows] == labels.tolist()
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for index, row in enumerate(rows):
@@ -163,15 +163,14 @@ def test_the_same_listing_is_prepared_once(
     tmp_path: Path, home: FileObjectStore, client: distributed.Client
 ) -> None:
     request = write_rows(tmp_path / "in", two_classes())
-    first = prepare_snapshot(request, home, client=client, on_progress=silent)
+    first = prepare_images(request, home, Workers(client, silent))
     calls: list[str] = []
 
     for thresholds in (None, first.thresholds):
-        again = prepare_snapshot(
+        again = prepare_images(
             replace(request, thresholds=thresholds),
             home,
-            client=client,
-            on_progress=lambda *step: calls.append(step[2]),
+            Workers(client, lambda *step: calls.append(step[2])),
         )
         assert again.reused
         assert again.id == first.id
@@ -188,8 +187,8 @@ def test_the_same_rows_elsewhere_are_the_same_snapshot(
     renamed = [(f"moved-{name}", label, data) for name, label, data in reversed(rows)]
     second = write_rows(tmp_path / "elsewhere", renamed)
 
-    one = prepare_snapshot(first, home, client=client, on_progress=silent)
-    other = prepare_snapshot(second, home, client=client, on_progress=silent)
+    one = prepare_images(first, home, Workers(client, silent))
+    other = prepare_images(second, home, Workers(client, silent))
 
     assert other.reused
     assert other.id == one.id
@@ -199,11 +198,11 @@ def test_added_rows_keep_the_split_of_the_others(
     tmp_path: Path, home: FileObjectStore, client: distributed.Client
 ) -> None:
     request = write_rows(tmp_path / "in", two_classes(60))
-    first = prepare_snapshot(request, home, client=client, on_progress=silent)
+    first = prepare_images(request, home, Workers(client, silent))
     write_rows(tmp_path / "in", two_classes(90))
 
-    grown = prepare_snapshot(
-        replace(request, thresholds=first.thresholds), home, client=client, on_progress=silent
+    grown = prepare_images(
+        replace(request, thresholds=first.thresholds), home, Workers(client, silent)
     )
 
     old = {f"{i:03d}.png" for i in range(60)}
@@ -219,7 +218,7 @@ def test_duplicates_share_one_part(
     copies = [(f"copy-{name}", label, data) for name, label, data in rows]
     request = write_rows(tmp_path / "in", rows + copies)
 
-    parts = where(home, prepare_snapshot(request, home, client=client, on_progress=silent))
+    parts = where(home, prepare_images(request, home, Workers(client, silent)))
 
     assert parts
     for name, _, _ in rows:
@@ -234,9 +233,7 @@ def test_a_few_bad_rows_are_quarantined_with_their_reasons(
     with (tmp_path / "in" / "train.csv").open("a", encoding="utf-8") as manifest_file:
         manifest_file.write("gone.png,a\n../train.csv,b\n001.png,\n")
 
-    manifest = prepare_snapshot(
-        replace(request, max_bad_fraction=0.1), home, client=client, on_progress=silent
-    )
+    manifest = prepare_images(replace(request, max_bad_fraction=0.1), home, Workers(client, silent))
 
     reasons = {row.path: row.reason for row in manifest.quarantined}
     assert list(reasons) == ["torn.png", "text.png", "gone.png", "../train.csv", "001.png"]
@@ -255,7 +252,7 @@ def test_too_many_bad_rows_stop_the_run_and_write_nothing(
     request = write_rows(tmp_path / "in", rows)
 
     with pytest.raises(DataError, match="2 of the 22 rows") as caught:
-        prepare_snapshot(request, home, client=client, on_progress=silent)
+        prepare_images(request, home, Workers(client, silent))
 
     assert [problem.path for problem in caught.value.problems] == ["x.png", "y.png"]
     assert not list(home.list(""))
@@ -268,7 +265,7 @@ def test_classes_that_cannot_be_learnt_are_all_named(
     request = write_rows(tmp_path / "in", rows)
 
     with pytest.raises(DataError) as caught:
-        prepare_snapshot(request, home, client=client, on_progress=silent)
+        prepare_images(request, home, Workers(client, silent))
 
     assert [problem.path for problem in caught.value.problems] == ["odd", "rare"]
 
@@ -280,7 +277,7 @@ def test_one_class_is_refused(
     request = write_rows(tmp_path / "in", rows)
 
     with pytest.raises(DataError, match="two classes or more"):
-        prepare_snapshot(request, home, client=client, on_progress=silent)
+        prepare_images(request, home, Workers(client, silent))
 
 
 def test_missing_columns_are_refused_with_those_found(
@@ -289,7 +286,7 @@ def test_missing_columns_are_refused_with_those_found(
     request = write_rows(tmp_path / "in", two_classes(10))
 
     with pytest.raises(DataError, match=r"'File Name', 'Label', but no 'kind'"):
-        prepare_snapshot(replace(request, label="kind"), home, client=client, on_progress=silent)
+        prepare_images(replace(request, label="kind"), home, Workers(client, silent))
 
 
 def test_a_manifest_without_rows_is_refused(
@@ -298,7 +295,7 @@ def test_a_manifest_without_rows_is_refused(
     request = write_rows(tmp_path / "in", [])
 
     with pytest.raises(DataError, match="has no rows"):
-        prepare_snapshot(request, home, client=client, on_progress=silent)
+        prepare_images(request, home, Workers(client, silent))
 
 
 def test_a_source_that_does_not_exist_is_refused(
@@ -308,9 +305,7 @@ def test_a_source_that_does_not_exist_is_refused(
 
     for key in ("no.csv", "no.npz", "no-folder"):
         with pytest.raises(DataError):
-            prepare_snapshot(
-                DatasetRequest("none", store, key), home, client=client, on_progress=silent
-            )
+            prepare_images(ImageRequest("none", store, key), home, Workers(client, silent))
 
 
 def test_folders_are_classes(
@@ -324,9 +319,9 @@ def test_folders_are_classes(
     (tmp_path / "pets" / "cover.png").write_bytes(picture(1))
     (tmp_path / "pets2" / "bird").mkdir(parents=True)
     (tmp_path / "pets2" / "bird" / "b.png").write_bytes(picture(2))
-    request = DatasetRequest("pets", FileObjectStore(tmp_path), "pets")
+    request = ImageRequest("pets", FileObjectStore(tmp_path), "pets")
 
-    manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
+    manifest = prepare_images(request, home, Workers(client, silent))
 
     assert manifest.classes == ("cat", "dog")
     assert sum(manifest.counts.values()) == 20
@@ -338,15 +333,15 @@ def test_arrays_are_rows(
 ) -> None:
     x = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     np.savez(tmp_path / "data.npz", x=x, y=np.arange(40) % 2)
-    request = DatasetRequest("arrays", FileObjectStore(tmp_path), "data.npz")
+    request = ImageRequest("arrays", FileObjectStore(tmp_path), "data.npz")
 
-    manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
+    manifest = prepare_images(request, home, Workers(client, silent))
 
     assert manifest.classes == ("0", "1")
     assert manifest.image_size == 8
-    snapshot = Snapshot.open(home, "arrays", manifest.id)
+    snapshot = ImageSnapshot.open(home, "arrays", manifest.id)
     assert_graph_gives_tensors(snapshot)
-    for row in snapshot.raw_rows(*HELD_OUT):
+    for row in snapshot.files(*HELD_OUT):
         index = int(row.path.removeprefix("x[").removesuffix("]"))
         expected = np.broadcast_to(x[index].reshape(9, 7, -1), (9, 7, 3))
         np.testing.assert_array_equal(row.pixels, expected)
@@ -370,10 +365,10 @@ def test_unusable_arrays_are_refused(
     message: str,
 ) -> None:
     np.savez(tmp_path / "data.npz", **arrays)
-    request = DatasetRequest("arrays", FileObjectStore(tmp_path), "data.npz")
+    request = ImageRequest("arrays", FileObjectStore(tmp_path), "data.npz")
 
     with pytest.raises(DataError, match=message):
-        prepare_snapshot(request, home, client=client, on_progress=silent)
+        prepare_images(request, home, Workers(client, silent))
 
 
 def test_large_images_are_reduced_to_64_pixels(
@@ -382,7 +377,7 @@ def test_large_images_are_reduced_to_64_pixels(
     rows = [(f"{i}.png", "ab"[i % 2], picture(i, 100, 90)) for i in range(12)]
     request = write_rows(tmp_path / "in", rows)
 
-    manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
+    manifest = prepare_images(request, home, Workers(client, silent))
 
     assert manifest.image_size == 64
     assert "up to 64" in manifest.image_size_reason
@@ -393,7 +388,7 @@ def test_three_rows_per_class_are_enough(
 ) -> None:
     request = write_rows(tmp_path / "in", two_classes(6))
 
-    manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
+    manifest = prepare_images(request, home, Workers(client, silent))
 
     assert manifest.counts[Part.TRAIN] == manifest.counts[Part.SELECTION] == 2
 
@@ -402,54 +397,54 @@ def test_a_damaged_shard_is_noticed(
     tmp_path: Path, home: FileObjectStore, client: distributed.Client
 ) -> None:
     request = write_rows(tmp_path / "in", two_classes())
-    manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
-    shard = next(shard for shard in manifest.shards if shard.part is Part.TRAIN)
+    manifest = prepare_images(request, home, Workers(client, silent))
+    shard = next(shard for shard in manifest.shards if shard.part == Part.TRAIN)
     content = bytearray(home.get(shard.key).data)
     content[-1] ^= 1
     home.put(shard.key, bytes(content))
 
     with pytest.raises(DamagedDataError, match=shard.key):
-        Snapshot.open(home, "pictures", manifest.id).tensors(Part.TRAIN)
+        ImageSnapshot.open(home, "pictures", manifest.id).tensors(Part.TRAIN)
 
 
 def test_a_newer_manifest_is_refused(
     tmp_path: Path, home: FileObjectStore, client: distributed.Client
 ) -> None:
     request = write_rows(tmp_path / "in", two_classes())
-    manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
+    manifest = prepare_images(request, home, Workers(client, silent))
     key = f"datasets/pictures/{manifest.id}/manifest.json"
     newer = json.loads(home.get(key).data) | {"schema": 2, "extra": True}
     home.put(key, json.dumps(newer).encode())
 
     with pytest.raises(NewerSchemaError, match="upgrade"):
-        Snapshot.open(home, "pictures", manifest.id)
+        ImageSnapshot.open(home, "pictures", manifest.id)
 
 
 def test_a_deleted_snapshot_is_built_again(
     tmp_path: Path, home: FileObjectStore, client: distributed.Client
 ) -> None:
     request = write_rows(tmp_path / "in", two_classes())
-    first = prepare_snapshot(request, home, client=client, on_progress=silent)
+    first = prepare_images(request, home, Workers(client, silent))
     for entry in list(home.list(f"datasets/pictures/{first.id}/")):
         home.delete(entry.key)
     with pytest.raises(NotFoundError):
-        Snapshot.open(home, "pictures", first.id)
+        ImageSnapshot.open(home, "pictures", first.id)
 
-    again = prepare_snapshot(request, home, client=client, on_progress=silent)
+    again = prepare_images(request, home, Workers(client, silent))
 
     assert not again.reused
     assert again == first
-    assert Snapshot.open(home, "pictures", first.id).tensors(Part.TRAIN)[0].size
+    assert ImageSnapshot.open(home, "pictures", first.id).tensors(Part.TRAIN)[0].size
 
 
 def test_training_rows_keep_no_files(
     tmp_path: Path, home: FileObjectStore, client: distributed.Client
 ) -> None:
     request = write_rows(tmp_path / "in", two_classes())
-    manifest = prepare_snapshot(request, home, client=client, on_progress=silent)
+    manifest = prepare_images(request, home, Workers(client, silent))
 
     with pytest.raises(DataError, match="no files of training rows"):
-        Snapshot.open(home, "pictures", manifest.id).raw_rows(Part.TRAIN)
+        ImageSnapshot.open(home, "pictures", manifest.id).files(Part.TRAIN)
 
 
 def test_two_local_clients_live_side_by_side(client: distributed.Client) -> None:
@@ -462,13 +457,13 @@ def test_another_cluster_builds_the_same_snapshot(
 ) -> None:
     request = write_rows(tmp_path / "in", two_classes())
     here, there = FileObjectStore(tmp_path / "here"), FileObjectStore(tmp_path / "there")
-    first = prepare_snapshot(request, here, client=client, on_progress=silent)
+    first = prepare_images(request, here, Workers(client, silent))
 
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
     ) as cluster:
         monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
         with local_client() as remote:
-            second = prepare_snapshot(request, there, client=remote, on_progress=silent)
+            second = prepare_images(request, there, Workers(remote, silent))
 
     assert second == first

@@ -64,7 +64,7 @@ def open_context(
         }
     )
     context = StepContext.open(Settings(str(folder / "home")), spec, "one", "test")
-    open_search(context, prepare(context, lambda done, total, what: None))
+    open_search(context, prepare(context, lambda done, total, what: None).id)
     return context
 
 

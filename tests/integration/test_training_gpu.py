@@ -40,7 +40,7 @@ def opened(folder: Path, limits: dict[str, object]) -> StepContext:
     context = StepContext.open(Settings(str(folder / "home")), spec, "one", "test")
     manifest = prepare.prepare(context, Quiet().items)
     with RunLease(context):
-        open_search(context, manifest)
+        open_search(context, manifest.id)
     return context
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from automl.errors import DataError
-from automl.tracks.image.decode import decode_image, encode_png
+from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -106,3 +106,12 @@ def test_a_transparent_palette_colour_is_white() -> None:
 def test_a_broken_file_is_refused_with_the_reason(data: bytes, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         decode_image(data)
+
+
+def test_the_digest_covers_shape_and_pixels() -> None:
+    flat = np.zeros((2, 8, 3), np.uint8)
+    one = flat.copy()
+    one[0, 0, 0] = 1
+
+    assert pixel_digest(flat) == pixel_digest(flat.copy())
+    assert len({pixel_digest(flat), pixel_digest(flat.reshape(4, 4, 3)), pixel_digest(one)}) == 3

@@ -17,6 +17,7 @@ from automl.domain.events import (
     TrialProposed,
 )
 from automl.domain.parsing import parse_spec
+from automl.domain.training import StopReason
 from automl.domain.trial import Measurement, Outcome, RungResult, Trial
 from automl.errors import LeaseLostError
 from automl.runs import opening
@@ -27,7 +28,7 @@ from automl.storage.home import ObjectHome
 from automl.storage.leases import KeepAlive
 from automl.storage.memory import MemoryObjectStore
 from automl.training.checkpoint import EpochResult
-from automl.training.problem import StopReason, standard_error
+from automl.training.problem import standard_error
 from automl.training.results import curve_to_bytes
 
 FULL, ROWS, SIZE = 30, 100, 32

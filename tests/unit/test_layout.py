@@ -24,7 +24,7 @@ def test_keys_of_datasets() -> None:
     keys = DatasetKeys("digits")
 
     assert keys.source("f1") == "datasets/digits/sources/f1.json"
-    assert keys.snapshot("s1").manifest == "datasets/digits/s1/manifest.json"
+    assert keys.snapshot("s1").envelope == "datasets/digits/s1/manifest.json"
     assert keys.snapshot("s1").preprocess == "datasets/digits/s1/preprocess.onnx"
     assert keys.snapshot("s1").shard("train", "0123456789abcdefff") == (
         "datasets/digits/s1/train-0123456789abcdef.safetensors"

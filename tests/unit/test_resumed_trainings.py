@@ -5,16 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from automl.domain.training import StopReason
 from automl.training.checkpoint import Checkpoint
 from automl.training.device import choose_device
 from automl.training.initialization import initial_weights
 from automl.training.precision import Precision
-from automl.training.problem import (
-    FitHooks,
-    InitialWeights,
-    Rung,
-    StopReason,
-)
+from automl.training.problem import FitHooks, InitialWeights, Rung
 from automl.training.trainer import fit
 from tests.trainings import (
     Outside,

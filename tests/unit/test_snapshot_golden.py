@@ -5,20 +5,21 @@ from pathlib import Path
 
 import numpy as np
 
-from automl.data.snapshot import Part, Snapshot
+from automl.data.splits import Part
 from automl.storage.file import FileObjectStore
 from automl.tracks.image.resize import ImagePreprocessor
+from automl.tracks.image.snapshot import ImageSnapshot
 
 GOLDEN = Path(__file__).parent / "golden" / "snapshot-1"
 
 
 def test_a_snapshot_of_schema_1_still_loads() -> None:
-    snapshot = Snapshot.open(FileObjectStore(GOLDEN), "pictures", "b9444f79c51b73d45ae8")
+    snapshot = ImageSnapshot.open(FileObjectStore(GOLDEN), "pictures", "b9444f79c51b73d45ae8")
 
     images, labels = snapshot.tensors(*Part)
 
-    assert snapshot.manifest.classes == ("a", "b")
-    assert snapshot.manifest.counts[Part.TRAIN] == 8
+    assert snapshot.envelope.classes == ("a", "b")
+    assert snapshot.envelope.counts[Part.TRAIN] == 8
     assert labels.tolist() == [1, 0, 0, 1, 1, 0, 0, 1, 0, 1, 0, 1]
     assert hashlib.sha256(images.tobytes()).hexdigest() == (
         "9da4ee6bcb7eabdaba45f604b635f7329b36856d61f9a1ed7a5c0033c0548720"
@@ -26,11 +27,11 @@ def test_a_snapshot_of_schema_1_still_loads() -> None:
 
 
 def test_the_graph_of_schema_1_still_gives_its_tensors() -> None:
-    snapshot = Snapshot.open(FileObjectStore(GOLDEN), "pictures", "b9444f79c51b73d45ae8")
+    snapshot = ImageSnapshot.open(FileObjectStore(GOLDEN), "pictures", "b9444f79c51b73d45ae8")
     preprocess = ImagePreprocessor(snapshot.preprocess)
 
     images, _ = snapshot.tensors(Part.SELECTION, Part.GATE)
-    rows = list(snapshot.raw_rows(Part.SELECTION, Part.GATE))
+    rows = list(snapshot.files(Part.SELECTION, Part.GATE))
 
     assert [row.path for row in rows] == ["004.png", "011.png", "005.png", "002.png"]
     for row, image in zip(rows, images, strict=True):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from automl.domain.training import StopReason
 from automl.errors import ConfigError, DataError, OutOfMemoryError
 from automl.morphism.architecture import Architecture, Node, Op
 from automl.tracks.image.space import DEFAULT_HYPERPARAMETERS
@@ -16,12 +17,7 @@ from automl.training.device import is_out_of_memory
 from automl.training.examples import Examples
 from automl.training.inference import predict_probabilities
 from automl.training.initialization import initial_weights
-from automl.training.problem import (
-    FitHooks,
-    InitialWeights,
-    Rung,
-    StopReason,
-)
+from automl.training.problem import FitHooks, InitialWeights, Rung
 from automl.training.trainer import fit
 from tests.trainings import (
     DIGITS,

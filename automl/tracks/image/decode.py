@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,13 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def pixel_digest(pixels: NDArray[np.uint8]) -> str:
+    """Return 64 hexadecimal digits that identify pixels and shape, uint8 `[H, W, 3]`."""
+    digest = blake2b(repr(pixels.shape).encode(), digest_size=32)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:

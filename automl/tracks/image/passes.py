@@ -5,30 +5,21 @@ Everything here is a module-level function of picklable values.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
-from automl.data.files import FileStore, OnProgress, SnapshotStore
-from automl.data.splits import Part, row_digest
+from automl.data.files import FileStore, SnapshotStore
+from automl.data.snapshot import Shard, write_shard
+from automl.data.splits import Part
 from automl.domain.layout import SnapshotKeys
 from automl.errors import DataError, NotFoundError
-from automl.tracks.image.decode import decode_image, encode_png
+from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
 from automl.tracks.image.resize import ImagePreprocessor
 from automl.tracks.image.sources import Listing, SourceRow
-
-if TYPE_CHECKING:
-    import distributed
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +81,7 @@ def inspect_rows(chunk: RowChunk) -> list[Inspected]:
         except DataError as error:
             found.append(Inspected("", 0, 0, error.message))
             continue
-        found.append(Inspected(row_digest(pixels), pixels.shape[0], pixels.shape[1], ""))
+        found.append(Inspected(pixel_digest(pixels), pixels.shape[0], pixels.shape[1], ""))
     return found
 
 
@@ -121,17 +112,13 @@ class ShardTask:
 class BuiltShard:
     """A stored shard, and exact sums of its pixels per channel."""
 
-    key: str
-    part: Part
-    rows: int
-    sha256: str
-    size_bytes: int
+    shard: Shard
     sums: tuple[int, ...]
     square_sums: tuple[int, ...]
 
 
 def build_shard(task: ShardTask) -> BuiltShard:
-    """Resize the task's rows, store them as one safetensors file, and return what was stored.
+    """Resize the task's rows, store them as one shard, and return what was stored.
 
     Raises:
         DataError: a row is not what it was in the first pass.
@@ -140,7 +127,7 @@ def build_shard(task: ShardTask) -> BuiltShard:
     images, encoded = [], []
     for index, digest in enumerate(task.digests):
         pixels, data = task.chunk.read(index)
-        if row_digest(pixels) != digest:
+        if pixel_digest(pixels) != digest:
             raise DataError(
                 f"{task.chunk.rows[index].path} changed while the dataset was read.",
                 "run it again once the dataset is complete",
@@ -149,17 +136,11 @@ def build_shard(task: ShardTask) -> BuiltShard:
         if task.part is not Part.TRAIN:
             encoded.append(encode_png(pixels) if data is None else data)
     stacked = np.stack(images)
-    content = save(_tensors(task, stacked, encoded))
-    sha256 = hashlib.sha256(content).hexdigest()
-    key = task.keys.shard(task.part.value, sha256)
-    task.store.put(key, content)
+    tensors = _tensors(task, stacked, encoded)
+    shard = write_shard(task.store, task.keys, task.part.value, len(stacked), tensors)
     wide = stacked.reshape(-1, 3).astype(np.int64)
     return BuiltShard(
-        key=key,
-        part=task.part,
-        rows=len(stacked),
-        sha256=sha256,
-        size_bytes=len(content),
+        shard=shard,
         sums=tuple(wide.sum(axis=0).tolist()),
         square_sums=tuple((wide * wide).sum(axis=0).tolist()),
     )
@@ -179,50 +160,3 @@ def _tensors(
         ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
         tensors |= {"encoded": np.frombuffer(b"".join(encoded), np.uint8), "encoded_ends": ends}
     return tensors
-
-
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """Runs functions on Dask workers and reports how far they are.
-
-    Attributes:
-        client: of the cluster.
-        on_progress: told the rows done, the rows in all, and what happens to them.
-    """
-
-    client: distributed.Client
-    on_progress: OnProgress
-
-    def map(
-        self,
-        function: Callable[[Task], Result],
-        tasks: Iterator[tuple[Task, int]],
-        *,
-        total: int,
-        what: str,
-    ) -> list[Result]:
-        """Return the results in the order of `tasks`, which are pairs of a task and its rows.
-
-        Few tasks are held at a time, so a large dataset never lies in memory as a whole.
-        """
-        import distributed
-
-        limit = 2 * max(sum(self.client.nthreads().values()), 1)
-        results: dict[int, Result] = {}
-        running: dict[distributed.Future[Result], tuple[int, int]] = {}
-        numbered = enumerate(tasks)
-        done = 0
-        self.on_progress(done, total, what)
-        while True:
-            for number, (task, rows) in islice(numbered, limit - len(running)):
-                sent = self.client.scatter(task, hash=False)
-                running[self.client.submit(function, sent, pure=False)] = (number, rows)
-            if not running:
-                return [results[number] for number in sorted(results)]
-            with self.client.as_current():
-                finished = distributed.wait(list(running), return_when="FIRST_COMPLETED").done
-            for future in finished:
-                number, rows = running.pop(future)
-                results[number] = future.result()
-                done += rows
-                self.on_progress(done, total, what)

@@ -14,7 +14,7 @@ from automl.data.snapshot import QuarantinedRow
 from automl.data.splits import Part, Thresholds, split_rows
 from automl.errors import DataError, Problem
 from automl.tracks.image.passes import Inspected
-from automl.tracks.image.request import DatasetRequest
+from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.resize import resize_graph
 from automl.tracks.image.sources import Listing
 
@@ -42,7 +42,7 @@ class Plan:
 
 
 def make_plan(
-    request: DatasetRequest,
+    request: ImageRequest,
     listing: Listing,
     inspected: Sequence[Inspected],
     versions: Mapping[str, str],
@@ -90,7 +90,7 @@ def make_plan(
 
 
 def fingerprint(
-    request: DatasetRequest,
+    request: ImageRequest,
     listing: Listing,
     versions: Mapping[str, str],
     thresholds: Mapping[str, Sequence[float]] | None,
@@ -127,7 +127,7 @@ def choose_image_size(wanted: object, longer_sides: Sequence[int]) -> tuple[int,
 
 
 def _quarantine(
-    request: DatasetRequest, listing: Listing, inspected: Sequence[Inspected]
+    request: ImageRequest, listing: Listing, inspected: Sequence[Inspected]
 ) -> tuple[QuarantinedRow, ...]:
     bad = tuple(
         QuarantinedRow(path=row.path, reason=seen.problem)
@@ -144,7 +144,7 @@ def _quarantine(
     return bad
 
 
-def _check_classes(request: DatasetRequest, labels: Sequence[str]) -> None:
+def _check_classes(request: ImageRequest, labels: Sequence[str]) -> None:
     counts = Counter(labels)
     problems = [
         Problem(label, f"the class has {count} usable rows, it needs {MIN_CLASS_ROWS}")
@@ -164,7 +164,7 @@ def _check_classes(request: DatasetRequest, labels: Sequence[str]) -> None:
         )
 
 
-def _check_parts(request: DatasetRequest, parts: Sequence[Part]) -> None:
+def _check_parts(request: ImageRequest, parts: Sequence[Part]) -> None:
     needed = [Part.TRAIN, Part.SELECTION]
     if request.test_fraction:
         needed.append(Part.GATE)

@@ -1,4 +1,4 @@
-"""What the caller asks `prepare_snapshot` for."""
+"""The image track's part of a request for a dataset."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from automl.data.files import FileStore
+from automl.data.request import DatasetRequest
 from automl.data.splits import SplitSettings
 from automl.tracks.image.sources import SourceLocation
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetRequest:
-    """What to prepare; the fields mean what the study file's `data` section says.
+class ImageRequest:
+    """The images to prepare; the fields mean what the study file's `data` section says.
 
     Attributes:
         name: of the dataset; snapshots lie under it.
@@ -28,7 +29,7 @@ class DatasetRequest:
         test_fraction: of all rows.
         seed: key of the split.
         max_bad_fraction: of rows that may be unusable.
-        thresholds: those of the study's first snapshot, if there is one.
+        thresholds: those of the generation's first snapshot, if there is one.
     """
 
     name: str
@@ -44,6 +45,32 @@ class DatasetRequest:
     seed: int = 0
     max_bad_fraction: float = 0.05
     thresholds: Mapping[str, Sequence[float]] | None = None
+
+    @classmethod
+    def of(cls, request: DatasetRequest) -> ImageRequest:
+        """Return what a study asks for.
+
+        Raises:
+            DataError: a source does not exist.
+        """
+        data = request.data
+        source, source_key = request.locate(data.source)
+        images = (None, None) if data.images is None else request.locate(data.images)
+        return cls(
+            name=request.name,
+            source=source,
+            source_key=source_key,
+            images=images[0],
+            images_prefix=images[1],
+            label=data.label,
+            image_size=data.image_size,
+            split=data.split.value,
+            validation_fraction=data.validation_fraction,
+            test_fraction=data.test_fraction,
+            seed=request.seed,
+            max_bad_fraction=data.max_bad_fraction,
+            thresholds=None if request.first is None else request.first.thresholds,
+        )
 
     @property
     def location(self) -> SourceLocation:

@@ -7,7 +7,8 @@ import tempfile
 
 import numpy as np
 
-from automl.data.snapshot import Part, Snapshot
+from automl.data.splits import Part
+from automl.tracks.image.snapshot import ImageSnapshot
 from automl.training.capacity import machine_bytes
 from automl.training.examples import Examples
 
@@ -16,7 +17,7 @@ _SHARE = 0.2  # of a process's part of the machine's memory for training rows, w
 log = logging.getLogger(__name__)
 
 
-def train_rows(snapshot: Snapshot, processes: int) -> Examples:
+def train_rows(snapshot: ImageSnapshot, processes: int) -> Examples:
     """Return the training rows; where they are too many for memory, their images are in a file.
 
     Args:

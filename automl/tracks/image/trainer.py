@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from automl.data.snapshot import Part, Snapshot, SnapshotManifest
+from automl.data.splits import Part
 from automl.domain.specification import SearchSection
 from automl.domain.study import Run
+from automl.domain.training import StopReason
 from automl.domain.trial import Device, Measurement, Outcome, Trial
 from automl.errors import DamagedDataError, NotFoundError, OutOfMemoryError, TrainingError
 from automl.machine.cores import threads_of_trial
@@ -31,6 +32,7 @@ from automl.runs.trials import TrialResult
 from automl.storage.leases import KeepAlive
 from automl.tracks.image.pretrained import frozen_in, pretrained_weights
 from automl.tracks.image.rows import train_rows
+from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
 from automl.training.capacity import training_capacity
 from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.device import choose_device, device_type, is_out_of_memory
@@ -39,14 +41,7 @@ from automl.training.inference import measure_latency_ms, predict_probabilities
 from automl.training.module import Normalization
 from automl.training.peak_memory import peak_memory
 from automl.training.precision import Precision
-from automl.training.problem import (
-    FitHooks,
-    FitProblem,
-    FitResult,
-    InitialWeights,
-    Rung,
-    StopReason,
-)
+from automl.training.problem import FitHooks, FitProblem, FitResult, InitialWeights, Rung
 from automl.training.results import weights_to_bytes
 from automl.training.shards import most_copies
 from automl.training.symmetry import Symmetries, find_symmetries
@@ -102,7 +97,7 @@ class TrialTrainer:
 
     context: StepContext
     run: Run
-    manifest: SnapshotManifest
+    manifest: ImageEnvelope
     train_rows: Examples
     selection: Examples
     calibration: Examples
@@ -114,13 +109,13 @@ class TrialTrainer:
     @classmethod
     def load(cls, context: StepContext, run: Run) -> TrialTrainer:
         """Read the run's snapshot."""
-        snapshot = Snapshot.open(context.store, context.spec.name, run.snapshot)
+        snapshot = ImageSnapshot.open(context.store, context.spec.name, run.snapshot)
         train = train_rows(snapshot, context.spec.search.workers)
         selection = Examples(*snapshot.tensors(Part.SELECTION))
         return cls(
             context,
             run,
-            snapshot.manifest,
+            snapshot.envelope,
             train,
             selection,
             Examples(*snapshot.tensors(Part.CALIBRATION)),

@@ -1,0 +1,30 @@
+"""What a study asks its track to prepare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from automl.data.files import FileStore
+from automl.data.snapshot import Envelope
+from automl.domain.specification import DataSection
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRequest:
+    """The dataset of a study, as it shall be prepared.
+
+    Attributes:
+        name: of the dataset; snapshots lie under it.
+        data: where the rows come from and how they are held out.
+        seed: key of the split.
+        first: the generation's first snapshot, whose split counts on; None for the first itself.
+        locate: gives the store that holds a URI of `data`, and its key there; raises DataError for
+            what does not exist.
+    """
+
+    name: str
+    data: DataSection
+    seed: int
+    first: Envelope | None
+    locate: Callable[[str], tuple[FileStore, str]]

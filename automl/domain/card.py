@@ -1,0 +1,32 @@
+"""Cards of tracks: what must be known of one before it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from automl.domain.objective import Objective
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a track can do; importing one loads nothing heavy.
+
+    Attributes:
+        task: the `task` of a study file that the track serves.
+        objectives: those that its trials can be scored by.
+        data_keys: keys of the section `data` that it understands.
+        uses_gpu: whether its trainings gain by a GPU.
+        track: where the track itself is, as `module:attribute`.
+        most_members: largest number of candidates that one of its files blends.
+        samples: functions that write a sample dataset and a study file into a folder and return
+            the latter's path, by name, each as `module:function`.
+    """
+
+    task: str
+    objectives: frozenset[Objective]
+    data_keys: frozenset[str]
+    uses_gpu: bool
+    track: str
+    most_members: int = 1
+    samples: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,27 @@
+"""What is known of the image track before it is loaded."""
+
+from __future__ import annotations
+
+from automl.domain.card import Card
+from automl.domain.objective import Objective
+
+CARD = Card(
+    task="image_classification",
+    objectives=frozenset({Objective.ACCURACY}),
+    data_keys=frozenset(
+        {
+            "source",
+            "images",
+            "label",
+            "image_size",
+            "resize",
+            "validation_fraction",
+            "test_fraction",
+            "split",
+            "max_bad_fraction",
+        }
+    ),
+    uses_gpu=True,
+    track="automl.tracks.image.track:TRACK",
+    samples={"digits": "automl.tracks.image.samples:write_digits"},
+)
