@@ -1,1 +1,1 @@
-"""Speed and memory, measured by `make bench`."""
+"""Quality, speed and memory, measured by `make bench`; tests borrow servers and data."""

@@ -25,7 +25,7 @@ from benchmarks.forecasts import Forecast, calibration, forecasts
 from benchmarks.trained import Plan, prepare_home, read_log, run_search
 
 OUT = Path(__file__).parent / "out"
-HISTORIES = Path(__file__).parents[1] / "tests" / "data" / "histories"
+HISTORIES = Path(__file__).parent / "data" / "histories"
 TRIALS = 55
 SEED = 100
 EPOCHS = {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from automl.tracks.image.samples import write_digits
-from tests.requirements import shared_dataset
+from benchmarks.shared_data import shared_dataset
 
 NAMES = ("digits", "fashion_mnist_small", "cifar10_small", "plant_seedlings", "clothing")
 _CIFAR_ROWS_PER_CLASS = 300

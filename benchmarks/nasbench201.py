@@ -20,7 +20,7 @@ import numpy as np
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Trial
 from automl.search.space import Description, LabelledGraph
-from tests.requirements import shared_dataset
+from benchmarks.shared_data import shared_dataset
 
 TABLE = shared_dataset("../nasbench201") / "cifar10_12epochs.csv.gz"
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")

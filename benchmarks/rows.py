@@ -16,7 +16,7 @@ from automl.tracks.image.resize import ImagePreprocessor, resize_graph
 from automl.tracks.image.samples import write_digits
 from automl.tracks.image.sources import read_manifest
 from automl.training.examples import Examples
-from tests.requirements import shared_dataset
+from benchmarks.shared_data import shared_dataset
 
 _DIGITS_TEST_SHARE = 0.2
 

@@ -47,10 +47,9 @@ from automl.runs.trials import TrialResult, TrialSource, record_result
 from automl.search.space import Description, LabelledGraph
 from automl.storage.objects import StoredObject
 from automl.storage.study_log import StudyRecord
+from benchmarks.observed_home import install, observed_home
+from benchmarks.servers import PostgresServer, SeaweedServer
 from benchmarks.studies import RUN, WORKER, run_opened, trial_completed, trial_taken
-from tests.crash.home import observed_home
-from tests.crash.points import install
-from tests.servers import PostgresServer, SeaweedServer
 
 OUT = Path(__file__).parent / "out" / "storage.json"
 STUDY = "bench"

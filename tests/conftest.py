@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.servers import PostgresServer, SeaweedServer
 from tests.faulty_proxy import FaultyProxy
 from tests.requirements import require
-from tests.servers import PostgresServer, SeaweedServer
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -23,8 +23,7 @@ from automl.domain.parsing import parse_spec
 from automl.runs.context import StepContext
 from automl.runs.settings import Settings
 from automl.steps.prepare import prepare
-from tests.crash.home import observed_home
-from tests.crash.points import install
+from benchmarks.observed_home import install, observed_home
 
 T = TypeVar("T")
 _READY_S = 120.0  # many processes on few cores

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
-_PLACE_VARIABLE = "AUTOML_SHARED"
-_NAMED_PLACE = os.environ.get(_PLACE_VARIABLE)
-_DATASETS = Path(_NAMED_PLACE or Path(__file__).parents[2] / "shared") / "datasets"
-
-
-def shared_dataset(name: str) -> Path:
-    """Return the folder of a real dataset; tests that use it carry `needs_shared(name)`.
-
-    It lies below the folder that `AUTOML_SHARED` names; by default `shared` beside the checkout.
-    """
-    return _DATASETS / name
+from benchmarks.shared_data import shared_dataset, shared_place_is_promised
 
 
 def require(item: pytest.Item) -> None:
@@ -31,8 +20,7 @@ def require(item: pytest.Item) -> None:
         missing = _missing(*marker.args)
         if not missing:
             continue
-        is_promised = _NAMED_PLACE is not None or _DATASETS.is_dir()
-        if os.environ.get("CI") == "true" and is_promised:
+        if os.environ.get("CI") == "true" and shared_place_is_promised():
             pytest.fail(f"{missing}, and CI=true skips nothing that was promised", pytrace=False)
         pytest.skip(missing)
 

@@ -29,8 +29,8 @@ from automl.storage.open import open_store
 from automl.storage.probe import probe_conditional_writes
 from automl.storage.s3.objects import S3ObjectStore
 from automl.storage.s3.retries import S3Limits
+from benchmarks.servers import SECRET_KEY, SeaweedServer
 from tests.contention import contest
-from tests.servers import SECRET_KEY, SeaweedServer
 
 
 @pytest.fixture

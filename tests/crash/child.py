@@ -14,8 +14,8 @@ import automl.steps.open_run
 import automl.tracks.image.prepare  # noqa: F401
 from automl.runs.settings import Settings
 from automl.steps.dispatch import run_named_step
-from tests.crash.home import observed_home
-from tests.crash.points import Crash, CrashPoint, install
+from benchmarks.observed_home import install, observed_home
+from tests.crash.points import Crash, CrashPoint
 
 
 def run_step(

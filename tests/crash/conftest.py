@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from automl.runs.settings import Settings
+from benchmarks.servers import PostgresServer
 from tests.crash.night import Place
-from tests.servers import PostgresServer
 
 MakePlace = Callable[[], Place]
 

@@ -28,7 +28,7 @@ from automl.runs.run_lease import WAITING_TTL_S, RunLease
 from automl.runs.settings import Settings
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.open import open_store
-from tests.servers import READER_ACCESS_KEY, READER_SECRET_KEY
+from benchmarks.servers import READER_ACCESS_KEY, READER_SECRET_KEY
 
 SPEC = parse_spec(
     {"name": "digits", "task": "image_classification", "data": {"source": "/rows.npz"}}

@@ -22,7 +22,7 @@ from automl.runs.settings import Settings
 from automl.steps.local_run import run_study
 from automl.tracks.image.decode import decode_image
 from automl.tracks.image.snapshot import ImageSnapshot
-from tests.requirements import shared_dataset
+from benchmarks.shared_data import shared_dataset
 
 CLOTHING = "clothing"
 PER_SIZE = 3

@@ -29,7 +29,7 @@ from automl.storage.open import open_home, open_store
 from automl.storage.study_log import ObjectStudyLog, StudyRecord
 from automl.tracks.image.decode import encode_png
 from automl.tracks.image.snapshot import ImageSnapshot
-from tests.servers import POSTGRES_PASSWORD
+from benchmarks.servers import POSTGRES_PASSWORD
 
 ROWS = 300
 

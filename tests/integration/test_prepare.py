@@ -20,7 +20,7 @@ from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.resize import ImagePreprocessor
 from automl.tracks.image.samples import write_digits
 from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
-from tests.requirements import shared_dataset
+from benchmarks.shared_data import shared_dataset
 
 HELD_OUT = (Part.SELECTION, Part.CALIBRATION, Part.GATE, Part.REPORT)
 

@@ -20,14 +20,14 @@ from automl.errors import ConfigError, StorageAccessError, StorageError
 from automl.storage.probe import probe_conditional_writes
 from automl.storage.s3.objects import S3ObjectStore
 from automl.storage.s3.retries import S3Limits
-from tests.faulty_proxy import FaultyProxy, refusal
-from tests.servers import (
+from benchmarks.servers import (
     ACCESS_KEY,
     READER_ACCESS_KEY,
     READER_SECRET_KEY,
     SECRET_KEY,
     SeaweedServer,
 )
+from tests.faulty_proxy import FaultyProxy, refusal
 
 HASTY = S3Limits(total_s=1.0, connect_s=1.0, read_s=1.0, longest_pause_s=0.2)
 WRONG_SECRET, UNKNOWN_KEY = "a-wrong-secret-value", "AKUNKNOWNKEYID"

@@ -21,8 +21,8 @@ from automl.storage.open import open_store
 from automl.storage.probe import probe_conditional_writes
 from automl.storage.s3.objects import S3ObjectStore
 from automl.storage.s3.transfer import PART_BYTES
+from benchmarks.servers import SeaweedServer
 from tests.faulty_proxy import Fault, FaultyProxy, Request
-from tests.servers import SeaweedServer
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

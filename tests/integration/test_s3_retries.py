@@ -22,6 +22,7 @@ from automl.errors import (
 from automl.storage.probe import probe_conditional_writes
 from automl.storage.s3.objects import S3ObjectStore
 from automl.storage.s3.retries import S3Limits
+from benchmarks.servers import SeaweedServer
 from tests.faulty_proxy import (
     LOST_REPLY,
     LOST_REQUEST,
@@ -31,7 +32,6 @@ from tests.faulty_proxy import (
     cut_body,
     refusal,
 )
-from tests.servers import SeaweedServer
 
 HOUR = timedelta(hours=1)
 PATIENT = S3Limits(total_s=20.0, read_s=5.0, longest_pause_s=0.5)

@@ -23,6 +23,7 @@ from automl.errors import (
 from automl.runs.settings import Settings
 from automl.storage.home import Home
 from automl.storage.sql.database import Database
+from benchmarks.servers import POSTGRES_PASSWORD, PostgresServer
 from tests.contention import contest
 from tests.databases import (
     STUDY,
@@ -35,7 +36,6 @@ from tests.databases import (
     versions,
 )
 from tests.homes import settings_for
-from tests.servers import POSTGRES_PASSWORD, PostgresServer
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -19,8 +19,8 @@ from automl.errors import (
     StorageError,
     StorageFullError,
 )
+from benchmarks.servers import POSTGRES_PASSWORD, PostgresServer
 from tests.databases import AT, STUDY, append, home_on, versions
-from tests.servers import POSTGRES_PASSWORD, PostgresServer
 
 
 @pytest.fixture(scope="module")

@@ -30,9 +30,10 @@ def test_something():
 def outcome(folder: Path, shared: Path, *, ci: str, named: bool) -> str:
     """Return the closing line of pytest for a test that needs the dataset `pictures`."""
     checkout = folder / "checkout"
-    (checkout / "tests").mkdir(parents=True)
-    for name in ("__init__.py", "requirements.py"):
-        (checkout / "tests" / name).write_bytes((REPOSITORY / "tests" / name).read_bytes())
+    for name in ("benchmarks/shared_data.py", "tests/requirements.py"):
+        (checkout / name).parent.mkdir(parents=True)
+        for part in (Path(name).parent / "__init__.py", Path(name)):
+            (checkout / part).write_bytes((REPOSITORY / part).read_bytes())
     (checkout / "pytest.ini").write_text("[pytest]\nmarkers = needs_shared\n")
     (checkout / "test_sample.py").write_text(SAMPLE)
     environment = {k: v for k, v in os.environ.items() if k not in {"CI", "AUTOML_SHARED"}}

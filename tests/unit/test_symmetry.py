@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from automl.training.examples import Examples
 from automl.training.symmetry import Symmetries, find_symmetries
-from tests.requirements import shared_dataset
+from benchmarks.shared_data import shared_dataset
 
 
 def split(images: np.ndarray, labels: np.ndarray) -> tuple[Examples, Examples]:

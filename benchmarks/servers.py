@@ -1,4 +1,4 @@
-"""Real servers for tests, each on free ports of 127.0.0.1 and in a folder of its own."""
+"""Real servers for benchmarks and tests: free ports of 127.0.0.1, a folder for each."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ class SeaweedServer:
 
     @property
     def endpoint(self) -> str:
+        """Address of the S3 server."""
         return f"http://127.0.0.1:{self._port}"
 
     @property
@@ -177,6 +178,7 @@ class PostgresServer:
 
     @property
     def port(self) -> int:
+        """Port of the database server."""
         return self._port
 
     def url(
