@@ -13,13 +13,14 @@ from rich.console import Console
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from automl.domain.events import RunState
+from automl.domain.facts import OriginKind
 from automl.domain.parsing import Purpose, parse_spec
 from automl.domain.specification import StudySpec
 from automl.errors import ConfigError, DataError, StorageError
 from automl.machine.cores import available_cores
 from automl.progress import progress_for
 from automl.runs import opening
-from automl.runs.context import ESTIMATOR_ORIGIN, StepContext
+from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
 from automl.runs.settings import Settings
 from automl.scoring.metrics import classification_metrics
@@ -68,7 +69,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
         with tempfile.TemporaryDirectory() as folder:
             spec = self._spec(images, labels, Path(folder), time_limit)
             settings = Settings.from_environment(home=self.home)
-            context = StepContext.open(settings, spec, local_run.new_run_name(), ESTIMATOR_ORIGIN)
+            context = StepContext.open(settings, spec, local_run.new_run_name(), OriginKind.PYTHON)
             with progress_for(Console(stderr=True)) as progress:
                 progress.step("prepare")
                 check.check(context)

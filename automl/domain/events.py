@@ -18,7 +18,13 @@ from automl.errors import NewerSchemaError
 
 SCHEMA = 1
 
-FitSource = Literal["retrained", "continued", "incumbent"]
+
+class FitSource(StrEnum):
+    """Making of the published weights."""
+
+    RETRAINED = "retrained"  # from fresh ones
+    CONTINUED = "continued"  # from those of a trial or a version
+    INCUMBENT = "incumbent"  # they are those of a trial or a version
 
 
 class SearchEnd(StrEnum):

@@ -1,22 +1,121 @@
-"""What the search space of a run depends on besides its specification, as its opening recorded."""
+"""Facts that the opening of a run records, read into values once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from pydantic import ValidationError
+
+from automl.domain.specification import LimitsSection
+from automl.errors import DamagedDataError
+
+_VERSION, _TRIAL_MS = "version", "trial_ms"
+
+
+class OriginKind(StrEnum):
+    """Kinds of those who open runs; each is the text that the log has of one without a DAG."""
+
+    CLI = "cli"
+    PYTHON = "python"  # an estimator: no sealed test rows, and nothing is published
+    AIRFLOW = "airflow"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Opener of a run.
+
+    Attributes:
+        kind: what kind of opener it is.
+        dag: the DAG, if Airflow opened the run; "" otherwise.
+    """
+
+    kind: OriginKind
+    dag: str = ""
+
+    @classmethod
+    def of(cls, text: str) -> Origin:
+        """Return what the log's text names, such as `cli` or `airflow:automl_digits`."""
+        name, _, dag = text.partition(":")
+        if name == OriginKind.AIRFLOW:
+            return cls(OriginKind.AIRFLOW, dag)
+        is_known = text in {OriginKind.CLI, OriginKind.PYTHON}
+        return cls(OriginKind(text) if is_known else OriginKind.OTHER)
 
 
 @dataclass(frozen=True, slots=True)
 class SpaceFacts:
-    """Facts of a search space, which do not change once a run is open.
+    """What a run's search space depends on besides its specification, as `run_opened` records it.
 
     Attributes:
-        version: of the search, which rises when the same log would lead to other proposals.
-        trial_ms: how long a training takes that is neither stopped nor shortened; None for any
-            time.
-        recorded: everything that was recorded, by name; the names are the track's.
+        version: of the search; 1 in logs that do not say.
+        trial_ms: how long a training takes that is neither stopped nor shortened; None if the log
+            does not say.
+        recorded: all of it, by name; the names besides these two are the track's.
     """
 
-    version: int
+    version: int = 1
     trial_ms: int | None = None
     recorded: Mapping[str, int | str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, recorded: Mapping[str, int | str]) -> SpaceFacts:
+        """Return the facts that an event holds.
+
+        Raises:
+            DamagedDataError: one of them is no number.
+        """
+        version = _integer(recorded, _VERSION, "space")
+        return cls(
+            1 if version is None else version, _integer(recorded, _TRIAL_MS, "space"), recorded
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Terms of a run that follow from the specification it was opened with.
+
+    Attributes:
+        continues: the published version that it continues instead of searching; None: it searches.
+        max_trials: how many trials may reach their outcome in it; None for any number.
+        limits: what a candidate may cost.
+    """
+
+    continues: int | None
+    max_trials: int | None
+    limits: LimitsSection
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any]) -> Terms:
+        """Return the terms that a recorded specification sets; what it lacks has its default.
+
+        Raises:
+            DamagedDataError: a value is none that a specification can have.
+        """
+        search, final_fit = spec.get("search", {}), spec.get("final_fit", {})
+        try:
+            limits = LimitsSection.model_validate(search.get("limits", {}))
+        except ValidationError as error:
+            raise _damaged("spec.search.limits", search["limits"]) from error
+        return cls(
+            _integer(final_fit, "from", "spec.final_fit"),
+            _integer(search, "max_trials", "spec.search"),
+            limits,
+        )
+
+
+def _integer(document: Mapping[str, Any], name: str, place: str) -> int | None:
+    value = document.get(name)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise _damaged(f"{place}.{name}", value)
+
+
+def _damaged(place: str, value: object) -> DamagedDataError:
+    return DamagedDataError(
+        f"An event `run_opened` of the study log has {value!r} as {place}.",
+        "a newer version wrote it, or the log was damaged; see docs/runbook.md",
+    )

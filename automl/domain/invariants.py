@@ -178,7 +178,7 @@ class LogAudit:
             return
         self._outcomes[event.run] += 1
         run = self.study.run(event.run)
-        limit = None if run is None else run.spec.get("search", {}).get("max_trials")
+        limit = None if run is None else run.max_trials
         if run is None:
             self._note(version, f"ends trial {old.number} in run {event.run}, never opened")
         elif limit is not None and self._outcomes[event.run] > limit:

@@ -27,6 +27,8 @@ from automl.domain.events import (
     VersionReserved,
     WinnerChosen,
 )
+from automl.domain.facts import Origin, SpaceFacts, Terms
+from automl.domain.specification import LimitsSection
 from automl.domain.trial import RungResult, Trial, TrialState
 from automl.errors import DamagedDataError
 
@@ -43,8 +45,11 @@ class Run:
         deadline: when its search ends.
         snapshot: id of the dataset it searches on.
         generation: its trials' generation.
-        spec: the specification it was opened with.
-        origin: who opened it, such as `cli` or `airflow:automl_digits`.
+        spec: the specification it was opened with, as it was recorded.
+        origin: who opened it.
+        continues: the published version that it continues instead of searching; None: it searches.
+        max_trials: how many trials may reach their outcome in it; None for any number.
+        limits: what a candidate may cost.
         space: what its search space depends on besides `spec`; None if the log does not say.
         state: open or how it was closed.
         search_end: why its search ended; None while it goes on.
@@ -58,6 +63,7 @@ class Run:
         published: whether that version's manifest exists.
         promoted: whether the version became the champion.
         cause: why the run failed.
+        closed_at: when it was closed; None while it is open.
         outcomes: how many trials reached their outcome in it.
     """
 
@@ -67,8 +73,11 @@ class Run:
     snapshot: str
     generation: int
     spec: dict[str, Any]
-    origin: str
-    space: dict[str, int | str] | None = None
+    origin: Origin
+    continues: int | None = None
+    max_trials: int | None = None
+    limits: LimitsSection = LimitsSection()  # noqa: RUF009 - frozen
+    space: SpaceFacts | None = None
     state: RunState = RunState.OPEN
     search_end: SearchEnd | None = None
     search_ended_at: datetime | None = None
@@ -88,12 +97,6 @@ class Run:
     def is_searching(self) -> bool:
         """Whether trials may start in it."""
         return self.state is RunState.OPEN and self.search_end is None
-
-    @property
-    def continues(self) -> int | None:
-        """The published version that it continues instead of searching; None if it searches."""
-        version: int | None = self.spec.get("final_fit", {}).get("from")
-        return version
 
     @property
     def is_undecided(self) -> bool:
@@ -212,6 +215,7 @@ class _Fold:
     def _open_run(self, event: RunOpened) -> None:
         if not self._generation_keys or self._generation_keys[-1] != event.generation_key:
             self._generation_keys.append(event.generation_key)
+        terms = Terms.of(event.spec)
         self._runs[event.run] = Run(
             name=event.run,
             opened_at=event.at,
@@ -219,8 +223,11 @@ class _Fold:
             snapshot=event.snapshot,
             generation=len(self._generation_keys) - 1,
             spec=event.spec,
-            origin=event.origin,
-            space=event.space,
+            origin=Origin.of(event.origin),
+            continues=terms.continues,
+            max_trials=terms.max_trials,
+            limits=terms.limits,
+            space=None if event.space is None else SpaceFacts.of(event.space),
         )
 
     def _open_trial(self, event: TrialOpened) -> None:

@@ -72,8 +72,9 @@ def trial_seconds(
     full_s = _share_seconds((run.deadline - run.opened_at).total_seconds(), search)
     if full_s is None:
         return None
-    facts: Facts = run.space or {}
-    full_s = int(facts.get(TRIAL_MS, round(1000 * full_s))) / 1000
+    facts: Facts = run.space.recorded if run.space else {}
+    trial_ms = None if run.space is None else run.space.trial_ms
+    full_s = (round(1000 * full_s) if trial_ms is None else trial_ms) / 1000
     if is_pretrained and PRETRAINED_MS in facts:
         full_s = int(facts[PRETRAINED_MS]) / 1000
     return max(_SHORTEST_S, min(full_s, spent_s + left_s - _MARGIN_S))

@@ -17,8 +17,6 @@ from automl.storage.leases import Leases
 from automl.storage.objects import ObjectStore
 from automl.storage.study_log import StudyRecord
 
-ESTIMATOR_ORIGIN = "python"  # of runs without sealed test rows, which publish nothing
-
 
 class StoreClock:
     """The store's clock, asked at first use, then followed by this machine's monotonic clock.
@@ -46,7 +44,7 @@ class StepContext:
         settings: settings of this process.
         spec: the study's specification.
         run: id of the run.
-        origin: who started the run.
+        origin: who started the run, as the log tells it.
         home: where all state is kept.
         record: the study, kept up to date from its log.
         leases: the leases of the study's trials and of its open run.
@@ -72,7 +70,7 @@ class StepContext:
             settings: settings of this process.
             spec: the study's specification.
             run: id of the run.
-            origin: who started the run.
+            origin: who started the run, as the log tells it.
             home: where all state is kept; by default what the settings name.
         """
         home = settings.open_home() if home is None else home

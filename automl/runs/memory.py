@@ -58,16 +58,16 @@ def with_memory(run: Run, study: Study, trial: Trial, limit_bytes: int | None) -
         limit_bytes: `search.limits.device_memory`.
     """
     device = trial.device
-    if run.space is None or "batch_size" not in run.space or device is None:
+    if run.space is None or "batch_size" not in run.space.recorded or device is None:
         return run
     bound = memory_bound(study.trials, device, limit_bytes)
-    facts = dict(run.space)
+    facts = dict(run.space.recorded)
     facts[_RESIDENT] = training_plan(facts, device).dataset_bytes
     if bound.most_bytes is not None:
         facts[_MOST] = bound.most_bytes
     if bound.out_of_memory_bytes is not None:
         facts[_RAN_OUT] = bound.out_of_memory_bytes
-    return replace(run, space=facts)
+    return replace(run, space=replace(run.space, recorded=facts))
 
 
 def memory_limit(
@@ -121,7 +121,7 @@ def memory_shortage(study: Study, run: Run, trial: Trial, limit_bytes: int | Non
         trial: a trial with a candidate.
         limit_bytes: `search.limits.device_memory`.
     """
-    if run.space is None or "batch_size" not in run.space:
+    if run.space is None or "batch_size" not in run.space.recorded:
         return ""
     assert trial.candidate is not None
     architecture = Architecture.from_genotype(trial.candidate.genotype)
@@ -131,7 +131,7 @@ def memory_shortage(study: Study, run: Run, trial: Trial, limit_bytes: int | Non
         if measured.device == device.type and measured.peak_bytes is not None:
             need, how = measured.peak_bytes, "took"
         else:
-            plan = replace(training_plan(run.space, device), evaluation_batch=0)
+            plan = replace(training_plan(run.space.recorded, device), evaluation_batch=0)
             predicted = memory_need(architecture, plan).total
             need = round(correction_of(study.trials, device.type).upper(predicted))
             how = "is predicted to take up to"

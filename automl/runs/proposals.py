@@ -121,7 +121,7 @@ class Proposer:
 
     def _searcher(self, run: Run) -> Searcher:
         """Return the searcher of a run; with other bounds of memory it is another one."""
-        key = run.name, frozenset((run.space or {}).items())
+        key = run.name, frozenset(run.space.recorded.items() if run.space else ())
         make = _SEARCHERS[self._sections[run.name].strategy]
         return self._searchers.get(key, lambda: make(self._space_of(run)))
 
@@ -163,7 +163,7 @@ def search_space(run: Run, facts: Facts | None = None) -> NetworkMorphismSpace:
         ConfigError: no seed is within the limits, or this version refuses the specification.
         DamagedDataError: a fact is missing.
     """
-    return space_of_search(recorded_search(run), run.space or facts or {})
+    return space_of_search(recorded_search(run), (run.space.recorded if run.space else facts) or {})
 
 
 def space_of_search(search: SearchSection, facts: Facts) -> NetworkMorphismSpace:

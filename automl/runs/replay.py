@@ -76,7 +76,7 @@ def replay_document(home: Home, name: str) -> dict[str, Any]:
 
 
 def _check_version(run: Run) -> None:
-    version = (run.space or {}).get("version", 1)
+    version = 1 if run.space is None else run.space.version
     if version != SPACE_VERSION:
         raise ConfigError(
             f"Run {run.name} was searched by version {version} of the search; this release makes "

@@ -110,7 +110,7 @@ def _need_bytes(context: StepContext) -> int | None:
     limit, space = recorded_search(run).limits.device_memory, run.space
     if limit is None or space is None:
         return None
-    work = step_work(context.record.study, space)
+    work = step_work(context.record.study, space.recorded)
     if work >= SMALL_STEP_WORK:
         return None
     envelope = ImageSnapshot.open(context.store, context.spec.name, run.snapshot).envelope

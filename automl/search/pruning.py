@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from automl.domain.study import Run, Study
+from automl.domain.study import Study
 from automl.domain.trial import RungResult, Trial
 
 ETA = 3  # one trial in so many goes on from a rung
@@ -317,7 +317,7 @@ def _alike(study: Study, trial: Trial) -> list[Trial]:
 
     An earlier run with wider limits has better networks than a narrower one can find.
     """
-    limits = {run.name: _limits(run) for run in study.runs}
+    limits = {run.name: run.limits for run in study.runs}
     return [
         one
         for one in study.trials
@@ -326,7 +326,3 @@ def _alike(study: Study, trial: Trial) -> list[Trial]:
         and one.snapshot == trial.snapshot
         and limits[one.run] == limits[trial.run]
     ]
-
-
-def _limits(run: Run) -> object:
-    return run.spec.get("search", {}).get("limits")

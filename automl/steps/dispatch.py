@@ -13,13 +13,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from automl.domain.facts import Origin, OriginKind
 from automl.domain.parsing import Purpose, parse_spec
 from automl.domain.specification import StudySpec
 from automl.errors import ConfigError, DeviceBusyError
 from automl.machine.cores import limited_pools, threads_of_final_fit, threads_of_trial
 from automl.machine.gpus.host import Gpu
 from automl.machine.signals import StopSignal
-from automl.runs.context import ESTIMATOR_ORIGIN, StepContext
+from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
 from automl.runs.settings import Settings
 from automl.runs.training_gpu import final_fit_gpu, worker_gpu
@@ -61,7 +62,7 @@ def run_named_step(step: str, payload: dict[str, Any], home: Home | None = None)
 def _spec(payload: dict[str, Any]) -> StudySpec:
     if payload.get("study_file"):
         return load_study_file(Path(payload["study_file"]))
-    is_estimator = payload.get("origin") == ESTIMATOR_ORIGIN
+    is_estimator = Origin.of(payload.get("origin", "")).kind is OriginKind.PYTHON
     purpose = Purpose.ESTIMATOR if is_estimator else Purpose.PUBLISH
     return parse_spec(payload.get("spec"), purpose=purpose)
 
@@ -109,7 +110,7 @@ def _run_worker(context: StepContext, payload: dict[str, Any], stop: StopSignal)
     if not isinstance(index, int):
         raise ConfigError("The payload has no worker.", "pass the worker's index")
     search, slice_s = context.spec.search, None
-    if payload.get("origin", "").startswith("airflow"):
+    if Origin.of(payload.get("origin", "")).kind is OriginKind.AIRFLOW:
         slice_s = search.slice.total_seconds()
     with ExitStack() as held:
         held.enter_context(limited_pools(threads_of_trial(search)))

@@ -10,6 +10,7 @@ from datetime import timedelta
 import numpy as np
 
 from automl.domain.events import FinalFitFinished, FitSource
+from automl.domain.facts import OriginKind
 from automl.domain.study import Run, Study
 from automl.domain.training import StopReason
 from automl.domain.trial import Trial
@@ -23,7 +24,7 @@ from automl.errors import (
 from automl.machine.cores import threads_of_final_fit, threads_of_trial
 from automl.machine.signals import StopSignal
 from automl.morphism.architecture import Architecture
-from automl.runs.context import ESTIMATOR_ORIGIN, StepContext
+from automl.runs.context import StepContext
 from automl.runs.continuation import published_network
 from automl.runs.trial_files import Weights, load_weights
 from automl.tracks.image.pretrained import fresh_weights, frozen_in
@@ -136,7 +137,7 @@ def final_fit(context: StepContext, stop: StopSignal) -> FinalFit:
     plan = _plan(context, run, trainer)
     chosen = _better(trainer, plan, _fit(context, run, trainer, plan, stop))
     assert chosen.weights is not None
-    if chosen.source == "incumbent":
+    if chosen.source is FitSource.INCUMBENT:
         log.warning("the incumbent's weights are published: %s", chosen.note)
     key = context.keys.run(context.run).weights
     context.store.put(key, weights_to_bytes(chosen.weights))
@@ -204,7 +205,7 @@ def _plan(context: StepContext, run: Run, trainer: TrialTrainer) -> _Plan:
             incumbent=incumbent,
             incumbent_epochs=trial.measurement.epochs,
             normalization=trainer.normalization,
-            source="retrained" if is_fresh else "continued",
+            source=FitSource.RETRAINED if is_fresh else FitSource.CONTINUED,
             epochs=epochs if is_fresh else continued_epochs,
             seed=(seed, trial.number, 1),
             note=note,
@@ -219,7 +220,7 @@ def _plan(context: StepContext, run: Run, trainer: TrialTrainer) -> _Plan:
         incumbent_epochs=origin.final_fit.epochs,
         # the weights know no other; that of the new snapshot would shift what every layer sees
         normalization=network.normalization,
-        source="continued",
+        source=FitSource.CONTINUED,
         epochs=continued_epochs,
         seed=(seed, trial.number, 1, run.continues),  # another order than in the fit before
     )
@@ -281,7 +282,7 @@ def _fit(
     assert run.chosen_at is not None
     assert plan.trial.candidate is not None
     limit = context.spec.final_fit.time_limit
-    is_called = run.origin == ESTIMATOR_ORIGIN  # when its user likes, maybe hours after the search
+    is_called = run.origin.kind is OriginKind.PYTHON  # maybe hours after the search
     end = (context.clock.now() if is_called else run.chosen_at) + limit
     runner_up = None if plan.trial.number == run.winner else plan.trial.number
     checkpoint_key = context.keys.run(context.run).final_fit(runner_up)
@@ -304,7 +305,7 @@ def _fit(
     if start is None:
         start = (
             fresh_weights(context, plan.trial, plan.normalization)
-            if plan.source == "retrained"
+            if plan.source is FitSource.RETRAINED
             else InitialWeights(plan.incumbent)
         )
     frozen = frozen_in(context.record.study, plan.trial)
@@ -322,7 +323,7 @@ def _fit(
         device=choose_device(),
         threads=useful_threads(plan.architecture, trainer.threads),
         precision=trainer.precision,
-        is_warm=plan.source == "continued" or frozen is not None,
+        is_warm=plan.source is FitSource.CONTINUED or frozen is not None,
         frozen=frozen,
     )
     try:
@@ -368,7 +369,7 @@ def _better(trainer: TrialTrainer, plan: _Plan, fitted: _Fitted) -> _Fitted:
         if not worse:
             return fitted
         reasons.append(worse)
-    return _Fitted(plan.incumbent, "incumbent", plan.incumbent_epochs, "; ".join(reasons))
+    return _Fitted(plan.incumbent, FitSource.INCUMBENT, plan.incumbent_epochs, "; ".join(reasons))
 
 
 def _worse_than(trainer: TrialTrainer, plan: _Plan, weights: Weights) -> str:

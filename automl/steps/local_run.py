@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from automl.domain.events import RunState
+from automl.domain.facts import OriginKind
 from automl.domain.specification import StudySpec
 from automl.errors import AutoMLError, SearchError
 from automl.machine.process import StepResult, run_step
@@ -53,7 +54,7 @@ def run_study(settings: Settings, spec: StudySpec, progress: Progress) -> dict[s
     Raises:
         AutoMLError: as the failing step raises it; the run is then closed as failed.
     """
-    context = StepContext.open(settings, spec, new_run_name(), "cli")
+    context = StepContext.open(settings, spec, new_run_name(), OriginKind.CLI)
     progress.step("check")
     check.check(context)
     with RunLease(context):

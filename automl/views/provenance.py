@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from automl.domain.events import FitSource
 from automl.domain.study import Run, Study, lineage
 
 
@@ -18,7 +19,7 @@ def weights_document(run: Run) -> dict[str, Any]:
     fit = run.final_fit
     assert fit is not None
     return {
-        "source": fit.source,
+        "source": fit.source.value,
         "trial": fit.trial,
         "continues": run.continues,
         "epochs": fit.epochs,
@@ -32,9 +33,9 @@ def weights_summary(run: Run) -> str:
     fit = run.final_fit
     assert fit is not None
     start = f"trial {fit.trial}" if run.continues is None else f"version {run.continues}"
-    if fit.source == "incumbent":
+    if fit.source is FitSource.INCUMBENT:
         return f"those of {start}: {fit.note}"
-    what = "retrained" if fit.source == "retrained" else f"continued from {start}"
+    what = "retrained" if fit.source is FitSource.RETRAINED else f"continued from {start}"
     aside = f" ({fit.note})" if fit.note else ""
     return f"{what} for {fit.epochs} epochs{aside}"
 

@@ -45,8 +45,9 @@ def test_a_run_that_fails_for_good_is_closed_and_the_next_need_not_wait(
         run.cause.startswith(f"choose: No trial of study {STUDY} has completed.")
         for run in study.runs
     )
-    space = study.runs[0].space
-    assert space is not None
+    facts = study.runs[0].space
+    assert facts is not None
+    space = facts.recorded
     assert {"image_size": 8, "classes": 10, "version": SPACE_VERSION}.items() <= space.items()
     assert 1 <= int(space["epochs"]) <= RUNG.epochs  # for which there would have been time
     assert study.runs[1].snapshot == study.runs[0].snapshot

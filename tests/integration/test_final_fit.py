@@ -16,12 +16,13 @@ import pytest
 from safetensors.numpy import load, save
 from sklearn.datasets import load_digits
 
+from automl.domain.facts import OriginKind
 from automl.domain.parsing import parse_spec
 from automl.domain.specification import StudySpec
 from automl.errors import NotFoundError, OutOfMemoryError, StorageError
 from automl.machine.signals import StopSignal
 from automl.morphism.architecture import Architecture
-from automl.runs.context import ESTIMATOR_ORIGIN, StepContext, StoreClock
+from automl.runs.context import StepContext, StoreClock
 from automl.runs.settings import Settings
 from automl.runs.worker import run_worker
 from automl.steps import choose, final_fit, prepare
@@ -344,7 +345,7 @@ def test_an_estimators_fit_has_its_time_however_late_it_is_called(
     home: Path, open_home: OpenHome
 ) -> None:
     def of_estimator(event: dict[str, Any]) -> None:
-        event["origin"] = ESTIMATOR_ORIGIN
+        event["origin"] = OriginKind.PYTHON
 
     edit_events(home, "run_opened", of_estimator)
     context = open_home(home)

@@ -176,7 +176,7 @@ def need_of(run: Run, trial: Trial) -> int:
     assert trial.candidate is not None
     assert run.space is not None
     architecture = Architecture.parse(trial.candidate.genotype)
-    return memory_need(architecture, training_plan(run.space, CPU)).total
+    return memory_need(architecture, training_plan(run.space.recorded, CPU)).total
 
 
 def test_memory_that_runs_out_halves_the_batch_then_ends_the_trial_and_is_remembered(

@@ -98,8 +98,9 @@ def test_what_the_limits_depend_on_is_recorded_and_nothing_else(
 ) -> None:
     open_run(rows, limits)
 
-    space = run_in(home).space
-    assert space is not None
+    facts = run_in(home).space
+    assert facts is not None
+    space = facts.recorded
     assert space.keys() == {"image_size", "classes", "version", "epochs", *MEMORY, *recorded}
     assert space["version"] == SPACE_VERSION
     assert space["epochs"] == RUNG.epochs

@@ -72,6 +72,12 @@ def run_of(context: StepContext) -> Run:
     return context.opened_run()
 
 
+def facts_of(context: StepContext) -> Mapping[str, int | str]:
+    space = run_of(context).space
+    assert space is not None
+    return space.recorded
+
+
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> StepContext:
     return open_context(tmp_path_factory.mktemp("opened"))
@@ -80,12 +86,12 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> StepContext:
 @pytest.fixture(scope="module")
 def stored(opened: StepContext) -> dict[str, np.ndarray]:
     """The weights that the home has."""
-    key = opened.keys.pretrained(str((run_of(opened).space or {})["pretrained"]))
+    key = opened.keys.pretrained(str(facts_of(opened)["pretrained"]))
     return weights_from_bytes(opened.store.get(key).data, key)
 
 
 def test_the_log_names_the_weights_by_their_content(opened: StepContext) -> None:
-    digest = (run_of(opened).space or {})["pretrained"]
+    digest = facts_of(opened)["pretrained"]
     folder = Path(opened.store.uri) / "studies/noise/pretrained"
 
     (file,) = folder.iterdir()
@@ -262,7 +268,7 @@ def test_a_hurried_search_trains_it_for_ten_epochs_and_fresh_seeds_for_longer(
         lambda device, network, precision, threads, frozen: 0.3 if network == seed else 0.9,
     )
     context = open_context(tmp_path, time_limit="1m")  # one step an epoch
-    space = run_of(context).space or {}
+    space = facts_of(context)
     assert (space["trial_ms"], space["pretrained_ms"]) == (24_000, 3_000)
     trainer, source = (
         TrialTrainer.load(context, run_of(context)), TrialSource(context, "one/0", search_space),
@@ -295,7 +301,7 @@ def test_where_it_does_not_fit_it_is_left_out_with_the_reason(
 ) -> None:
     context = open_context(tmp_path, size, limits)
 
-    assert "pretrained" not in (run_of(context).space or {})
+    assert "pretrained" not in facts_of(context)
     assert not (tmp_path / "home/studies/noise/pretrained").exists()
     assert reason in without_pretrained(run_of(context))
     fresh = {seed.genotype() for seed in seed_architectures(size, CLASSES)}

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from automl.domain.facts import Origin, OriginKind, SpaceFacts
 from automl.domain.specification import SearchSection
 from automl.domain.study import Run
 from automl.runs.budget import PRETRAINED_MS, TRIAL_MS, full_seconds, is_hurried, trial_seconds
@@ -13,7 +14,8 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 def run(seconds: float, facts: dict[str, int | str] | None = None) -> Run:
     end = START + timedelta(seconds=seconds)
-    return Run("r", START, end, "snapshot", 0, {}, "cli", space=facts)
+    space = None if facts is None else SpaceFacts.of(facts)
+    return Run("r", START, end, "snapshot", 0, {}, Origin(OriginKind.CLI), space=space)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def is_pretrained(study: Study, trial: Trial) -> bool:
     opened it, whatever its training genes are.
     """
     run, candidate = study.run(trial.run), trial.candidate
-    space: Facts = (run.space if run else None) or {}
+    space: Facts = run.space.recorded if run and run.space else {}
     if candidate is None or candidate.parent is not None or PRETRAINED not in space:
         return False
     seed = lite0(int(space["image_size"]), int(space["classes"])).architecture
@@ -102,7 +102,7 @@ def pretrained_weights(
     run = study.run(trial.run)
     assert run is not None
     assert run.space is not None
-    key = _key(context, str(run.space[PRETRAINED]))
+    key = _key(context, str(run.space.recorded[PRETRAINED]))
     weights = weights_from_bytes(context.store.get(key).data, key)
     return InitialWeights(
         normalised_for(weights, normalization.mean, normalization.std), fit_head=True
@@ -155,7 +155,7 @@ def seed_of(study: Study, trial: Trial) -> str:
     place = Architecture.from_genotype(root.candidate.genotype)
     seeds = named_seeds(place.input_size, place.classes, place.input_channels)
     run = study.run(root.run)
-    if run is not None and PRETRAINED in (run.space or {}):
+    if run is not None and run.space is not None and PRETRAINED in run.space.recorded:
         seeds[f"{LITE0_NAME}, pretrained"] = lite0(place.input_size, place.classes).architecture
     genotype = root.candidate.genotype
     name = next((n for n, seed in seeds.items() if seed.genotype() == genotype), "no seed")
@@ -168,10 +168,10 @@ def without_pretrained(run: Run) -> str:
     Raises:
         ConfigError: this version refuses the specification that the log holds.
     """
-    facts: Facts = run.space or {}
+    facts: Facts = run.space.recorded if run.space else {}
     if PRETRAINED in facts:
         return ""
-    if facts.get("version") != SPACE_VERSION:
+    if run.space is None or run.space.version != SPACE_VERSION:
         reason = "the run was opened by another release"
     else:
         reason = _unfit(recorded_search(run).limits, facts) or _NOT_INSTALLED

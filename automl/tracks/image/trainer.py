@@ -127,7 +127,7 @@ class TrialTrainer:
     @property
     def precision(self) -> Precision:
         """What the run's trainings compute in, as it was decided when the run was opened."""
-        is_half = (self.run.space or {}).get(BFLOAT16, 0)
+        is_half = self.run.space is not None and self.run.space.recorded.get(BFLOAT16, 0)
         return Precision.BFLOAT16 if is_half else Precision.FLOAT32
 
     @property
@@ -160,7 +160,8 @@ class TrialTrainer:
 
     def _known(self, architecture: Architecture) -> dict[str, Any]:
         """Return the part of the measurement that is known before the training."""
-        device, facts = training_device(self.context.spec.search.workers), self.run.space or {}
+        device = training_device(self.context.spec.search.workers)
+        facts = self.run.space.recorded if self.run.space else {}
         predicted = None
         if "batch_size" in facts:
             predicted = memory_need(architecture, training_plan(facts, device)).total
