@@ -40,14 +40,14 @@ class Recorded:
     Attributes:
         parent: place of its parent among the recorded ones, before its own; None for a fresh one.
         genes: its training genes.
-        flops: multiply-adds of one image; an epoch's work is in proportion.
+        macs: multiply-adds of one image; an epoch's work is in proportion.
         rows: selection rows that it was scored on.
         curve: its epochs; as many as were planned.
     """
 
     parent: int | None
     genes: dict[str, float]
-    flops: int
+    macs: int
     rows: int
     curve: tuple[CurvePoint, ...]
 
@@ -69,7 +69,7 @@ class Recorded:
         return {
             "parent": self.parent,
             "genes": self.genes,
-            "flops": self.flops,
+            "flops": self.macs,
             "rows": self.rows,
             "curve": [[round(p.log_loss, 6), round(-p.loss, 6)] for p in self.curve],
         }
@@ -82,7 +82,13 @@ class Recorded:
             CurvePoint(-score, log_loss, epoch / planned)
             for epoch, (log_loss, score) in enumerate(document["curve"], start=1)
         )
-        return cls(**{**document, "curve": curve})
+        return cls(
+            parent=document["parent"],
+            genes=document["genes"],
+            macs=document["flops"],
+            rows=document["rows"],
+            curve=curve,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,16 +182,15 @@ def _mixed(run: Run) -> SearchSpace:
 
 
 def _recorded(context: StepContext, trial: Trial, places: Mapping[int, int], rows: int) -> Recorded:
-    candidate, flops = trial.candidate, trial.measurement.flops
+    candidate = trial.candidate
     assert candidate is not None
-    assert flops is not None
     size = Architecture.from_genotype(candidate.genotype).input_size
     curve = read_curve(context.store, context.spec.name, trial)
     points = (curve_point(epoch, size, Objective.ACCURACY) for epoch in curve)
     return Recorded(
         parent=None if candidate.parent is None else places[candidate.parent],
         genes=candidate.hyperparameters,
-        flops=flops,
+        macs=trial.measurement.cost,
         rows=rows,
         curve=tuple(point for point in points if point is not None),
     )

@@ -148,14 +148,14 @@ def simulate(recorded: Sequence[Recorded], order: Sequence[int], workers: int) -
         number = next(waiting, None)
         if number is not None:
             simulation.begin(number)
-            heapq.heappush(running, (now + recorded[order[number]].flops, number))
+            heapq.heappush(running, (now + recorded[order[number]].macs, number))
 
     for _ in range(workers):
         start(0)
     while running:
         now, number = heapq.heappop(running)
         if simulation.train(number):
-            heapq.heappush(running, (now + recorded[order[number]].flops, number))
+            heapq.heappush(running, (now + recorded[order[number]].macs, number))
         else:
             start(now)
     return _judged(simulation)
@@ -164,7 +164,7 @@ def simulate(recorded: Sequence[Recorded], order: Sequence[int], workers: int) -
 def _judged(simulation: _Simulation) -> Replayed:
     recorded, order = simulation.recorded, simulation.order
     work = sum(
-        recorded[place].flops * done for place, done in zip(order, simulation.done, strict=True)
+        recorded[place].macs * done for place, done in zip(order, simulation.done, strict=True)
     )
     full = max(one.planned for one in recorded)
     finals = [one.best(one.planned).loss for one in recorded]
@@ -173,8 +173,8 @@ def _judged(simulation: _Simulation) -> Replayed:
     assert winner is not None
     error = standard_error(-finals[best], recorded[best].rows)
     return Replayed(
-        cost=work / (full * sum(one.flops for one in recorded)),
-        of_planned=work / sum(one.flops * one.planned for one in recorded),
+        cost=work / (full * sum(one.macs for one in recorded)),
+        of_planned=work / sum(one.macs * one.planned for one in recorded),
         regret=(winner.loss - finals[best]) / error if error else 0.0,
         stopped=sum(trial.outcome is Outcome.PRUNED for trial in simulation.study.trials),
     )
@@ -283,9 +283,8 @@ def live_report(trials: Sequence[Trial], recorded: Sequence[Recorded], plan: Pla
     work = full = 0
     for trial in trials:
         measured = trial.measurement
-        assert measured.flops is not None
-        work += measured.flops * measured.epochs
-        full += measured.flops * plan.epochs
+        work += measured.cost * measured.epochs
+        full += measured.cost * plan.epochs
     able = [trial for trial in trials if trial.can_win and trial.loss is not None]
     winner = min(able, key=lambda trial: trial.loss or 0.0)
     best = min((one.best(one.planned) for one in recorded), key=lambda point: point.loss)

@@ -39,7 +39,7 @@ from automl.domain.events import (
 from automl.domain.parsing import parse_spec
 from automl.domain.specification import StudySpec
 from automl.domain.study import Run, Study, replay
-from automl.domain.trial import Measurement, Outcome, Trial
+from automl.domain.trial import Measurement, NetworkMeasurement, Outcome, Trial
 from automl.runs.context import StepContext
 from automl.runs.proposals import Proposer
 from automl.runs.settings import Settings
@@ -59,8 +59,9 @@ _PROCESSES = 4
 _CLAIMS = 128  # per measurement, over all workers
 _COLD, _WARM = 3, 50  # replays per measurement
 _MEASURED = Measurement(
-    score=0.9, error=0.01, loss=-0.9, epochs=12, best_epoch=9, seconds=31.4, parameters=180_000,
-    flops=22_000_000, latency_ms=1.7, weights="studies/bench/trials/0/1/weights.safetensors",
+    score=0.9, error=0.01, loss=-0.9, epochs=12, best_epoch=9, seconds=31.4, latency_ms=1.7,
+    network=NetworkMeasurement(parameters=180_000, macs=22_000_000),
+    weights="studies/bench/trials/0/1/weights.safetensors",
 )  # fmt: skip
 
 

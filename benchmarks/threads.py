@@ -166,7 +166,7 @@ def report() -> None:
         for seed, architecture in enumerate(seed_architectures(IMAGE_SIZE, CLASSES)):
             one, forced, many = (rates[seed, arm, kind] for arm in Arm)
             ratio = statistics.median(many) / max(statistics.median(one), statistics.median(forced))
-            name = f"{architecture.flops / 1e6:.1f} M multiply-adds"
+            name = f"{architecture.macs / 1e6:.1f} M multiply-adds"
             shown = (_shown(one), _shown(forced), _shown(many), f"{ratio:.2f}")
             print(name.ljust(34), *(f"{cell:>20}" for cell in shown))
             table.append({"seed": name, "kind": kind, "one": one, "one_forced": forced})

@@ -76,7 +76,7 @@ class Case:
         architecture = self.architecture
         return (
             f"seed {_SEEDS[self.network]}, {architecture.input_size} px, "
-            f"{architecture.flops / 1e6:.0f} M multiply-adds, {self.device}, "
+            f"{architecture.macs / 1e6:.0f} M multiply-adds, {self.device}, "
             f"{self.threads} thread{'s' * (self.threads > 1)}"
         )
 

@@ -26,7 +26,7 @@ from automl.training.module import (
 
 Array = npt.NDArray[np.float32]
 TOLERANCE = 1e-5
-LIMITS = Limits(parameters=60_000, depth=40, flops=1_500_000)
+LIMITS = Limits(parameters=60_000, depth=40, macs=1_500_000)
 SEEDS = st.integers(0, 2**32 - 1)
 
 

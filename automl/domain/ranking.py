@@ -12,7 +12,7 @@ def ranked(trials: Iterable[Trial]) -> list[Trial]:
 
     def rank(trial: Trial) -> tuple[float, int, int]:
         assert trial.loss is not None
-        return trial.loss, trial.measurement.flops or 0, trial.number
+        return trial.loss, trial.measurement.cost, trial.number
 
     return sorted((trial for trial in trials if trial.loss is not None), key=rank)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from automl.domain.candidate import Candidate
 
@@ -45,6 +46,41 @@ class Device(BaseModel):
     memory_bytes: int | None = None
 
 
+class NetworkMeasurement(BaseModel):
+    """What a trial of a network measured besides.
+
+    Attributes:
+        parameters: learned scalars.
+        macs: MACs (multiply-adds) of one forward pass of one example.
+        batch_size: examples of a step.
+        micro_batch: examples of a forward pass; fewer than those of a step where memory ran out and
+            gradients were accumulated.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parameters: int | None = None
+    macs: int | None = None
+    batch_size: int | None = None
+    micro_batch: int | None = None
+
+    @property
+    def is_accumulated(self) -> bool:
+        """Whether memory ran out for whole batches, so that gradients were accumulated."""
+        if self.batch_size is None or self.micro_batch is None:
+            return False
+        return self.micro_batch < self.batch_size
+
+
+# Keys of networks in logs of releases that wrote them among the others.
+_FLAT = {
+    "parameters": "parameters",
+    "flops": "macs",
+    "batch_size": "batch_size",
+    "micro_batch": "micro_batch",
+}
+
+
 class Measurement(BaseModel):
     """What a trial measured.
 
@@ -55,17 +91,14 @@ class Measurement(BaseModel):
         epochs: epochs trained over all attempts.
         best_epoch: the epoch (from 0) whose weights are kept.
         seconds: time spent training, over all attempts.
-        parameters: learned scalars.
-        flops: multiply-adds of one forward pass of one image.
-        latency_ms: median time of one image on one CPU thread.
+        latency_ms: median time of one example on one CPU thread.
         weights: key of the checkpoint with the best weights.
         resumed_at: epochs that the last attempt continued from, 0 for a fresh start.
         log_loss: of those weights on the selection rows (nats per example); None in older logs.
         device: type of the device that trained.
         predicted_bytes: memory that whole batches were predicted to take there.
         peak_bytes: memory that was taken at the peak; None where it could not be measured.
-        batch_size: examples of a step.
-        micro_batch: examples of a forward pass, fewer than those of a step if memory ran out.
+        network: what only networks have; None for other candidates.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,8 +109,6 @@ class Measurement(BaseModel):
     epochs: int = 0
     best_epoch: int | None = None
     seconds: float = 0.0
-    parameters: int | None = None
-    flops: int | None = None
     latency_ms: float | None = None
     weights: str | None = None
     resumed_at: int = 0
@@ -85,15 +116,29 @@ class Measurement(BaseModel):
     device: str | None = None
     predicted_bytes: int | None = None
     peak_bytes: int | None = None
-    batch_size: int | None = None
-    micro_batch: int | None = None
+    network: NetworkMeasurement | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_flat(cls, document: Any) -> Any:
+        """Gather the keys of networks, which earlier releases wrote among the others."""
+        if not isinstance(document, dict) or not _FLAT.keys() & document.keys():
+            return document
+        own = dict(document)
+        network = {new: own.pop(old, None) for old, new in _FLAT.items()}
+        if any(value is not None for value in network.values()):
+            own["network"] = network
+        return own
 
     @property
-    def is_halved(self) -> bool:
-        """Whether memory ran out for whole batches, so that they went through in parts."""
-        if self.batch_size is None or self.micro_batch is None:
-            return False
-        return self.micro_batch < self.batch_size
+    def cost(self) -> int:
+        """What ranks trials of equal loss: the MACs of a network, 0 of what has none."""
+        return 0 if self.network is None else self.network.macs or 0
+
+    @property
+    def is_accumulated(self) -> bool:
+        """Whether memory ran out for whole batches, so that gradients were accumulated."""
+        return self.network is not None and self.network.is_accumulated
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,9 +97,9 @@ class Architecture:
         return sum([facts.parameters for facts in self.facts])
 
     @cached_property
-    def flops(self) -> int:
+    def macs(self) -> int:
         """Multiply-adds of the convolutions and dense layers for one image."""
-        return sum([facts.flops for facts in self.facts])
+        return sum([facts.macs for facts in self.facts])
 
     @cached_property
     def activation_bytes(self) -> int:

@@ -27,7 +27,7 @@ class DeviceFactors:
     def latency_ms(self, architecture: Architecture) -> float:
         """Return the milliseconds for one image on one CPU thread, predicted."""
         total_ps = (
-            self.ps_per_flop * architecture.flops
+            self.ps_per_flop * architecture.macs
             + self.ps_per_byte * architecture.activation_bytes
             + 1000 * self.ns_per_layer * len(architecture.nodes)
         )
@@ -41,5 +41,5 @@ def training_work(architecture: Architecture) -> int:
     `WORK_PER_BYTE` multiply-adds. Every candidate is trained on the same images for as many epochs,
     so this is proportional to a trial's cost.
     """
-    forward = architecture.flops + WORK_PER_BYTE * architecture.activation_bytes
+    forward = architecture.macs + WORK_PER_BYTE * architecture.activation_bytes
     return _TRAINING_PASSES * forward

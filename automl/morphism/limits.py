@@ -68,7 +68,7 @@ class Limits:
     Attributes:
         parameters: learned scalars.
         depth: convolutions and dense layers on the longest path.
-        flops: multiply-adds for one image.
+        macs: multiply-adds for one image.
         activation_bytes: of all nodes' outputs for one image in float32; None for no limit.
         work: of a training step for each image, see `training_work`; None for no limit.
         latency: None for no limit.
@@ -77,7 +77,7 @@ class Limits:
 
     parameters: int = 2**24
     depth: int = 64
-    flops: int = 2**28
+    macs: int = 2**28
     activation_bytes: int | None = None
     work: int | None = None
     latency: LatencyLimit | None = None
@@ -90,7 +90,7 @@ class Limits:
     def bounded(self, architecture: Architecture) -> Iterator[Bounded]:
         """Yield what the architecture has of everything that is limited, cheapest first."""
         yield Bounded("parameters", architecture.parameters, self.parameters)
-        yield Bounded("flops", architecture.flops, self.flops)
+        yield Bounded("macs", architecture.macs, self.macs)
         yield Bounded("depth", architecture.depth, self.depth)
         if self.activation_bytes is not None:
             size_bytes = architecture.activation_bytes

@@ -166,14 +166,14 @@ class Facts:
         shape: of the output without the batch, (C, H, W) or (C,).
         weights: names and shapes of the stored arrays.
         parameters: learned scalars.
-        flops: multiply-adds for one image, of convolutions and dense layers.
+        macs: MACs (multiply-adds) for one image, of convolutions and dense layers.
         elements: scalars of the output.
     """
 
     shape: Shape
     weights: tuple[tuple[str, Shape], ...]
     parameters: int
-    flops: int
+    macs: int
     elements: int
 
 
@@ -188,10 +188,10 @@ def infer(layer: Layer, shapes: tuple[Shape, ...]) -> Facts | None:
         return None
     weights = _weights(layer, shapes[0])
     learned = sum(math.prod(size) for name, size in weights if not name.startswith("running_"))
-    flops = 0
+    macs = 0
     if layer.op in {Op.CONV, Op.DENSE}:
-        flops = math.prod(weights[0][1]) * math.prod(shape[1:])
-    return Facts(shape, weights, learned, flops, math.prod(shape))
+        macs = math.prod(weights[0][1]) * math.prod(shape[1:])
+    return Facts(shape, weights, learned, macs, math.prod(shape))
 
 
 def _weights(layer: Layer, read: Shape) -> tuple[tuple[str, Shape], ...]:

@@ -37,7 +37,7 @@ def named_seeds(
         name: build(_Builder(image_size, channels), classes).canonical()[0]
         for name, build in builders.items()
     }
-    return dict(sorted(seeds.items(), key=lambda named: named[1].flops))
+    return dict(sorted(seeds.items(), key=lambda named: named[1].macs))
 
 
 class _Builder:

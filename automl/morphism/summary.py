@@ -36,7 +36,7 @@ def layer_text(node: Node) -> str:
 def one_line(architecture: Architecture) -> str:
     """Return the layers that shape the network, its parameters and multiply-adds."""
     layers = [layer_text(node) for node in _shaping(architecture)]
-    size = f"{architecture.parameters:,} parameters, {architecture.flops / 1e6:.1f} M multiply-adds"
+    size = f"{architecture.parameters:,} parameters, {architecture.macs / 1e6:.1f} M multiply-adds"
     return f"{architecture.input_size} px: {' '.join(layers)}; {size}"
 
 
@@ -51,10 +51,10 @@ def table(architecture: Architecture) -> str:
                 " ".join(map(str, node.inputs)),
                 " x ".join(map(str, facts.shape)),
                 f"{facts.parameters:,}" if facts.parameters else "",
-                f"{facts.flops:,}" if facts.flops else "",
+                f"{facts.macs:,}" if facts.macs else "",
             )
         )
-    total = (f"{architecture.parameters:,}", f"{architecture.flops:,}")
+    total = (f"{architecture.parameters:,}", f"{architecture.macs:,}")
     rows.append(("", "all", "", f"{architecture.activation_bytes:,} bytes", *total))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(_aligned(row, widths) for row in rows)
@@ -69,7 +69,7 @@ def difference(parent: Architecture, child: Architecture) -> str:
     old_nodes, new_nodes = _shaping(parent), _shaping(child)
     lines = [
         f"{_change('parameters', parent.parameters, child.parameters)}, "
-        f"{_change('multiply-adds', parent.flops, child.flops)}, "
+        f"{_change('multiply-adds', parent.macs, child.macs)}, "
         f"{_change('activation bytes', parent.activation_bytes, child.activation_bytes)}, "
         f"depth {parent.depth} -> {child.depth}"
     ]

@@ -110,7 +110,8 @@ def _weighted(design: Vector, weights: Vector) -> Vector:
 def correction_of(trials: Iterable[Trial], device_type: str) -> MemoryCorrection:
     """Return the correction by what trials measured on a type of device.
 
-    Trials whose batches had to be halved do not count: their peak is that of the attempt before.
+    Trials whose gradients had to be accumulated do not count: their peak is that of the attempt
+    before.
     """
     return fit_correction(
         [
@@ -119,7 +120,7 @@ def correction_of(trials: Iterable[Trial], device_type: str) -> MemoryCorrection
             if found.device == device_type
             and found.peak_bytes is not None
             and found.predicted_bytes is not None
-            and not found.is_halved
+            and not found.is_accumulated
         ]
     )
 

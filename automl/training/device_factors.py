@@ -59,7 +59,7 @@ def fit_factors(
         architectures: three or more.
         latencies_ms: measured, one for each.
     """
-    counts = np.array([(a.flops, a.activation_bytes, len(a.nodes)) for a in architectures])
+    counts = np.array([(a.macs, a.activation_bytes, len(a.nodes)) for a in architectures])
     relative = counts * _MS_PER / np.array(latencies_ms)[:, None]
     scale = relative.max(axis=0)  # so that the columns are of one magnitude
     factors, _ = nnls(relative / scale, np.ones(len(architectures)))

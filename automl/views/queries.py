@@ -9,7 +9,7 @@ from typing import Any
 from automl.domain.layout import MODEL_FILE
 from automl.domain.ranking import ranked
 from automl.domain.study import Run, Study, lineage
-from automl.domain.trial import RungResult, Trial
+from automl.domain.trial import NetworkMeasurement, RungResult, Trial
 from automl.errors import ConfigError
 from automl.morphism.architecture import Architecture
 from automl.morphism.summary import difference, table
@@ -88,14 +88,15 @@ def leaderboard_rows(study: Study, run: Run) -> list[dict[str, Any]]:
 
 def _trial_row(trial: Trial, rank: int | None) -> dict[str, Any]:
     measured = trial.measurement
+    network = measured.network or NetworkMeasurement()
     return {
         "trial": trial.number,
         "rank": rank,
         "outcome": trial.outcome.value if trial.outcome else None,
         "score": measured.score,
         "error": measured.error,
-        "parameters": measured.parameters,
-        "flops": measured.flops,
+        "parameters": network.parameters,
+        "macs": network.macs,
         "latency_ms": measured.latency_ms,
         "seconds": measured.seconds,
         "strategy": trial.strategy,

@@ -105,7 +105,11 @@ def test_another_task_is_refused(place: Place) -> None:
 
 
 def test_a_network_beyond_the_limits_is_refused(place: Place) -> None:
-    sizes = {trial.measurement.parameters or 0: trial.number for trial in place.study.trials}
+    sizes = {
+        trial.measurement.network.parameters or 0: trial.number
+        for trial in place.study.trials
+        if trial.measurement.network is not None
+    }
     assert len(sizes) > 1
     limit = max(sizes) - 1
 

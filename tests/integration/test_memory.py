@@ -195,8 +195,9 @@ def test_memory_that_runs_out_halves_the_batch_then_ends_the_trial_and_is_rememb
     assert failed.measurement.predicted_bytes == need_of(run, failed)
     assert sum("memory ran out with" in line for line in said) >= 4  # 64; and 64, 32, 16
     assert halved.outcome is Outcome.COMPLETED, halved.cause
-    assert halved.measurement.batch_size == 64
-    assert halved.measurement.is_halved
+    assert halved.measurement.network is not None
+    assert halved.measurement.network.batch_size == 64
+    assert halved.measurement.is_accumulated
     assert len(trials) == 4  # the study has gone on
     assert trials[2].outcome is Outcome.COMPLETED, trials[2].cause
     for trial in trials[2:]:
@@ -297,5 +298,6 @@ def test_a_search_records_devices_predictions_and_peaks(home: Path) -> None:
         assert found.device == trial.device.type
         assert found.predicted_bytes is not None
         assert found.peak_bytes is not None
-        assert found.micro_batch == found.batch_size == 64
+        assert found.network is not None
+        assert found.network.micro_batch == found.network.batch_size == 64
     assert replay_document(open_home(str(home)), "noise")["ok"]

@@ -136,7 +136,7 @@ def test_parameters_and_flops_count_what_is_there() -> None:
     architecture = Architecture(6, 3, nodes)
 
     assert architecture.parameters == 4 * 3 * 9 + 2 * 4 + (8 * 2 * 9 + 8) + (10 * 8 + 10)
-    assert architecture.flops == 36 * (4 * 3 * 9 + 8 * 2 * 9) + 80
+    assert architecture.macs == 36 * (4 * 3 * 9 + 8 * 2 * 9) + 80
     assert architecture.depth == 3
     assert architecture.classes == 10
     learned = [

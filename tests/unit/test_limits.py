@@ -188,6 +188,6 @@ def test_limits_that_exclude_every_seed_together_are_named_too() -> None:
 
 def test_a_limit_that_no_study_file_sets_has_no_key_path() -> None:
     with pytest.raises(ConfigError) as caught:
-        NetworkMorphismSpace(8, 10, replace(Limits(), flops=1))
+        NetworkMorphismSpace(8, 10, replace(Limits(), macs=1))
 
-    assert [problem.path for problem in caught.value.problems] == ["flops"]
+    assert [problem.path for problem in caught.value.problems] == ["macs"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automl.domain.trial import Device, Measurement, Outcome, Trial, TrialState
+from automl.domain.trial import Device, Measurement, NetworkMeasurement, Outcome, Trial, TrialState
 from automl.search.memory_model import (
     MemoryBound,
     MemoryCorrection,
@@ -32,8 +32,8 @@ def trial(
     micro_batch: int = 64,
 ) -> Trial:
     measured = Measurement(
-        device=device, predicted_bytes=predicted, peak_bytes=peak, batch_size=64,
-        micro_batch=micro_batch,
+        device=device, predicted_bytes=predicted, peak_bytes=peak,
+        network=NetworkMeasurement(batch_size=64, micro_batch=micro_batch),
     )  # fmt: skip
     return Trial(
         number=number, run="run", generation=0, snapshot="s", state=TrialState.FINISHED,

@@ -24,7 +24,7 @@ from automl.training.module import Network, place, stored_tensors
 from tests.morphs import module_of, random_network
 
 BATCH = 6
-SMALL = Limits(flops=2**26)  # so that 200 of them are trained in little time
+SMALL = Limits(macs=2**26)  # so that 200 of them are trained in little time
 PLAN = TrainingPlan(BATCH)
 BFLOAT16 = TrainingPlan(BATCH, precision=Precision.BFLOAT16)
 

@@ -22,7 +22,7 @@ from automl.morphism.nodes import conv
 from automl.morphism.seeds import seed_architectures
 from tests.morphs import TOLERANCE, Array, evaluate, gap, random_images, random_weights
 
-SMALL = Limits(parameters=400_000, depth=10, flops=10_000_000)
+SMALL = Limits(parameters=400_000, depth=10, macs=10_000_000)
 FREE = Limits()
 BASIC = (MoveKind.DEEPEN, MoveKind.WIDEN)
 
@@ -125,7 +125,7 @@ def test_depthwise_convolutions_follow_what_they_read() -> None:
 
 def test_no_move_makes_a_tensor_wider_than_the_cap() -> None:
     architecture = between_convolutions(conv(1, MAX_WIDTH - 2))
-    free = Limits(parameters=2**40, flops=2**50)
+    free = Limits(parameters=2**40, macs=2**50)
 
     widths = {m.width for m in legal_moves(architecture, free, (MoveKind.WIDEN,)) if m.site == 2}
 

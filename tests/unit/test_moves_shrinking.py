@@ -58,7 +58,7 @@ def check_against_torch(architecture: Architecture, weights: dict[str, Array]) -
     shapes = architecture.shapes()
     assert found == {index: (4, *shape) for index, shape in enumerate(shapes)}
     assert architecture.activation_bytes * 4 == sum(4 * int(np.prod(s)) for s in found.values())
-    assert architecture.flops * 4 * 2 == counter.get_total_flops()
+    assert architecture.macs * 4 * 2 == counter.get_total_flops()
     assert architecture.parameters == sum(values.numel() for values in module.parameters())
     train_steps(module, images, 1, rng)
 

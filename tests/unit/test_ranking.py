@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from automl.domain.ranking import ranked, ranked_winners
-from automl.domain.trial import Measurement, Outcome, Trial, TrialState
+from automl.domain.trial import Measurement, NetworkMeasurement, Outcome, Trial, TrialState
 
 
 def trial(
     number: int, loss: float | None, cost: int = 1, outcome: Outcome = Outcome.COMPLETED
 ) -> Trial:
-    measured = Measurement(loss=loss, flops=cost, weights="weights")
+    measured = Measurement(loss=loss, network=NetworkMeasurement(macs=cost), weights="weights")
     state = TrialState.FINISHED
     return Trial(number, "run", 0, "s", state=state, outcome=outcome, measurement=measured)
 

@@ -30,7 +30,7 @@ MOST_GROWTH = 1.5  # of the work of a training by one move
 GENTLE_GROWTH = 1.1  # likewise in hurried searches, and for descendants of the pretrained seed
 _DRAWS = 64  # of a move that leaves the pretrained seed's first layers as they are
 _MOST_SHRINKING = 64  # moves that may bring a candidate within the limits
-_UNLIMITED = Limits(parameters=2**62, depth=2**62, flops=2**62)
+_UNLIMITED = Limits(parameters=2**62, depth=2**62, macs=2**62)
 _LIMIT_KEYS = frozenset({"parameters", "latency_ms", "device_memory"})  # of a study file
 
 
@@ -220,7 +220,7 @@ class NetworkMorphismSpace:
         return fits and self._limits.allow(architecture)
 
     def describe(self, candidate: Candidate) -> Description:
-        """Return the graph of layers, the scaled genes, parameters and FLOPs, and the work.
+        """Return the graph of layers, the scaled genes, parameters and MACs, and the work.
 
         Raises:
             DamagedDataError: the candidate is not one of this space.
@@ -230,7 +230,7 @@ class NetworkMorphismSpace:
         return Description(
             graph=layer_graph(architecture),
             genes=tuple(gene.scaled(genes[name]) for name, gene in GENES.items()),
-            costs={"parameters": architecture.parameters, "flops": architecture.flops},
+            costs={"parameters": architecture.parameters, "macs": architecture.macs},
             spent=training_work(architecture),
         )
 

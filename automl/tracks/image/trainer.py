@@ -16,7 +16,7 @@ from automl.data.splits import Part
 from automl.domain.specification import SearchSection
 from automl.domain.study import Run
 from automl.domain.training import StopReason
-from automl.domain.trial import Device, Measurement, Outcome, Trial
+from automl.domain.trial import Device, Measurement, NetworkMeasurement, Outcome, Trial
 from automl.errors import DamagedDataError, NotFoundError, OutOfMemoryError, TrainingError
 from automl.machine.cores import threads_of_trial
 from automl.morphism.architecture import Architecture
@@ -50,7 +50,7 @@ from automl.training.trainer import fit
 RUNG = Rung(epochs=30, batch_size=64, patience=8)
 MOST_EPOCHS = 4 * RUNG.epochs
 _ENOUGH_EXAMPLES = 1_200_000  # seen by a training, with repetition
-_SMALL_FLOPS = 16_000_000  # multiply-adds of one image
+_SMALL_MACS = 16_000_000  # multiply-adds of one image
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,11 @@ class TrialTrainer:
             if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
                 raise
             return TrialResult(Outcome.OUT_OF_MEMORY, Measurement(**known), _shortage(error))
-        return replace(result, measurement=result.measurement.model_copy(update=known))
+        measured, network = result.measurement, known["network"]
+        if measured.network is not None:
+            network = network.model_copy(update={"micro_batch": measured.network.micro_batch})
+        known = {**known, "network": network}
+        return replace(result, measurement=measured.model_copy(update=known))
 
     def _known(self, architecture: Architecture) -> dict[str, Any]:
         """Return the part of the measurement that is known before the training."""
@@ -166,11 +170,13 @@ class TrialTrainer:
         if "batch_size" in facts:
             predicted = memory_need(architecture, training_plan(facts, device)).total
         return {
-            "parameters": architecture.parameters,
-            "flops": architecture.flops,
             "device": device.type,
             "predicted_bytes": predicted,
-            "batch_size": min(self.rung.batch_size, len(self.train_rows)),
+            "network": NetworkMeasurement(
+                parameters=architecture.parameters,
+                macs=architecture.macs,
+                batch_size=min(self.rung.batch_size, len(self.train_rows)),
+            ),
         }
 
     def _fit(
@@ -219,7 +225,7 @@ class TrialTrainer:
             update={
                 "resumed_at": resumed_at,
                 "peak_bytes": peak.size_bytes if is_whole else None,
-                "micro_batch": result.micro_batch,
+                "network": NetworkMeasurement(micro_batch=result.micro_batch),
             }
         )
         if result.stopped is StopReason.DIVERGED:
@@ -377,6 +383,6 @@ def useful_threads(architecture: Architecture, available: int) -> int:
     Layers of small networks do not repay the synchronisation between threads: copies of them, each
     with a part of the batch, have one each.
     """
-    if architecture.flops >= _SMALL_FLOPS:
+    if architecture.macs >= _SMALL_MACS:
         return available
     return most_copies(choose_device(), available, RUNG.batch_size)
