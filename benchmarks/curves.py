@@ -69,7 +69,7 @@ class Recorded:
         return {
             "parent": self.parent,
             "genes": self.genes,
-            "flops": self.macs,
+            "macs": self.macs,
             "rows": self.rows,
             "curve": [[round(p.log_loss, 6), round(-p.loss, 6)] for p in self.curve],
         }
@@ -85,7 +85,7 @@ class Recorded:
         return cls(
             parent=document["parent"],
             genes=document["genes"],
-            macs=document["flops"],
+            macs=document["macs"],
             rows=document["rows"],
             curve=curve,
         )

@@ -30,10 +30,10 @@ _OUTPUT_POINT = 3
 # Multiply-adds for one image of CIFAR-10 (arXiv:2001.00326, sec. 2.1): 15 cells, five each with 16,
 # 32 and 64 channels at 32, 16 and 8 pixels, so that a kernel's weight costs the same in all.
 _CELLS = 15
-_FLOPS_PER_KERNEL_PIXEL = 16 * 16 * 32 * 32
-_FLOPS = {"nor_conv_1x1": _FLOPS_PER_KERNEL_PIXEL, "nor_conv_3x3": 9 * _FLOPS_PER_KERNEL_PIXEL}
+_MACS_PER_KERNEL_PIXEL = 16 * 16 * 32 * 32
+_MACS = {"nor_conv_1x1": _MACS_PER_KERNEL_PIXEL, "nor_conv_3x3": 9 * _MACS_PER_KERNEL_PIXEL}
 # the first convolution, two residual blocks (9/2, 9 and 1/2 such kernel pixels) and the logits
-_FIXED_FLOPS = 9 * 3 * 16 * 32 * 32 + 2 * 14 * _FLOPS_PER_KERNEL_PIXEL + 64 * 10
+_FIXED_MACS = 9 * 3 * 16 * 32 * 32 + 2 * 14 * _MACS_PER_KERNEL_PIXEL + 64 * 10
 _SLOTS = ("input", *EDGE_NAMES, "output")
 
 
@@ -52,9 +52,9 @@ def to_operations(cell: str) -> tuple[str, ...]:
     return tuple(part.partition("~")[0] for part in parts)
 
 
-def flops(operations: Sequence[str]) -> int:
+def macs(operations: Sequence[str]) -> int:
     """Return the multiply-adds of the network for one image, 7.8 to 220 millions."""
-    return _FIXED_FLOPS + _CELLS * sum(_FLOPS.get(operation, 0) for operation in operations)
+    return _FIXED_MACS + _CELLS * sum(_MACS.get(operation, 0) for operation in operations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class NasBench201Space:
         if cell not in self._descriptions:
             operations = to_operations(cell)
             graph = LabelledGraph(("input", *operations, "output"), _INPUTS, slots=_SLOTS)
-            self._descriptions[cell] = Description(graph, spent=flops(operations))
+            self._descriptions[cell] = Description(graph, spent=macs(operations))
         return self._descriptions[cell]
 
 

@@ -157,7 +157,7 @@ def slim(architecture: Architecture, divisor: int) -> Architecture:
     for node in architecture.nodes[:-1]:
         for name in ("channels", "units", "groups"):
             if node.attributes.get(name, 1) > 1:
-                node = node.having(**{name: max(2, node.whole(name) // divisor)})
+                node = node.having(**{name: max(2, node.integer(name) // divisor)})
         nodes.append(node)
     return replace(architecture, nodes=(*nodes, architecture.nodes[-1])).canonical()[0]
 

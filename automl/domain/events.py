@@ -134,8 +134,9 @@ class RungReached(_Event):
     """Trial `n` has trained `epochs` of its `planned` ones, which is rung `rung`, from 1.
 
     `loss`, `score`, its standard error `error` and `log_loss` are what its measurement would be if
-    it ended here: those of the best epoch so far. The network saw images of `resolution` pixels in
-    its last epoch; None in logs of earlier releases.
+    it ended here: those of the best epoch so far; `log_loss` is None where predictions are no
+    probabilities. `share` of its training was done by then, above 0 to 1. The network saw images of
+    `resolution` pixels in its last epoch. Both are None in logs of earlier releases.
     """
 
     type: Literal["rung_reached"] = "rung_reached"
@@ -148,8 +149,9 @@ class RungReached(_Event):
     loss: float
     score: float
     error: float
-    log_loss: float
+    log_loss: float | None
     resolution: int | None = None
+    share: float | None = None
 
 
 class TrialFinished(_Event):

@@ -158,6 +158,8 @@ class LogAudit:
             self._note(version, f"changes what trial {n} measured at an earlier rung")
         if not 0 < one.epochs <= one.planned:
             self._note(version, f"has trial {n} at epoch {one.epochs} of {one.planned}")
+        if one.share is not None and not 0 < one.share <= 1:
+            self._note(version, f"has trial {n} with {one.share:g} of its training done")
         before = old.rungs[-1] if old.rungs else None
         if before is None:
             return

@@ -122,7 +122,7 @@ class Measurement(BaseModel):
     @classmethod
     def _read_flat(cls, document: Any) -> Any:
         """Gather the keys of networks, which earlier releases wrote among the others."""
-        if not isinstance(document, dict) or not _FLAT.keys() & document.keys():
+        if not isinstance(document, dict) or "network" in document:
             return document
         own = dict(document)
         network = {new: own.pop(old, None) for old, new in _FLAT.items()}
@@ -152,10 +152,12 @@ class RungResult:
         loss: what is minimised.
         score: the objective on the selection rows, in its natural orientation.
         error: standard error of the score.
-        log_loss: on the selection rows (nats per example).
+        log_loss: on the selection rows (nats per example); None where predictions are no
+            probabilities.
         recorded_in: log version that holds it.
         resolution: height and width in pixels that the network saw by then; None in logs of earlier
             releases.
+        share: of the training that was done by then, above 0 to 1; None in older logs.
     """
 
     rung: int
@@ -164,9 +166,15 @@ class RungResult:
     loss: float
     score: float
     error: float
-    log_loss: float
+    log_loss: float | None
     recorded_in: int
     resolution: int | None = None
+    share: float | None = None
+
+    @property
+    def done(self) -> float:
+        """Share of the training that was done by then, by its epochs where no log tells."""
+        return self.epochs / self.planned if self.share is None else self.share
 
 
 @dataclass(frozen=True, slots=True)

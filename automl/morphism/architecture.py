@@ -73,7 +73,7 @@ class Architecture:
     @property
     def classes(self) -> int:
         """Number of logits."""
-        return self.nodes[-1].whole("units")
+        return self.nodes[-1].integer("units")
 
     def shapes(self) -> tuple[Shape, ...]:
         """Return each node's output shape without the batch: (C, H, W) or (C,)."""

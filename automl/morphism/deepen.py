@@ -77,14 +77,14 @@ def kernel_sites(architecture: Architecture) -> list[int]:
         index
         for index, node in enumerate(architecture.nodes)
         if node.op is Op.CONV
-        and node.whole("kernel") + 2 <= MAX_KERNEL
-        and node.whole("kernel") // 2 + 1 < shapes[node.inputs[0]][1]
+        and node.integer("kernel") + 2 <= MAX_KERNEL
+        and node.integer("kernel") // 2 + 1 < shapes[node.inputs[0]][1]
     ]
 
 
 def kernel_options(architecture: Architecture, site: int) -> list[Move]:
     """Return the next larger kernel."""
-    return [Move(MoveKind.KERNEL, site, kernel=architecture.nodes[site].whole("kernel") + 2)]
+    return [Move(MoveKind.KERNEL, site, kernel=architecture.nodes[site].integer("kernel") + 2)]
 
 
 def enlarge_kernel(parent: Architecture, move: Move) -> Edit:
@@ -96,7 +96,7 @@ def enlarge_kernel(parent: Architecture, move: Move) -> Edit:
     site, node = move.site, parent.nodes[move.site]
     if node.op is not Op.CONV:
         raise illegal(move, f"a {node.op} has no filters")
-    if not node.whole("kernel") < move.kernel <= MAX_KERNEL or move.kernel % 2 == 0:
+    if not node.integer("kernel") < move.kernel <= MAX_KERNEL or move.kernel % 2 == 0:
         raise illegal(move, f"kernel {move.kernel} is even, not larger, or above {MAX_KERNEL}")
     nodes = list(parent.nodes)
     nodes[site] = node.having(kernel=move.kernel)

@@ -179,7 +179,7 @@ def _computed_bytes(node: Node, precision: Precision) -> int:
 
     Convolutions of groups are computed in float32 on CPUs; on GPUs this counts too much for them.
     """
-    is_grouped = node.op is Op.CONV and node.whole("groups") > 1
+    is_grouped = node.op is Op.CONV and node.integer("groups") > 1
     return _FLOAT_BYTES if is_grouped else precision.size_bytes
 
 
@@ -218,7 +218,7 @@ def _read_again(
 
 def _reads_a_part(node: Node) -> bool:
     """Whether it is a 1 x 1 convolution with a stride: it keeps a copy of the pixels it reads."""
-    return node.op is Op.CONV and node.whole("kernel") == 1 and node.whole("stride") > 1
+    return node.op is Op.CONV and node.integer("kernel") == 1 and node.integer("stride") > 1
 
 
 def _part_read(source: Shape, output: Shape) -> int:

@@ -64,8 +64,8 @@ class Layer:
     label: tuple[str, tuple[tuple[str, Value], ...]]
     text: tuple[str, str]
 
-    def whole(self, name: str) -> int:
-        """Return an attribute that is a whole number."""
+    def integer(self, name: str) -> int:
+        """Return an attribute that is an integer."""
         return int(self.attributes[name])
 
 
@@ -91,8 +91,8 @@ class Node:
         settings = tuple([(name, value, type(value)) for name, value in self.attributes.items()])
         object.__setattr__(self, "layer", _layer(self.op, settings))
 
-    def whole(self, name: str) -> int:
-        """Return an attribute that is a whole number."""
+    def integer(self, name: str) -> int:
+        """Return an attribute that is an integer."""
         return int(self.attributes[name])
 
     def reading(self, inputs: tuple[int, ...]) -> Node:
@@ -196,11 +196,11 @@ def infer(layer: Layer, shapes: tuple[Shape, ...]) -> Facts | None:
 
 def _weights(layer: Layer, read: Shape) -> tuple[tuple[str, Shape], ...]:
     if layer.op is Op.CONV:
-        channels, kernel = layer.whole("channels"), layer.whole("kernel")
-        filters = ("weight", (channels, read[0] // layer.whole("groups"), kernel, kernel))
-        return (filters, ("bias", (channels,))) if layer.whole("bias") else (filters,)
+        channels, kernel = layer.integer("channels"), layer.integer("kernel")
+        filters = ("weight", (channels, read[0] // layer.integer("groups"), kernel, kernel))
+        return (filters, ("bias", (channels,))) if layer.integer("bias") else (filters,)
     if layer.op is Op.DENSE:
-        units = layer.whole("units")
+        units = layer.integer("units")
         return ("weight", (units, read[0])), ("bias", (units,))
     if layer.op is Op.BATCH_NORM:
         names = ("weight", "bias", "running_mean", "running_var")
@@ -214,7 +214,7 @@ def _output_shape(layer: Layer, shapes: tuple[Shape, ...]) -> Shape | None:
     if layer.op in _ANY_SHAPE:
         return first
     if layer.op is Op.DENSE:
-        return None if is_image else (layer.whole("units"),)
+        return None if is_image else (layer.integer("units"),)
     if layer.op is Op.ADD:
         return first if all(shape == first for shape in shapes) else None
     if layer.op is Op.CONCAT:
@@ -226,9 +226,9 @@ def _output_shape(layer: Layer, shapes: tuple[Shape, ...]) -> Shape | None:
         return (first[0],)
     if layer.op is Op.FLATTEN:
         return (math.prod(first),)
-    kernel, stride = layer.whole("kernel"), layer.whole("stride")
+    kernel, stride = layer.integer("kernel"), layer.integer("stride")
     if layer.op is Op.CONV:
-        channels, groups = layer.whole("channels"), layer.whole("groups")
+        channels, groups = layer.integer("channels"), layer.integer("groups")
         if channels % groups or first[0] % groups:
             return None
         return (channels, *((side - 1) // stride + 1 for side in first[1:]))

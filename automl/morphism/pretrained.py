@@ -197,7 +197,7 @@ class _Builder:
         self.origins[self.last] = name, filters
         self.append(Node(Op.BATCH_NORM, (self.last,)))
         self.origins[self.last] = norm, None
-        self.width = layer.whole("channels")
+        self.width = layer.integer("channels")
 
     def stem(self) -> None:
         if self.size <= _ENLARGED_UP_TO:

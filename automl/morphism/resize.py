@@ -33,16 +33,16 @@ class RefusedError(Exception):
 
 def width_of(node: Node) -> int:
     """Return the channels of a convolution or the units of a dense layer."""
-    return node.whole("channels" if node.op is Op.CONV else "units")
+    return node.integer("channels" if node.op is Op.CONV else "units")
 
 
 def is_depthwise(architecture: Architecture, index: int) -> bool:
     """Return whether a node is a convolution that handles each channel by itself."""
     node = architecture.nodes[index]
-    if node.op is not Op.CONV or node.whole("groups") == 1:
+    if node.op is not Op.CONV or node.integer("groups") == 1:
         return False
     read = architecture.shapes()[node.inputs[0]][0]
-    return node.whole("groups") == node.whole("channels") == read
+    return node.integer("groups") == node.integer("channels") == read
 
 
 def spread(architecture: Architecture, site: int, first: Segments) -> dict[int, Segments]:
@@ -210,7 +210,7 @@ class _Spread:
     def _backwards(self, index: int, node: Node) -> None:
         if node.op in _WRITERS and not is_depthwise(self.architecture, index):
             is_last = index == len(self.architecture.nodes) - 1
-            if is_last or (node.op is Op.CONV and node.whole("groups") > 1):
+            if is_last or (node.op is Op.CONV and node.integer("groups") > 1):
                 raise RefusedError
         elif node.op in _PASSES_CHANNELS or node.op is Op.ADD or node.op is Op.CONV:
             for source in node.inputs:
@@ -228,7 +228,7 @@ class _Spread:
             self.joins.add(reader)
         elif node.op not in _WRITERS or is_depthwise(self.architecture, reader):
             self.require(reader, segments)
-        elif node.op is Op.CONV and node.whole("groups") > 1:
+        elif node.op is Op.CONV and node.integer("groups") > 1:
             raise RefusedError
 
     def _flattened(self, index: int, segments: Segments) -> Segments:

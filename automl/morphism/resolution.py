@@ -21,7 +21,7 @@ def reads_resolution(architecture: Architecture, size: int) -> bool:
     smaller: list[Shape] = []
     for index, node in enumerate(architecture.nodes):
         read = tuple([smaller[source] for source in node.inputs])
-        if node.op in _POOLS and node.whole("kernel") == own[node.inputs[0]][1]:
+        if node.op in _POOLS and node.integer("kernel") == own[node.inputs[0]][1]:
             node = node.having(kernel=read[0][1], stride=read[0][1])
         if index == 0:
             read = ((architecture.input_channels, size, size),)

@@ -18,16 +18,16 @@ _POOLS = frozenset({Op.MAX_POOL, Op.AVG_POOL})
 def layer_text(node: Node) -> str:
     """Return a layer in a word: `conv3x3-64/2`, `depthwise5x5-32`, `pool/2`, `dense-10`."""
     if node.op is Op.CONV:
-        kernel, groups = node.whole("kernel"), node.whole("groups")
+        kernel, groups = node.integer("kernel"), node.integer("groups")
         name = "conv"
         if groups > 1:
-            name = "depthwise" if groups == node.whole("channels") else f"conv{groups}g"
-        stride = f"/{node.whole('stride')}" if node.whole("stride") > 1 else ""
-        return f"{name}{kernel}x{kernel}-{node.whole('channels')}{stride}"
+            name = "depthwise" if groups == node.integer("channels") else f"conv{groups}g"
+        stride = f"/{node.integer('stride')}" if node.integer("stride") > 1 else ""
+        return f"{name}{kernel}x{kernel}-{node.integer('channels')}{stride}"
     if node.op in _POOLS:
-        return f"pool/{node.whole('stride')}"
+        return f"pool/{node.integer('stride')}"
     if node.op is Op.DENSE:
-        return f"dense-{node.whole('units')}"
+        return f"dense-{node.integer('units')}"
     if node.op is Op.DROPOUT:
         return f"dropout-{node.attributes['rate']:g}"
     return str(node.op)

@@ -26,7 +26,7 @@ def widen_sites(architecture: Architecture) -> list[int]:
     return [
         index
         for index, node in enumerate(architecture.nodes[:-1])
-        if node.op is Op.DENSE or (node.op is Op.CONV and node.whole("groups") == 1)
+        if node.op is Op.DENSE or (node.op is Op.CONV and node.integer("groups") == 1)
     ]
 
 

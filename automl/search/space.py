@@ -39,7 +39,7 @@ class Description:
     Attributes:
         graph: the architecture.
         genes: the training genes, each scaled to about the unit range, in a fixed order.
-        costs: positive quantities that are known before training, such as parameters or FLOPs, by
+        costs: positive quantities that are known before training, such as parameters or MACs, by
             name; the same names for all candidates of a space.
         spent: predicted cost of evaluating the candidate, positive, in any unit that is the same
             for all; None if unknown.

@@ -29,7 +29,7 @@ def initial_weights(architecture: Architecture, seed: Sequence[int]) -> Weights:
         if name == "weight" and node.op is not Op.BATCH_NORM:
             gain = np.sqrt(2.0 / np.prod(shape[1:])) if int(place) != last else _logit_gain(shape)
             weights[key] = rng.standard_normal(shape, dtype=np.float32) * np.float32(gain)
-            if node.op is Op.CONV and node.whole("groups") == 1 and node.inputs != (0,):
+            if node.op is Op.CONV and node.integer("groups") == 1 and node.inputs != (0,):
                 _pass_on(weights[key])
         else:
             fill = 1.0 if name in {"weight", "running_var"} else 0.0
@@ -73,7 +73,7 @@ def whiten(
     readers = [
         index
         for index, node in enumerate(architecture.nodes)
-        if node.op is Op.CONV and node.inputs == (0,) and node.whole("groups") == 1
+        if node.op is Op.CONV and node.inputs == (0,) and node.integer("groups") == 1
     ]
     for index in readers:
         filters = weights[f"{index}.weight"]

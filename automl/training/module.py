@@ -130,7 +130,7 @@ class _Pool(nn.Module):
     def __init__(self, node: Node) -> None:
         super().__init__()
         self._is_max = node.op is Op.MAX_POOL
-        self._kernel, self._stride = node.whole("kernel"), node.whole("stride")
+        self._kernel, self._stride = node.integer("kernel"), node.integer("stride")
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         kernel = min(self._kernel, values.shape[2])
@@ -183,9 +183,9 @@ class _GroupedConv(nn.Conv2d):
 
 def _layer(node: Node, sources: Sequence[Shape]) -> nn.Module:
     if node.op is Op.CONV:
-        kernel = node.whole("kernel")
-        is_strided_pointwise = kernel == 1 and node.whole("stride") > 1
-        is_grouped = node.whole("groups") > 1
+        kernel = node.integer("kernel")
+        is_strided_pointwise = kernel == 1 and node.integer("stride") > 1
+        is_grouped = node.integer("groups") > 1
         convolution = nn.Conv2d
         if is_strided_pointwise:
             convolution = _StridedPointwise
@@ -193,18 +193,18 @@ def _layer(node: Node, sources: Sequence[Shape]) -> nn.Module:
             convolution = _GroupedConv
         return convolution(
             sources[0][0],
-            node.whole("channels"),
+            node.integer("channels"),
             kernel,
-            stride=node.whole("stride"),
+            stride=node.integer("stride"),
             padding=kernel // 2,
-            groups=node.whole("groups"),
-            bias=bool(node.whole("bias")),
+            groups=node.integer("groups"),
+            bias=bool(node.integer("bias")),
         )
     if node.op is Op.BATCH_NORM:
         norm = nn.BatchNorm2d if len(sources[0]) == 3 else nn.BatchNorm1d
         return norm(sources[0][0], eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
     if node.op is Op.DENSE:
-        return nn.Linear(sources[0][0], node.whole("units"))
+        return nn.Linear(sources[0][0], node.integer("units"))
     if node.op is Op.DROPOUT:
         return Dropout(float(node.attributes["rate"]))
     if node.op in {Op.MAX_POOL, Op.AVG_POOL}:

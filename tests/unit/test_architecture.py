@@ -122,7 +122,7 @@ def test_a_damaged_genotype_is_refused(text: str) -> None:
         Architecture.from_genotype(text)
 
 
-def test_parameters_and_flops_count_what_is_there() -> None:
+def test_parameters_and_macs_count_what_is_there() -> None:
     nodes = (
         Node(Op.INPUT),
         conv(0, 4),

@@ -142,6 +142,10 @@ def test_late_events_of_fenced_off_attempts_are_no_violation() -> None:
             "has trial 0 at epoch 10 of 9",
         ),
         (
+            (opened(), ticket(), proposed(), claimed(), reached().model_copy(update={"share": 0})),
+            "has trial 0 with 0 of its training done",
+        ),
+        (
             (
                 opened(max_trials=1), ticket(), proposed(), claimed(), finished(),
                 ticket(1), proposed(1, "other", 5), claimed(1, 1), finished(1, 1),

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pytest
+from pydantic import ValidationError
+
 from automl.domain.trial import Measurement, NetworkMeasurement
 
 NETWORK = NetworkMeasurement(parameters=94762, macs=5120000, batch_size=64, micro_batch=16)
@@ -15,6 +18,11 @@ def test_keys_of_networks_in_older_logs_are_gathered() -> None:
     }
 
     assert Measurement.model_validate(flat) == Measurement(score=0.9, network=NETWORK)
+
+
+def test_a_measurement_of_both_forms_is_refused() -> None:
+    with pytest.raises(ValidationError, match="flops"):
+        Measurement.model_validate({"flops": 1, "network": {"macs": 1}})
 
 
 def test_older_logs_without_a_measurement_have_no_network() -> None:

@@ -55,7 +55,7 @@ def test_widening_one_term_of_a_sum_widens_the_others_and_their_norms() -> None:
 
     assert seed.shapes()[add] == (32, 8, 8)
     assert child.shapes()[add] == (40, 8, 8)
-    widths = [node.whole("channels") for node in child.nodes if node.op is Op.CONV]
+    widths = [node.integer("channels") for node in child.nodes if node.op is Op.CONV]
     assert widths[:3] == [40, 32, 40]  # the stem, inside the block, the end of the block
 
 
@@ -119,8 +119,8 @@ def test_depthwise_convolutions_follow_what_they_read() -> None:
 
     child, _ = apply_move(architecture, Move(MoveKind.WIDEN, site=1, width=8))
 
-    assert (child.nodes[2].whole("channels"), child.nodes[2].whole("groups")) == (8, 8)
-    assert child.nodes[3].whole("channels") == 4
+    assert (child.nodes[2].integer("channels"), child.nodes[2].integer("groups")) == (8, 8)
+    assert child.nodes[3].integer("channels") == 4
 
 
 def test_no_move_makes_a_tensor_wider_than_the_cap() -> None:

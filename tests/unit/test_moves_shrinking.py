@@ -178,7 +178,7 @@ def test_narrowing_undoes_widening_where_the_new_channels_are_weak() -> None:
         for move in legal_moves(start, Limits(), (MoveKind.WIDEN,))[::3]:
             child, grown, site = widened_by_weak_channels(start, weights, move)
             width = start.nodes[move.site].attributes.get("channels")
-            width = width or start.nodes[move.site].whole("units")
+            width = width or start.nodes[move.site].integer("units")
             back = Move(MoveKind.NARROW, site, width=int(width))
             if not can_narrow(child, back):
                 continue

@@ -161,7 +161,7 @@ def test_what_comes_behind_a_morph_is_trained() -> None:
     count = frozen_nodes(architecture)
 
     def after(site: int) -> int:
-        width = architecture.nodes[site].whole("channels") + 8
+        width = architecture.nodes[site].integer("channels") + 8
         return frozen_nodes(apply_move(architecture, Move(MoveKind.WIDEN, site, width=width))[0])
 
     late = max(i for i, node in enumerate(architecture.nodes) if node.op is Op.CONV)
@@ -201,9 +201,9 @@ def test_a_move_lets_it_grow_by_a_tenth_at_most() -> None:
 def test_its_first_convolution_halves_images_that_are_large_enough() -> None:
     def stride(size: int) -> int:
         nodes = lite0(size, 10).architecture.nodes
-        return next(node for node in nodes if node.op is Op.CONV).whole("stride")
+        return next(node for node in nodes if node.op is Op.CONV).integer("stride")
 
     assert [stride(size) for size in (24, 32, 48, 49, 224)] == [1, 1, 1, 2, 2]
     assert lite0(64, 10).architecture.genotype() == lite0(64, 10).architecture.genotype()
     widen = Move(MoveKind.WIDEN, site=2, width=40)
-    assert apply_move(lite0(64, 10).architecture, widen)[0].nodes[2].whole("channels") == 40
+    assert apply_move(lite0(64, 10).architecture, widen)[0].nodes[2].integer("channels") == 40

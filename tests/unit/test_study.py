@@ -102,6 +102,17 @@ def test_rungs_are_kept_in_their_order_with_the_versions_that_hold_them() -> Non
     )
 
 
+def test_a_rung_says_what_share_of_the_training_was_done() -> None:
+    told = reached(1).model_copy(update={"share": 0.4, "log_loss": None})
+    events = log(opened(), ticket(), proposed(), claimed(1), told, reached(1, 2))
+
+    first, second = replay(events).trials[0].rungs
+
+    assert (first.share, first.done, first.log_loss) == (0.4, 0.4, None)
+    assert (second.share, second.done) == (None, 9 / 27)  # an earlier release wrote it
+    assert event_from_json(event_to_json(told), "here") == told
+
+
 def test_the_first_result_of_a_rung_stands() -> None:
     events = log(opened(), ticket(), proposed(), claimed(1), reached(1), claimed(2))
 

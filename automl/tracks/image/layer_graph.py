@@ -39,9 +39,9 @@ def layer_graph(architecture: Architecture) -> LabelledGraph:
 def _label(layer: Layer) -> str:
     """Return what a layer is, its width aside."""
     if layer.op is Op.CONV:
-        kernel, stride, groups = (layer.whole(name) for name in ("kernel", "stride", "groups"))
-        grouped = "depthwise" if groups == layer.whole("channels") > 1 else f"groups={groups}"
+        kernel, stride, groups = (layer.integer(name) for name in ("kernel", "stride", "groups"))
+        grouped = "depthwise" if groups == layer.integer("channels") > 1 else f"groups={groups}"
         return f"conv {kernel}x{kernel} /{stride} {grouped}"
     if layer.op in {Op.MAX_POOL, Op.AVG_POOL}:
-        return f"{layer.op} {layer.whole('kernel')} /{layer.whole('stride')}"
+        return f"{layer.op} {layer.integer('kernel')} /{layer.integer('stride')}"
     return str(layer.op)

@@ -194,8 +194,8 @@ def _layer(
 def _attributes(node: Node) -> dict[str, Any]:
     match node.op:
         case Op.CONV:
-            padding = node.whole("kernel") // 2
-            return {**_window(node), "pads": [padding] * 4, "group": node.whole("groups")}
+            padding = node.integer("kernel") // 2
+            return {**_window(node), "pads": [padding] * 4, "group": node.integer("groups")}
         case Op.MAX_POOL | Op.AVG_POOL:
             return _window(node)
         case Op.BATCH_NORM:
@@ -208,7 +208,7 @@ def _attributes(node: Node) -> dict[str, Any]:
 
 
 def _window(node: Node) -> dict[str, list[int]]:
-    kernel, stride = node.whole("kernel"), node.whole("stride")
+    kernel, stride = node.integer("kernel"), node.integer("stride")
     return {"kernel_shape": [kernel, kernel], "strides": [stride, stride]}
 
 
