@@ -192,9 +192,9 @@ def load_image_dataset(csv_path: str | Path, images_path: str | Path) -> tuple[A
     """
     from automl.errors import AutoMLError, Problem
     from automl.tracks.image.resize import ImagePreprocessor, resize_graph
-    from automl.tracks.image.sources import read_manifest
+    from automl.tracks.image.sources import read_file_table
 
-    rows = read_manifest(Path(csv_path).read_bytes(), label=None)
+    rows = read_file_table(Path(csv_path).read_bytes(), label=None)
     pixels, problems = [], []
     for path, _ in rows:
         try:

@@ -15,7 +15,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from automl.errors import AutoMLError, ConfigError
+from automl.errors import AutoMLError
 from automl.runs.settings import Settings
 from automl.storage.home import Home as StateHome
 
@@ -82,14 +82,12 @@ def _fail(as_json: bool, error: AutoMLError) -> NoReturn:
 
 @app.command()
 def sample(name: str, directory: Path, home: Home = None, as_json: AsJson = False) -> None:
-    """Write the sample dataset NAME (digits) and its study.yaml to DIRECTORY."""
+    """Write the sample dataset NAME, such as digits, and its study.yaml to DIRECTORY."""
 
     def make() -> dict[str, Any]:
-        from automl.tracks.image.samples import write_digits
+        from automl.steps.sample import write_sample
 
-        if name != "digits":
-            raise ConfigError(f"There is no sample {name!r}.", "use digits")
-        return {"schema": 1, "sample": name, "study": str(write_digits(directory))}
+        return {"schema": 1, "sample": name, "study": str(write_sample(name, directory))}
 
     _emit(as_json, make, lambda d: typer.echo(f"wrote {d['study']}; next: automl run {d['study']}"))
 

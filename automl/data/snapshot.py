@@ -11,6 +11,7 @@ from typing import Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -106,7 +107,12 @@ class Envelope(_Stored):
             schema = json.loads(data)["schema"]
             if schema <= SCHEMA:
                 return cls.model_validate_json(data)
-        except (ValueError, KeyError, TypeError, ValidationError) as error:
+        except ValidationError as error:
+            wrong = "; ".join(f"{_place(each)}: {each['msg']}" for each in error.errors())
+            raise DamagedDataError(
+                f"{key} describes no snapshot: {wrong}.", _DAMAGED_HINT
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
             raise DamagedDataError(
                 f"{key} describes no snapshot: {error}.", _DAMAGED_HINT
             ) from error
@@ -124,6 +130,10 @@ class Envelope(_Stored):
         """
         key = SnapshotKeys(dataset, snapshot).envelope
         return cls.from_bytes(store.get(key).data, key)
+
+
+def _place(error: ErrorDetails) -> str:
+    return ".".join(map(str, error["loc"]))
 
 
 def write_shard(

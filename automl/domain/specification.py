@@ -98,6 +98,9 @@ class GateSection(Section):
     on_change: OnChange = Field(OnChange.WARN, strict=False)
 
 
+LOCATION_KEYS = ("source", "images", "test_source")  # of `data`: paths or URIs
+
+
 class DataSection(Section):
     """`data`: where the rows come from and how they are held out."""
 
@@ -114,6 +117,12 @@ class DataSection(Section):
     time: NonEmpty | None = None
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
     gate: GateSection = Field(default_factory=GateSection)
+
+    @property
+    def locations(self) -> dict[str, str]:
+        """The paths and URIs that rows are read from, by key."""
+        found = {key: getattr(self, key) for key in LOCATION_KEYS}
+        return {key: place for key, place in found.items() if place is not None}
 
 
 class LimitsSection(Section):

@@ -17,10 +17,7 @@ def check(context: StepContext) -> dict[str, object]:
         StorageAccessError: the home cannot be used.
     """
     problems = []
-    for key in ("source", "images"):
-        uri = getattr(context.spec.data, key)
-        if uri is None:
-            continue
+    for key, uri in context.spec.data.locations.items():
         try:
             context.settings.check_source(uri)
             if "://" not in uri and not Path(uri).exists():

@@ -9,10 +9,8 @@ from typing import Any
 import yaml
 
 from automl.domain.parsing import parse_spec
-from automl.domain.specification import StudySpec
+from automl.domain.specification import LOCATION_KEYS, StudySpec
 from automl.errors import ConfigError
-
-_PATH_KEYS = ("source", "images", "test_source")
 
 
 class _StudyLoader(yaml.CSafeLoader):
@@ -56,7 +54,7 @@ def load_study_document(path: Path) -> dict[str, Any]:
         )
     data = document.get("data")
     if isinstance(data, dict):
-        for key in _PATH_KEYS:
+        for key in LOCATION_KEYS:
             value = data.get(key)
             if isinstance(value, str) and value and "://" not in value:
                 data[key] = str(path.resolve().parent / Path(value).expanduser())

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from automl.data.splits import Part
+from automl.tracks.image.resize import INPUT_NAME
 from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
 from automl.tracks.track import RawRow, Use
 
-INPUT = "image"
 ONE_TEST_SET_BELOW = 1000  # fewer test rows decide about promotions and give the metrics at once
 
 
@@ -44,7 +44,7 @@ class ImageDataset:
             DamagedDataError: a shard is not what was written.
         """
         for row in self.snapshot.files(*self._parts(use)):
-            yield RawRow(row.digest, {INPUT: row.pixels[None]}, row.label)
+            yield RawRow(row.digest, {INPUT_NAME: row.pixels[None]}, row.label)
 
     def _parts(self, use: Use) -> tuple[Part, ...]:
         """Return the parts that serve a use."""

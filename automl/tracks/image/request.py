@@ -20,8 +20,8 @@ class ImageRequest:
         name: of the dataset; snapshots lie under it.
         source: store of the source.
         source_key: its key there.
-        images: store of the manifest's files; None: `source`.
-        images_prefix: where the manifest's paths start; None: beside the manifest.
+        images: store of the files that a table lists; None: `source`.
+        images_prefix: where the table's paths start; None: beside the table.
         label: label column.
         image_size: pixels, or from the rows.
         split: `stratified` or `random`.

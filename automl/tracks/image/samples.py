@@ -26,7 +26,7 @@ schedule: null
 
 
 def write_digits(directory: Path) -> Path:
-    """Write scikit-learn's digits as PNG files, a manifest and a study file; return the latter.
+    """Write scikit-learn's digits as PNG files, with a table and a study file; return the latter.
 
     Each file appears whole, the study file last. Files of an earlier call are replaced by the same
     content; as that can be repeated at any time, they are not synced one by one, which takes long.
@@ -43,11 +43,11 @@ def write_digits(directory: Path) -> Path:
         pixels = np.repeat(scan[:, :, np.newaxis], 3, axis=2)
         _write(images / name, encode_png(pixels))
         rows.append((name, str(label)))
-    manifest = io.StringIO(newline="")
-    writer = csv.writer(manifest, lineterminator="\n")
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("File Name", "Label"))
     writer.writerows(rows)
-    _write(directory / "train.csv", manifest.getvalue().encode())
+    _write(directory / "train.csv", table.getvalue().encode())
     study = directory / "study.yaml"
     _write(study, DIGITS_STUDY.encode())
     return study

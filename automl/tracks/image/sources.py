@@ -63,10 +63,10 @@ class SourceLocation:
 
     Attributes:
         store: holds `key`.
-        key: a `.csv` manifest, an `.npz` file, or else the folder of class folders.
-        images: holds the manifest's files; None: `store`.
-        images_prefix: where the manifest's paths start; None: beside the manifest.
-        label: the manifest's label column; None: the first of the usual names.
+        key: a `.csv` table of files, an `.npz` file, or else the folder of class folders.
+        images: holds the table's files; None: `store`.
+        images_prefix: where the table's paths start; None: beside the table.
+        label: the table's label column; None: the first of the usual names.
     """
 
     store: FileStore
@@ -89,7 +89,7 @@ def list_source(location: SourceLocation) -> Listing:
     """
     suffix = PurePosixPath(location.key).suffix.lower()
     if suffix == ".csv":
-        listing = _list_manifest(location)
+        listing = _list_file_table(location)
     elif suffix == ".npz":
         listing = _list_arrays(location)
     else:
@@ -109,10 +109,12 @@ def _read_source(location: SourceLocation) -> bytes:
         raise DataError(f"{location.uri} does not exist.", "correct data.source") from error
 
 
-def read_manifest(
+def read_file_table(
     data: bytes, label: str | None, name: str = "the manifest"
 ) -> list[tuple[str, str]]:
-    """Return path and label of each row of a CSV manifest, without surrounding blanks.
+    """Return path and label of each row of a table of files, without surrounding blanks.
+
+    Users know such a table as a CSV manifest.
 
     Args:
         data: the file; UTF-8, with or without a byte order mark.
@@ -142,8 +144,8 @@ def read_manifest(
         ) from error
 
 
-def _list_manifest(location: SourceLocation) -> Listing:
-    lines = read_manifest(_read_source(location), location.label, location.uri)
+def _list_file_table(location: SourceLocation) -> Listing:
+    lines = read_file_table(_read_source(location), location.label, location.uri)
     store = location.images or location.store
     beside = location.key.rpartition("/")[0]
     prefix = (beside if location.images_prefix is None else location.images_prefix).strip("/")
@@ -153,7 +155,7 @@ def _list_manifest(location: SourceLocation) -> Listing:
     for path, label in lines:
         key = start + str(PurePosixPath(path)) if path else ""
         size_bytes, etag = files.get(key, (0, ""))
-        problem = _manifest_problem(path, label, known=key in files)
+        problem = _row_problem(path, label, known=key in files)
         rows.append(SourceRow(path, label, key, size_bytes, etag, problem))
     return Listing(tuple(rows), store)
 
@@ -169,7 +171,7 @@ def _find_column(name: str, columns: Sequence[str], wanted: Sequence[str], remed
     )
 
 
-def _manifest_problem(path: str, label: str, *, known: bool) -> str:
+def _row_problem(path: str, label: str, *, known: bool) -> str:
     if not path:
         return "the row has no path"
     if path.startswith("/") or ".." in PurePosixPath(path).parts:
