@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.box import SIMPLE
@@ -18,6 +18,9 @@ from rich.table import Table
 from automl.errors import AutoMLError
 from automl.runs.settings import Settings
 from automl.storage.home import Home as StateHome
+
+if TYPE_CHECKING:
+    from automl.views.library import Library
 
 _PIPE_COLUMNS = 160  # nobody's terminal is narrow where there is none
 _SHOWN_APART = frozenset(  # each in a form of its own, or for programs only
@@ -106,10 +109,10 @@ def run(study: Path, home: Home = None, as_json: AsJson = False) -> None:
             return run_study(Settings.from_environment(home=home), spec, progress)
 
     def show(document: dict[str, Any]) -> None:
-        accuracy = document["metrics"]["accuracy"]
+        metric = document["metrics"][document["objective"]]
         typer.echo(
-            f"version {document['version']} of {document['study']}: accuracy "
-            f"{accuracy['value']:.4f} [{accuracy['low']:.4f}, {accuracy['high']:.4f}], "
+            f"version {document['version']} of {document['study']}: {document['objective']} "
+            f"{metric['value']:.4f} [{metric['low']:.4f}, {metric['high']:.4f}], "
             f"{'promoted' if document['promoted'] else 'not promoted'}"
         )
         typer.echo(f"model {document['onnx']}")
@@ -119,6 +122,12 @@ def run(study: Path, home: Home = None, as_json: AsJson = False) -> None:
 
 def _open(home: str | None) -> StateHome:
     return Settings.from_environment(home=home).open_home()
+
+
+def _library(home: str | None) -> Library:
+    from automl.views.library import Library
+
+    return Library(_open(home))
 
 
 def _table(rows: list[dict[str, Any]], columns: list[str]) -> None:
@@ -142,16 +151,23 @@ def _cell(value: object) -> str:
 @app.command()
 def studies(home: Home = None, as_json: AsJson = False) -> None:
     """List the studies of the home."""
-    from automl.views.queries import studies_document
+    from automl.views.studies import list_studies
 
     columns = ["study", "state", "runs", "trials", "best_score", "champion", "opened_at"]
-    _emit(as_json, lambda: studies_document(_open(home)), lambda d: _table(d["studies"], columns))
+
+    def pretty(document: dict[str, Any]) -> None:
+        _table(document["studies"], columns)
+        for row in document["studies"]:
+            if "error" in row:
+                typer.echo(f"{row['study']}: error: {row['error']}")
+
+    _emit(as_json, lambda: list_studies(_library(home)).to_json(), pretty)
 
 
 @app.command()
 def leaderboard(study: str, home: Home = None, as_json: AsJson = False) -> None:
     """Rank the trials of STUDY."""
-    from automl.views.queries import leaderboard_document
+    from automl.views.leaderboard import rank_trials
 
     columns = [
         "rank", "trial", "outcome", "score", "error", "parameters", "latency_ms", "seconds",
@@ -164,17 +180,13 @@ def leaderboard(study: str, home: Home = None, as_json: AsJson = False) -> None:
             typer.echo("By strategy, each judged by as many trials as the one with the fewest has:")
             _table(document["strategies"], list(document["strategies"][0]))
 
-    _emit(
-        as_json,
-        lambda: leaderboard_document(_open(home), study),
-        pretty,
-    )
+    _emit(as_json, lambda: rank_trials(_library(home), study).to_json(), pretty)
 
 
 @app.command()
 def show(study: str, trial: int, home: Home = None, as_json: AsJson = False) -> None:
     """Show one TRIAL of STUDY with its lineage and learning curve."""
-    from automl.views.queries import show_document
+    from automl.views.trial import show_trial
 
     def pretty(document: dict[str, Any]) -> None:
         for key, value in document.items():
@@ -192,29 +204,31 @@ def show(study: str, trial: int, home: Home = None, as_json: AsJson = False) -> 
         if document["curve"]:
             _table(document["curve"], list(document["curve"][0]))
 
-    _emit(as_json, lambda: show_document(_open(home), study, trial), pretty)
+    _emit(as_json, lambda: show_trial(_library(home), study, trial).to_json(), pretty)
 
 
 @app.command()
 def models(study: str, home: Home = None, as_json: AsJson = False) -> None:
     """List the published versions of STUDY."""
-    from automl.views.queries import models_document
+    from automl.views.models import list_models
 
     def pretty(document: dict[str, Any]) -> None:
+        versions = document["versions"]
+        objectives = list(dict.fromkeys(row["objective"] for row in versions))
         rows = [
             row
             | {
-                "accuracy": row["metrics"].get("accuracy", {}).get("value"),
+                row["objective"]: row["metrics"].get(row["objective"], {}).get("value"),
                 "weights": row["weights"] and row["weights"]["summary"],
             }
-            for row in document["versions"]
+            for row in versions
         ]
-        _table(rows, ["version", "published_at", "promoted", "accuracy", "weights", "onnx"])
+        _table(rows, ["version", "published_at", "promoted", *objectives, "weights", "onnx"])
         if document["promotions"]:
             _table(document["promotions"], ["promotion", "when", "from", "to", "who", "why"])
         typer.echo(f"champion: {document['champion']}")
 
-    _emit(as_json, lambda: models_document(_open(home), study), pretty)
+    _emit(as_json, lambda: list_models(_library(home), study).to_json(), pretty)
 
 
 @app.command()

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from automl.domain.ranking import ranked
-
-if TYPE_CHECKING:
-    from automl.domain.study import Study
-    from automl.runs.context import StepContext
+from automl.views.search import Standing
 
 _LINE_EVERY_S = 10.0
 _TOLD = (
@@ -26,7 +22,6 @@ _TOLD = (
     " WARNING ",
     " ERROR ",
 )  # to be shown
-_ROWS = 8
 
 
 class PlainProgress:
@@ -66,10 +61,10 @@ class PlainProgress:
         if any(mark in text for mark in _TOLD):
             self._print(text)
 
-    def search(self, context: StepContext) -> None:
+    def search(self, look: Callable[[], Standing | None]) -> None:
         """Say where the search stands, at most every ten seconds."""
         if self._is_due():
-            self._print(search_summary(context, context.record.refresh()))
+            self._print(search_summary(look()))
 
     def _is_due(self) -> bool:
         now_s = time.monotonic()
@@ -120,34 +115,32 @@ class LiveProgress:
         if " WARNING " in text or " ERROR " in text or "killed" in text or "gave up" in text:
             self._live.console.print(text, markup=False, highlight=False)
 
-    def search(self, context: StepContext) -> None:
+    def search(self, look: Callable[[], Standing | None]) -> None:
         """Show the best trials so far."""
-        study = context.record.refresh()
-        run = study.run(context.run)
-        if run is None:
+        standing = look()
+        if standing is None:
             return
-        table = Table("rank", "trial", "outcome", "score", title=search_summary(context, study))
-        for rank, trial in enumerate(ranked(study.comparable(run))[:_ROWS], 1):
-            measured = trial.measurement
+        table = Table("rank", "trial", "outcome", "score", title=search_summary(standing))
+        for row in standing.best:
             table.add_row(
-                str(rank),
-                str(trial.number),
-                str(trial.outcome),
-                f"{measured.score:.4f} ± {measured.error or 0:.4f}",
+                str(row.rank),
+                str(row.trial),
+                str(row.outcome),
+                f"{row.score:.4f} ± {row.error or 0:.4f}",
             )
         self._live.update(table)
 
 
-def search_summary(context: StepContext, study: Study) -> str:
+def search_summary(standing: Standing | None) -> str:
     """Return one line about the search: time left, trials and the best score."""
-    run = study.run(context.run)
-    if run is None:
+    if standing is None:
         return "the search has not begun"
-    left_s = max(0.0, (run.deadline - context.clock.now()).total_seconds())
-    best = ranked(study.comparable(run))[:1]
-    shown = f"{best[0].measurement.score:.4f} (trial {best[0].number})" if best else "none yet"
-    finished = run.outcomes
-    return f"search: {left_s:.0f} s left, {finished} trials finished, best {shown}"
+    shown = "none yet"
+    if standing.best:
+        shown = f"{standing.best[0].score:.4f} (trial {standing.best[0].trial})"
+    return (
+        f"search: {standing.left_s:.0f} s left, {standing.outcomes} trials finished, best {shown}"
+    )
 
 
 def progress_for(console: Console) -> LiveProgress | PlainProgress:

@@ -13,9 +13,11 @@ from automl.domain.events import (
     RungReached,
     RunOpened,
     TrialClaimed,
+    TrialFinished,
     TrialOpened,
     TrialProposed,
 )
+from automl.domain.trial import Measurement, NetworkMeasurement, Outcome
 from automl.storage.home import Home
 from automl.tracks.image.space import NetworkMorphismSpace
 
@@ -28,6 +30,33 @@ def write_study(home: Home) -> None:
     """Write the log to `home`, one event per version."""
     for version, event in enumerate(events()):
         home.study_log(STUDY).append([event], expected_version=version - 1)
+
+
+def append(home: Home, *news: Event) -> None:
+    """Append events to the log as one version."""
+    log = home.study_log(STUDY)
+    log.append(news, expected_version=log.read()[-1][0])
+
+
+def finish(home: Home, number: int, score: float) -> None:
+    """Claim a trial and complete it with a score."""
+    measured = Measurement(
+        score=score,
+        error=0.01,
+        loss=-score,
+        best_epoch=2,
+        seconds=3.0,
+        latency_ms=0.5,
+        weights="weights",
+        network=NetworkMeasurement(macs=7, parameters=5),
+    )
+    append(
+        home,
+        TrialClaimed(at=AT, n=number, attempt=2, run="a", worker="w"),
+        TrialFinished(
+            at=AT, n=number, attempt=2, run="a", outcome=Outcome.COMPLETED, measurement=measured
+        ),
+    )
 
 
 def events() -> Iterator[Event]:

@@ -14,7 +14,7 @@ from automl.publishing.promotions import Change
 from automl.publishing.registry import Registry
 from automl.runs.context import StoreClock
 from automl.storage.home import Home
-from automl.views.queries import load_study
+from automl.views.library import Library
 
 
 def promote_version(home: Home, study: str, version: int, why: str | None) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def roll_back(home: Home, study: str, why: str | None) -> dict[str, Any]:
 def _document(
     home: Home, study: str, change: Callable[[Registry, datetime], Change]
 ) -> dict[str, Any]:
-    load_study(home, study)
+    Library(home).study(study)  # raises if there is none
     registry = Registry(home.store, study)
     try:
         done = change(registry, StoreClock(home.store).now())

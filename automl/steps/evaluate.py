@@ -7,7 +7,6 @@ import logging
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -31,8 +30,9 @@ from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.pretrained import seed_of, without_pretrained
 from automl.tracks.image.snapshot import ImageSnapshot
 from automl.views.comparison import compare_strategies
+from automl.views.curve import curve_points
+from automl.views.leaderboard import trial_rows
 from automl.views.provenance import lineage_summary, weights_summary
-from automl.views.queries import curve, leaderboard_rows
 
 _ONE_TEST_SET_BELOW = 1000  # fewer test rows serve as gate and report at once
 _LATENCY_RUNS = 30
@@ -132,8 +132,8 @@ def _publish(context: StepContext, run: Run, registry: Registry, version: int) -
             confusion=confusion_matrix(
                 probabilities.argmax(axis=1), labels, len(classifier.labels)
             ),
-            leaderboard=leaderboard_rows(study, run)[:20],
-            strategies=[asdict(row) for row in compare_strategies(study.comparable(run))],
+            leaderboard=[row.to_json() for row in trial_rows(study, run)[:20]],
+            strategies=[row.to_json() for row in compare_strategies(study.comparable(run))],
             architecture=architecture.summary(),
             curve=epochs,
             notes=[
@@ -146,16 +146,16 @@ def _publish(context: StepContext, run: Run, registry: Registry, version: int) -
     registry.write(version, {REPORT_FILE: report}, facts, exported.files)
 
 
-def _curve(context: StepContext, trial: Trial) -> tuple[list[dict[str, Any]], str]:
+def _curve(context: StepContext, trial: Trial) -> tuple[Sequence[dict[str, Any]], str]:
     """Return the trial's learning curve, and why it is missing if it cannot be read.
 
     A damaged curve does not stand in the way of a version: only the report shows it.
     """
     try:
-        return curve(context.home, context.spec.name, trial), ""
+        return curve_points(context.store, context.spec.name, trial), ""
     except DamagedDataError as error:
         log.warning("the report has no learning curve: %s", error)
-        return [], f"The learning curve is missing: {error.message}"
+        return (), f"The learning curve is missing: {error.message}"
 
 
 def _quarantine_note(snapshot: ImageSnapshot) -> str:

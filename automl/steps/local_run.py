@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from automl.runs.settings import Settings
 from automl.runs.worker import give_back
 from automl.steps import check, choose, evaluate, export, prepare, promote
 from automl.steps.open_run import open_search
+from automl.views.search import Standing, standing
 
 _RESTARTS = 5  # how often a worker process may die before the run goes on without it
 _GRACE_S = 60.0
@@ -39,8 +41,8 @@ class Progress(Protocol):
     def line(self, text: str) -> None:
         """A process of the run says something."""
 
-    def search(self, context: StepContext) -> None:
-        """The search goes on; show what the log holds."""
+    def search(self, look: Callable[[], Standing | None]) -> None:
+        """The search goes on; `look` reads where it stands."""
 
 
 def new_run_name() -> str:
@@ -74,6 +76,7 @@ def run_study(settings: Settings, spec: StudySpec, progress: Progress) -> dict[s
         "study": spec.name,
         "run": context.run,
         "state": RunState.SUCCEEDED.value,
+        "objective": spec.search.objective.value,
         "winner": winner.to_json(),
         **promotion,
     }
@@ -100,11 +103,15 @@ def _run_open(
 def search(context: StepContext, workers: list[int], progress: Progress) -> None:
     """Run the workers until the search ends; a worker whose process dies is started again."""
     over = threading.Event()
+
+    def look() -> Standing | None:
+        return standing(context.record.refresh(), context.run, context.clock.now())
+
     with ThreadPoolExecutor(len(workers)) as pool:
         try:
             futures = [pool.submit(_worker, context, index, progress, over) for index in workers]
             while not all(future.done() for future in futures):
-                progress.search(context)
+                progress.search(look)
                 over.wait(1.0)
         except BaseException:
             over.set()

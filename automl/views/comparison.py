@@ -1,17 +1,17 @@
-"""What a search would have given with another strategy, as far as its own trials tell."""
+"""A comparison of strategies, as far as a search's own trials tell."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from automl.domain.ranking import ranked_winners
 from automl.domain.trial import Trial
 from automl.search.searcher import COMMON
+from automl.views.document import Row
 
 
-@dataclass(frozen=True, slots=True)
-class StrategyResult:
+class StrategyRow(Row):
     """What the trials of one strategy came to.
 
     Attributes:
@@ -29,28 +29,28 @@ class StrategyResult:
     expected_best: float
 
 
-def compare_strategies(trials: Iterable[Trial]) -> list[StrategyResult]:
+def compare_strategies(trials: Iterable[Trial]) -> tuple[StrategyRow, ...]:
     """Return a row per strategy, the one with the best trial first.
 
     Strategies propose unequal numbers of trials, and who draws more has the better best one. So
     each is judged by as many trials as the one with the fewest has. Seeds and repeats are left out.
     """
-    by_strategy: dict[str, list[tuple[float, float]]] = {}
-    for trial in trials:
-        if trial.can_win and trial.candidate is not None:
-            assert trial.loss is not None
+    scores: dict[str, list[float]] = {}  # best first, whichever way the metric goes
+    for trial in ranked_winners(trials):
+        if trial.candidate is not None and trial.strategy not in COMMON:
             assert trial.measurement.score is not None
-            pair = trial.loss, trial.measurement.score
-            by_strategy.setdefault(trial.strategy, []).append(pair)
-    compared = {name: pairs for name, pairs in by_strategy.items() if name not in COMMON}
-    rows = {name: [score for _, score in sorted(pairs)] for name, pairs in compared.items()}
-    drawn = min((len(scores) for scores in rows.values()), default=0)
-    results = [
-        StrategyResult(name, len(scores), scores[0], drawn, expected_best(scores, drawn))
-        for name, scores in rows.items()
-    ]
-    order = {name: min(pairs)[0] for name, pairs in compared.items()}
-    return sorted(results, key=lambda row: order[row.strategy])
+            scores.setdefault(trial.strategy, []).append(trial.measurement.score)
+    drawn = min(map(len, scores.values()), default=0)
+    return tuple(
+        StrategyRow(
+            strategy=strategy,
+            trials=len(found),
+            best=found[0],
+            drawn=drawn,
+            expected_best=expected_best(found, drawn),
+        )
+        for strategy, found in scores.items()
+    )
 
 
 def expected_best(scores: Sequence[float], drawn: int) -> float:

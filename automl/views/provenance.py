@@ -1,31 +1,50 @@
-"""How the weights of published versions were made, for people and programs."""
+"""The making of published weights, for people and programs."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from automl.domain.events import FitSource
 from automl.domain.study import Run, Study, lineage
+from automl.views.document import Row
 
 
-def weights_document(run: Run) -> dict[str, Any]:
-    """Return how the final fit of a run made its weights.
+class Weights(Row):
+    """How the final fit of a run made its weights.
 
-    Returns:
-        `source` (`retrained`, `continued` or `incumbent`), the `trial` whose architecture they
-        have, the version that the run `continues` or None, `epochs`, `note` (why they are not what
-        was planned, or "") and a `summary` for people.
+    Attributes:
+        source: whose they are.
+        trial: the trial whose candidate they are of.
+        continues: the version that the run continues, or None.
+        epochs: epochs that led to them.
+        note: why they are not what was planned, or "".
+        summary: all of it for people.
     """
+
+    source: FitSource
+    trial: int
+    continues: int | None
+    epochs: int
+    note: str
+    summary: str
+
+
+class MadeVersion(Weights):
+    """A published version, and how its weights were made."""
+
+    version: int
+
+
+def weights_of(run: Run) -> Weights:
+    """Return how the final fit of a run made its weights."""
     fit = run.final_fit
     assert fit is not None
-    return {
-        "source": fit.source.value,
-        "trial": fit.trial,
-        "continues": run.continues,
-        "epochs": fit.epochs,
-        "note": fit.note,
-        "summary": weights_summary(run),
-    }
+    return Weights(
+        source=fit.source,
+        trial=fit.trial,
+        continues=run.continues,
+        epochs=fit.epochs,
+        note=fit.note,
+        summary=weights_summary(run),
+    )
 
 
 def weights_summary(run: Run) -> str:
@@ -55,10 +74,11 @@ def lineage_summary(study: Study, run: Run) -> str:
     return " ← ".join([*versions, *trials])
 
 
-def versions_of(study: Study, number: int) -> list[dict[str, Any]]:
-    """Return the published versions that have a trial's architecture, and how they were made."""
-    return [
-        {"version": run.version, **weights_document(run)}
+def versions_of(study: Study, number: int) -> tuple[MadeVersion, ...]:
+    """Return the published versions that have a trial's candidate, and how they were made."""
+    return tuple(
+        MadeVersion(**dict(weights_of(run)), version=run.version)
         for run in study.runs
-        if run.published and run.final_fit is not None and run.final_fit.trial == number
-    ]
+        if run.published and run.version is not None
+        if run.final_fit is not None and run.final_fit.trial == number
+    )

@@ -12,7 +12,7 @@ from automl.runs.proposals import SPACE_VERSION
 from automl.runs.run_lease import is_run_alive
 from automl.storage.open import open_home
 from automl.tracks.image.trainer import RUNG
-from automl.views.queries import load_study
+from automl.views.library import Library
 
 DAG_ID, STUDY = "automl_search", "hasty"
 
@@ -37,7 +37,7 @@ def test_a_run_that_fails_for_good_is_closed_and_the_next_need_not_wait(
         assert (tries["open_run"], tries["choose"]) == (1, 1)  # a busy study would cost a retry
         assert not is_run_alive(open_home(str(home)), STUDY)
 
-    study = load_study(open_home(str(home)), STUDY)
+    study = Library(open_home(str(home))).study(STUDY)
     assert [(run.name, run.state) for run in study.runs] == [
         (name, RunState.FAILED) for name in runs
     ]

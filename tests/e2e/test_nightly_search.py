@@ -16,7 +16,7 @@ from automl.domain.study import Study
 from automl.domain.trial import Trial, TrialState
 from automl.errors import AutoMLError
 from automl.storage.open import open_home
-from automl.views.queries import load_study
+from automl.views.library import Library
 from tests.searches import DAG_ID, WORKERS, champion_metrics, form, task_states
 
 _CHECKPOINT_WITHIN_S, _RUN_WITHIN_S = 180.0, 600.0  # a busy machine takes long
@@ -31,7 +31,7 @@ def test_a_run_survives_the_kill_of_a_training_process(
     state = airflow.client.wait(DAG_ID, run_id, _RUN_WITHIN_S)
 
     assert state == "success", task_states(airflow, run_id)
-    study = load_study(open_home(str(home)), "e2e")
+    study = Library(open_home(str(home))).study("e2e")
     died = [trial for trial in study.trials if trial.deaths > 0]
     assert [trial.deaths for trial in died] == [1]
     assert died[0].number in running
@@ -97,7 +97,7 @@ def _worker_processes(home: Path) -> list[psutil.Process]:
 def _checkpointed(home: Path, name: str) -> dict[int, int]:
     """Return the epoch of the newest checkpoint of each claimed trial whose attempt has one."""
     try:
-        study = load_study(open_home(str(home)), name)
+        study = Library(open_home(str(home))).study(name)
     except AutoMLError:  # not opened yet
         return {}
     claimed = [trial for trial in study.trials if trial.state is TrialState.CLAIMED]

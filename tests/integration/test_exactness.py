@@ -17,7 +17,6 @@ from PIL import Image
 from safetensors.numpy import load
 
 from automl.domain.parsing import parse_spec
-from automl.runs.context import StepContext
 from automl.runs.settings import Settings
 from automl.steps.local_run import run_study
 from automl.tracks.image.decode import decode_image
@@ -41,7 +40,7 @@ class Quiet:
     def line(self, text: str) -> None:
         """A worker says something."""
 
-    def search(self, context: StepContext) -> None:
+    def search(self, look: object) -> None:
         """The search goes on."""
 
 

@@ -65,7 +65,7 @@ class Lines:
     def line(self, text: str) -> None:
         self.lines.append(text)
 
-    def search(self, context: StepContext) -> None:
+    def search(self, look: object) -> None:
         """The search goes on."""
 
 

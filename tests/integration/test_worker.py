@@ -39,7 +39,7 @@ class Quiet:
     def line(self, text: str) -> None:
         """A worker says something."""
 
-    def search(self, context: StepContext) -> None:
+    def search(self, look: object) -> None:
         """The search goes on."""
 
 

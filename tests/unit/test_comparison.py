@@ -76,4 +76,4 @@ def test_of_scores_that_are_minimised_the_least_is_best() -> None:
 
 
 def test_a_search_that_has_only_evaluated_seeds_compares_nothing() -> None:
-    assert compare_strategies([trial(0, "seed", 0.9)]) == []
+    assert compare_strategies([trial(0, "seed", 0.9)]) == ()
