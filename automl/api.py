@@ -27,8 +27,10 @@ from automl.scoring.metrics import classification_metrics
 from automl.steps import check, choose, export, local_run, prepare
 from automl.steps.open_run import open_search
 from automl.storage.durable import write_file
+from automl.tracks.image.arrays import load_image_dataset
 from automl.tracks.image.classifier import OnnxClassifier
-from automl.tracks.image.decode import decode_image
+
+__all__ = ["ImageClassifier", "load_image_dataset"]
 
 Images = npt.NDArray[np.uint8]
 
@@ -175,39 +177,6 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
             "search": {"time_limit": time_limit, "workers": self.workers, "seed": self.seed},
         }
         return parse_spec(document, purpose=Purpose.ESTIMATOR)
-
-
-def load_image_dataset(csv_path: str | Path, images_path: str | Path) -> tuple[Any, Any]:
-    """Return images and labels that a CSV manifest lists.
-
-    Args:
-        csv_path: manifest with a path and a label column, as in a study file.
-        images_path: folder where its paths start.
-
-    Returns:
-        x, uint8 [n, H, W, 3], resized to one size where sizes differ; y, text [n].
-
-    Raises:
-        DataError: a row cannot be read; all such rows are listed.
-    """
-    from automl.errors import AutoMLError, Problem
-    from automl.tracks.image.resize import ImagePreprocessor, resize_graph
-    from automl.tracks.image.sources import read_file_table
-
-    rows = read_file_table(Path(csv_path).read_bytes(), label=None)
-    pixels, problems = [], []
-    for path, _ in rows:
-        try:
-            pixels.append(decode_image((Path(images_path) / path).read_bytes()))
-        except (AutoMLError, OSError) as error:
-            problems.append(Problem(str(path), str(error)))
-    if problems:
-        raise DataError(f"{len(problems)} of {len(rows)} images cannot be read.", "", problems)
-    if len({image.shape for image in pixels}) > 1:
-        size = int(np.median([max(image.shape[:2]) for image in pixels]))
-        resize = ImagePreprocessor(resize_graph(size).SerializeToString())
-        pixels = [resize(image[None])[0] for image in pixels]
-    return np.stack(pixels), np.asarray([label for _, label in rows])
 
 
 def _check_rows(x: Images, y: npt.ArrayLike) -> tuple[Images, npt.NDArray[Any]]:

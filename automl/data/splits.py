@@ -14,9 +14,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
 
+from automl.domain.specification import Split
+
 
 class Part(StrEnum):
-    """What a row is used for; in the order of the intervals, training rows last."""
+    """What a row of such a split is used for; in the order of the intervals, training rows last.
+
+    A track is free to use several alike, or to have other parts.
+    """
 
     REPORT = "report"
     GATE = "gate"
@@ -34,13 +39,13 @@ class SplitSettings:
     """How rows are held out.
 
     Attributes:
-        split: `stratified` counts per class, `random` over all rows.
+        split: `stratified` counts per label, `random` over all rows.
         validation_fraction: of all rows; three quarters selection, one quarter calibration.
         test_fraction: of all rows; half gate, half report.
         seed: key of the hash.
     """
 
-    split: str
+    split: Split
     validation_fraction: float
     test_fraction: float
     seed: int
@@ -112,7 +117,7 @@ def _choose_thresholds(
     names: Sequence[str],
     settings: SplitSettings,
 ) -> dict[str, Thresholds]:
-    if settings.split == "random":
+    if settings.split is Split.RANDOM:
         return dict.fromkeys(names, _fit_thresholds(sorted(places.values()), settings))
     by_label: dict[str, list[float]] = defaultdict(list)
     for digest, label in owner.items():

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automl.data.splits import Part, SplitSettings, part_of, position, split_rows
+from automl.domain.specification import Split
 
-SETTINGS = SplitSettings("stratified", validation_fraction=0.2, test_fraction=0.2, seed=7)
+SETTINGS = SplitSettings(Split.STRATIFIED, validation_fraction=0.2, test_fraction=0.2, seed=7)
 
 
 def digests(n: int, start: int = 0) -> list[str]:
@@ -26,7 +27,7 @@ def digests(n: int, start: int = 0) -> list[str]:
 def test_part_sizes_are_the_exact_roundings(
     n: int, test: float, validation: float, seed: int
 ) -> None:
-    split = SplitSettings("stratified", validation, test, seed)
+    split = SplitSettings(Split.STRATIFIED, validation, test, seed)
 
     parts, _ = split_rows(digests(n), ["a"] * n, split)
 
@@ -66,7 +67,7 @@ def test_each_class_is_split_by_itself() -> None:
 
 
 def test_a_random_split_counts_over_all_rows() -> None:
-    split = SplitSettings("random", validation_fraction=0.2, test_fraction=0.2, seed=0)
+    split = SplitSettings(Split.RANDOM, validation_fraction=0.2, test_fraction=0.2, seed=0)
 
     parts, thresholds = split_rows(digests(100), ["a", "b"] * 50, split)
 
@@ -77,7 +78,7 @@ def test_a_random_split_counts_over_all_rows() -> None:
 @settings(max_examples=30, deadline=None)
 @given(first=st.integers(3, 80), added=st.integers(1, 80), seed=st.integers(0, 10**6))
 def test_added_rows_move_no_other_row(first: int, added: int, seed: int) -> None:
-    split = SplitSettings("stratified", 0.2, 0.2, seed)
+    split = SplitSettings(Split.STRATIFIED, 0.2, 0.2, seed)
     labels = ["ab"[i % 2] for i in range(first + added)] + ["new"] * added
     every = digests(first + 2 * added)
     before, thresholds = split_rows(every[:first], labels[:first], split)
@@ -112,7 +113,7 @@ def test_equal_pixels_share_the_part_of_the_smallest_label() -> None:
 
 
 def test_the_seed_decides_the_split() -> None:
-    other = SplitSettings("stratified", 0.2, 0.2, seed=8)
+    other = SplitSettings(Split.STRATIFIED, 0.2, 0.2, seed=8)
 
     first, _ = split_rows(digests(200), ["a"] * 200, SETTINGS)
     second, _ = split_rows(digests(200), ["a"] * 200, other)
@@ -121,7 +122,7 @@ def test_the_seed_decides_the_split() -> None:
 
 
 def test_one_row_stays_for_training() -> None:
-    split = SplitSettings("stratified", validation_fraction=0.5, test_fraction=0.49, seed=0)
+    split = SplitSettings(Split.STRATIFIED, validation_fraction=0.5, test_fraction=0.49, seed=0)
 
     parts, _ = split_rows(digests(3), ["a"] * 3, split)
 

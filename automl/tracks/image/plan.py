@@ -9,6 +9,7 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from automl.data.snapshot import QuarantinedRow
 from automl.data.splits import Part, Thresholds, split_rows
@@ -113,7 +114,9 @@ def hash_json(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def choose_image_size(wanted: object, longer_sides: Sequence[int]) -> tuple[int, str]:
+def choose_image_size(
+    wanted: Literal["auto"] | int, longer_sides: Sequence[int]
+) -> tuple[int, str]:
     """Return the side of the snapshot's images in pixels, and the reason for it."""
     if isinstance(wanted, int):
         return wanted, "set by data.image_size"

@@ -9,6 +9,7 @@ from typing import Literal
 from automl.data.files import FileStore
 from automl.data.request import DatasetRequest
 from automl.data.splits import SplitSettings
+from automl.domain.specification import Split
 from automl.tracks.image.sources import SourceLocation
 
 
@@ -39,7 +40,7 @@ class ImageRequest:
     images_prefix: str | None = None
     label: str | None = None
     image_size: Literal["auto"] | int = "auto"
-    split: str = "stratified"
+    split: Split = Split.STRATIFIED
     validation_fraction: float = 0.2
     test_fraction: float = 0.2
     seed: int = 0
@@ -64,7 +65,7 @@ class ImageRequest:
             images_prefix=images[1],
             label=data.label,
             image_size=data.image_size,
-            split=data.split.value,
+            split=data.split,
             validation_fraction=data.validation_fraction,
             test_fraction=data.test_fraction,
             seed=request.seed,
