@@ -23,7 +23,7 @@ class Candidate(BaseModel):
         moves: the moves that lead from the parent's genotype to this one, oldest first.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     genotype: str
     hyperparameters: dict[str, float]

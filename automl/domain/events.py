@@ -8,6 +8,7 @@ newer version.
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -46,7 +47,7 @@ class RunState(StrEnum):
 
 
 class _Event(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     at: AwareDatetime
 
@@ -86,7 +87,7 @@ class TrialOpened(_Event):
 class PassedOver(BaseModel):
     """A trial with less loss than the winner, and why it is not the winner."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     trial: int
     reason: str
@@ -262,7 +263,11 @@ Event = (
     | RunClosed
 )
 
-_ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
+
+@cache
+def _adapter() -> TypeAdapter[Event]:
+    """Return what tells events apart, built when the first one is read."""
+    return TypeAdapter(Annotated[Event, Field(discriminator="type")])
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
@@ -282,7 +287,7 @@ def event_from_json(document: object, where: str) -> Event:
         NewerSchemaError: its type or a key is unknown.
     """
     try:
-        return _ADAPTER.validate_python(document)
+        return _adapter().validate_python(document)
     except ValidationError as error:
         raise NewerSchemaError(
             f"{where} holds an event that this version does not know: {error.errors()[0]['msg']}.",

@@ -88,7 +88,12 @@ class Section(BaseModel):
     """Base of all sections: immutable, strict about types, no unknown keys."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        defer_build=True,
     )
 
 

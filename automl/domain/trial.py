@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -40,7 +40,7 @@ class Device(BaseModel):
         memory_bytes: what one training may take there; None if it cannot be told.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     type: str
     memory_bytes: int | None = None
@@ -57,7 +57,7 @@ class NetworkMeasurement(BaseModel):
             gradients were accumulated.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     parameters: int | None = None
     macs: int | None = None
@@ -101,7 +101,7 @@ class Measurement(BaseModel):
         network: what only networks have; None for other candidates.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     score: float | None = None
     error: float | None = None
@@ -219,7 +219,7 @@ class Trial:
     claimed_in: str | None = None
     checkpoints: tuple[str, ...] = ()
     outcome: Outcome | None = None
-    measurement: Measurement = Measurement()  # noqa: RUF009 - frozen
+    measurement: Measurement = field(default_factory=Measurement)
     cause: str = ""
     finished_by: str | None = None
     opened_in: int = -1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from automl.domain.documents import JsonValue
 from automl.domain.trial import Measurement
 
 
@@ -34,7 +33,7 @@ class WorkerReport:
         if self.best is None or self.best.loss is None or measured.loss < self.best.loss:
             self.best = measured
 
-    def to_json(self) -> dict[str, JsonValue]:
+    def to_json(self) -> dict[str, object]:
         """Return the step's result with a label for people."""
         shown = ", ".join(str(number) for number in self.trials[-8:]) or "none"
         score = None if self.best is None else self.best.score

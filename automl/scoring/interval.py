@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 class Interval(BaseModel):
     """A metric with its 95 % confidence interval over n rows."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     value: float
     low: float

@@ -10,10 +10,6 @@ import numpy as np
 from automl.domain.candidate import Candidate
 from automl.search.history import History
 
-SEED = "seed"  # the strategy of a seed of the space
-REPEAT = "repeat"  # that of a candidate that is measured again on a changed dataset
-COMMON = frozenset({SEED, REPEAT})  # the strategies that every search has, whoever searches
-
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:

@@ -553,9 +553,7 @@ def card_of(task: str) -> Card:
     if task not in cards:
         raise ConfigError(
             f"No installed package provides a track for task {task!r}.",
-            f"use one of {', '.join(sorted(cards))}, or install the package that has it"
-            if cards
-            else "install this project too: `pip install -e .` in its folder",
+            f"install it, or use one of {', '.join(sorted(cards))}",
         )
     return cards[task]
 

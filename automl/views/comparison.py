@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from automl.domain.ranking import ranked_winners
 from automl.domain.trial import Trial
-from automl.search.searcher import COMMON
+from automl.search.strategies import COMMON
 from automl.views.document import Row
 
 

@@ -12,11 +12,12 @@ from scipy.stats import binom
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.errors import ConfigError, SearchSpaceExhaustedError
-from automl.search.searcher import SEED, Searcher, Suggestion
+from automl.search.searcher import Searcher, Suggestion
 from automl.search.searchers.bayesian import BayesianOptions, BayesianSearcher
 from automl.search.searchers.random import RandomSearcher
 from automl.search.searchers.tree_search import Effort
 from automl.search.space import Description
+from automl.search.strategies import SEED
 from automl.search.surrogate.acquisition import Acquisition
 from automl.tracks.image.space import NetworkMorphismSpace
 from tests.spaces import ELSEWHERE, Words, candidate, history_of, loss_of, measured, trial

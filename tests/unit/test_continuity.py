@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from automl.domain.trial import Outcome, Trial
-from automl.search.searcher import REPEAT
 from automl.search.searchers.continuity import REPEATS, next_repeat
 from automl.search.space import origin
+from automl.search.strategies import REPEAT
 from tests.spaces import ELSEWHERE, Words, candidate, history_of, trial
 
 SPACE = Words()

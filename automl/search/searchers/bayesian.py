@@ -13,12 +13,13 @@ from automl.domain.candidate import Candidate
 from automl.errors import ConfigError
 from automl.search.arrays import Vector
 from automl.search.history import History
-from automl.search.searcher import SEED, Suggestion
+from automl.search.searcher import Suggestion
 from automl.search.searchers.continuity import next_repeat
 from automl.search.searchers.drawing import next_seed
 from automl.search.searchers.random import RandomSearcher, exhausted
 from automl.search.searchers.tree_search import Effort, Scores, TreeSearch
 from automl.search.space import SearchSpace, origin
+from automl.search.strategies import SEED
 from automl.search.surrogate.acquisition import (
     Acquisition,
     confidence_bound,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from automl.domain.trial import Trial
 from automl.search.history import History
-from automl.search.searcher import REPEAT, Suggestion
+from automl.search.searcher import Suggestion
 from automl.search.space import SearchSpace, origin
+from automl.search.strategies import REPEAT
 
 REPEATS = 3
 
