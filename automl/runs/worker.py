@@ -142,19 +142,3 @@ def _train(
     except Exception as error:
         log.warning("trial %d failed", trial.number, exc_info=True)
         return TrialResult(Outcome.FAILED, Measurement(), f"{type(error).__name__}: {error}")
-
-
-def give_back(context: StepContext, worker: int) -> list[int]:
-    """Free the leases that a dead worker held, so that others may take its trials at once.
-
-    Returns:
-        The numbers of the trials given back.
-    """
-    name, freed = f"{context.run}/{worker}", []
-    for trial in context.record.refresh().trials:
-        if trial.outcome is None and context.leases.holder(str(trial.number)) == name:
-            lease = context.leases.acquire(str(trial.number), name)
-            if lease is not None:
-                lease.release()
-                freed.append(trial.number)
-    return freed

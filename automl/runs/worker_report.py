@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from automl.domain.documents import JsonValue
 from automl.domain.trial import Measurement
 
 
@@ -33,7 +34,7 @@ class WorkerReport:
         if self.best is None or self.best.loss is None or measured.loss < self.best.loss:
             self.best = measured
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, JsonValue]:
         """Return the step's result with a label for people."""
         shown = ", ".join(str(number) for number in self.trials[-8:]) or "none"
         score = None if self.best is None else self.best.score

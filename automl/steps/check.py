@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from automl.domain.documents import JsonValue
 from automl.errors import AutoMLError, ConfigError, Problem
 from automl.runs.context import StepContext
+from automl.steps.call import StepCall
 from automl.storage.probe import probe_conditional_writes
 
 
-def check(context: StepContext) -> dict[str, object]:
+def check(context: StepContext) -> dict[str, JsonValue]:
     """Check settings, sources and the store before anything is written for the study.
 
     Raises:
@@ -30,3 +32,8 @@ def check(context: StepContext) -> dict[str, object]:
         )
     probe_conditional_writes(context.store)
     return {"study": context.spec.name, "home": context.store.uri}
+
+
+def step(context: StepContext, call: StepCall) -> JsonValue:
+    """Check, and return what was checked."""
+    return check(context)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from automl.domain.documents import JsonValue
 from automl.domain.events import Event, PassedOver, SearchEnd, WinnerChosen
 from automl.domain.ranking import ranked_winners
 from automl.domain.study import Run, Study
@@ -16,6 +17,7 @@ from automl.runs.continuation import continued_trial
 from automl.runs.memory import memory_shortage
 from automl.runs.proposals import recorded_search, search_space
 from automl.runs.trials import end_search
+from automl.steps.call import StepCall
 
 _TOO_LARGE = "beyond search.limits"
 
@@ -30,7 +32,7 @@ class Winner:
     score: float
     error: float | None
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, JsonValue]:
         """Return the step's result."""
         return {"trial": self.trial, "score": self.score, "error": self.error}
 
@@ -139,3 +141,8 @@ def _fate(trial: Trial) -> str:
     if trial.outcome is None:
         return f"unfinished ({trial.state})"
     return f"{trial.outcome}: {trial.cause}" if trial.cause else str(trial.outcome)
+
+
+def step(context: StepContext, call: StepCall) -> JsonValue:
+    """Return the winner's document."""
+    return choose(context).to_json()

@@ -13,6 +13,7 @@ import numpy as np
 
 from automl import __version__
 from automl.data.splits import Part
+from automl.domain.documents import JsonValue
 from automl.domain.events import Event, TestOpened, VersionPublished
 from automl.domain.layout import MODEL_FILE, REPORT_FILE
 from automl.domain.study import Run, Study
@@ -25,6 +26,7 @@ from automl.publishing.registry import Registry
 from automl.publishing.report import ReportContent, build_report
 from automl.runs.context import StepContext
 from automl.scoring.metrics import classification_metrics, confusion_matrix
+from automl.steps.call import StepCall
 from automl.steps.export import export_record
 from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.pretrained import seed_of, without_pretrained
@@ -202,3 +204,8 @@ def _made_by(context: StepContext) -> dict[str, str]:
     libraries = ("torch", "onnx", "onnxruntime", "pillow", "numpy")
     versions = {name: importlib.metadata.version(name) for name in libraries}
     return {"automl": __version__, "at": context.clock.now().isoformat(), **versions}
+
+
+def step(context: StepContext, call: StepCall) -> JsonValue:
+    """Return the version and its metrics."""
+    return evaluate(context)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from automl.data.splits import Part
+from automl.domain.documents import JsonValue
 from automl.domain.events import Event, VersionReserved
 from automl.domain.layout import MODEL_FILE, SAMPLES_FILE
 from automl.domain.study import Run, Study
@@ -23,6 +24,7 @@ from automl.publishing.verify import build_samples
 from automl.runs.context import StepContext
 from automl.runs.continuation import FittedNetwork, fitted_network
 from automl.runs.trial_files import load_tensors_of
+from automl.steps.call import StepCall
 from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.onnx import build_onnx
 from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
@@ -175,3 +177,8 @@ def fitted_onnx(context: StepContext) -> bytes:
     """
     run = context.opened_run()
     return build(context, run, fitted_network(context, run), 0).onnx
+
+
+def step(context: StepContext, call: StepCall) -> JsonValue:
+    """Return the number of the version that the file is kept under."""
+    return {"version": export(context)}

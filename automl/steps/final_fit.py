@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import numpy as np
 
+from automl.domain.documents import JsonValue
 from automl.domain.events import FinalFitFinished, FitSource
 from automl.domain.facts import OriginKind
 from automl.domain.study import Run, Study
@@ -27,6 +28,7 @@ from automl.morphism.architecture import Architecture
 from automl.runs.context import StepContext
 from automl.runs.continuation import published_network
 from automl.runs.trial_files import Weights, load_weights
+from automl.steps.call import StepCall
 from automl.tracks.image.pretrained import fresh_weights, frozen_in
 from automl.tracks.image.rows import joined
 from automl.tracks.image.trainer import MOST_EPOCHS, RUNG, TrialTrainer, useful_threads
@@ -58,7 +60,7 @@ class FinalFit:
     epochs: int
     note: str
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, JsonValue]:
         """Return the step's result."""
         return {
             "trial": self.trial, "source": self.source, "epochs": self.epochs, "note": self.note,
@@ -397,3 +399,8 @@ def _worse_than(trainer: TrialTrainer, plan: _Plan, weights: Weights) -> str:
     if mean <= error:
         return ""
     return f"its loss on the calibration rows is worse by {mean:.4f} ± {error:.4f}"
+
+
+def step(context: StepContext, call: StepCall) -> JsonValue:
+    """Return the document of what was fitted."""
+    return final_fit(context, call.stop).to_json()

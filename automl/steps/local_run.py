@@ -5,28 +5,31 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
+from automl.data.files import OnProgress
+from automl.domain.documents import JsonValue
 from automl.domain.events import RunState
 from automl.domain.facts import OriginKind
 from automl.domain.specification import StudySpec
 from automl.errors import AutoMLError, SearchError
 from automl.machine.process import StepResult, run_step
-from automl.runs import opening
 from automl.runs.context import StepContext
+from automl.runs.opening import close_run
 from automl.runs.run_lease import RunLease
 from automl.runs.settings import Settings
-from automl.runs.worker import give_back
-from automl.steps import check, choose, evaluate, export, prepare, promote
-from automl.steps.open_run import open_search
+from automl.steps.call import StepCall
+from automl.steps.give_back import give_back
+from automl.steps.specs import PIPELINE, STEPS, Compute, StepSpec
 from automl.views.search import Standing, standing
 
 _RESTARTS = 5  # how often a worker process may die before the run goes on without it
 _GRACE_S = 60.0
-_FINAL_FIT_GRACE_S = 600.0  # to load the dataset before it, and to compare and store after it
 
 
 class Progress(Protocol):
@@ -57,47 +60,71 @@ def run_study(settings: Settings, spec: StudySpec, progress: Progress) -> dict[s
         AutoMLError: as the failing step raises it; the run is then closed as failed.
     """
     context = StepContext.open(settings, spec, new_run_name(), OriginKind.CLI)
-    progress.step("check")
-    check.check(context)
-    with RunLease(context):
-        progress.step("prepare")
-        snapshot = prepare.prepare(context, progress.items)
-        workers = open_search(context, snapshot.id)
-        try:
-            winner, promotion = _run_open(context, workers, progress)
-        except AutoMLError as error:
-            opening.close_run(context, RunState.FAILED, error.message)
-            raise
-        except BaseException:
-            opening.close_run(context, RunState.FAILED, "interrupted")
-            raise
+    pipeline = _Pipeline(context, progress)
+    first, *others = PIPELINE
+    pipeline.run(first)
+    with RunLease(context), _closed_on_failure(context):
+        for step in others:
+            pipeline.run(step)
     return {
         "schema": 1,
         "study": spec.name,
         "run": context.run,
         "state": RunState.SUCCEEDED.value,
         "objective": spec.search.objective.value,
-        "winner": winner.to_json(),
-        **promotion,
+        "winner": pipeline.results["choose"],
+        **pipeline.document("promote"),
     }
 
 
-def _run_open(
-    context: StepContext, workers: list[int], progress: Progress
-) -> tuple[choose.Winner, dict[str, Any]]:
-    """Go through the steps of the open run; return its winner and what `promote` says."""
-    progress.step("search")
-    search(context, workers, progress)
-    progress.step("choose")
-    winner = choose.choose(context)
-    progress.step("final_fit")
-    final_fit(context, progress)
-    progress.step("export")
-    export.export(context)
-    progress.step("evaluate")
-    evaluate.evaluate(context)
-    progress.step("promote")
-    return winner, promote.promote(context)
+@contextmanager
+def _closed_on_failure(context: StepContext) -> Iterator[None]:
+    """Close the run as failed if the block raises; one that was not opened stays so."""
+    try:
+        yield
+    except BaseException as error:
+        if context.record.study.run(context.run) is not None:
+            cause = error.message if isinstance(error, AutoMLError) else "interrupted"
+            close_run(context, RunState.FAILED, cause)
+        raise
+
+
+class _Pipeline:
+    """Runs steps one after the other, and keeps what each has returned.
+
+    Attributes:
+        results: by the step's name.
+    """
+
+    def __init__(self, context: StepContext, progress: Progress) -> None:
+        self._context, self._progress = context, progress
+        self.results: dict[str, JsonValue] = {}
+
+    def run(self, step: StepSpec) -> None:
+        """Run a step here; one that trains in processes of its own."""
+        self._progress.step(step.task or step.name)
+        if step.is_mapped:
+            workers = self.results["open_run"]
+            assert isinstance(workers, list)
+            search(self._context, workers, self._progress)
+        elif step.device is not Compute.NONE:
+            self.results[step.name] = _in_process(step, self._context, self._progress)
+        else:
+            self.results[step.name] = step.load()(self._context, self._call())
+
+    def document(self, name: str) -> Mapping[str, JsonValue]:
+        """Return the document that a step has returned."""
+        document = self.results[name]
+        assert isinstance(document, Mapping)
+        return document
+
+    def _call(self) -> StepCall:
+        call = _call(self._context, self._progress.items)
+        if "prepare" not in self.results:
+            return call
+        snapshot = self.document("prepare")["snapshot"]
+        assert isinstance(snapshot, str)
+        return replace(call, snapshot=snapshot)
 
 
 def search(context: StepContext, workers: list[int], progress: Progress) -> None:
@@ -124,20 +151,29 @@ def search(context: StepContext, workers: list[int], progress: Progress) -> None
         progress.line(f"a worker gave up: {error}")
 
 
+def final_fit(context: StepContext, progress: Progress) -> None:
+    """Run the final fit in a process of its own.
+
+    Raises:
+        AutoMLError: as the step raises it.
+        SearchError: its process was killed.
+    """
+    _in_process(STEPS["final_fit"], context, progress)
+
+
 def _worker(
     context: StepContext, index: int, progress: Progress, over: threading.Event
 ) -> StepResult:
     # a context of its own: the log's reader is not shared between threads
     own = StepContext.open(context.settings, context.spec, context.run, context.origin)
-    payload = {**_payload(own), "worker": index}
     environment = own.settings.child_environment(os.environ)
     for _ in range(_RESTARTS):
         left_s = (own.opened_run().deadline - own.clock.now()) / timedelta(seconds=1)
         result = run_step(
             "run_worker",
-            payload,
+            replace(_call(own), worker=index).payload(),
             env=environment,
-            timeout_s=max(left_s, 0) + _GRACE_S,
+            timeout_s=max(left_s, 0) + _GRACE_S,  # there are no slices here
             on_line=lambda line: progress.line(f"worker {index}: {line}"),
             stop=over.is_set,
         )
@@ -152,33 +188,29 @@ def _worker(
     raise SearchError(f"Worker {index} died {_RESTARTS} times.", "see the log lines above")
 
 
-def final_fit(context: StepContext, progress: Progress) -> None:
-    """Run the final fit in a process of its own.
-
-    Raises:
-        AutoMLError: as the step raises it.
-        SearchError: its process was killed.
-    """
+def _in_process(step: StepSpec, context: StepContext, progress: Progress) -> JsonValue:
+    """Run a step in a process of its own, and return its result."""
+    name = step.name.replace("_", " ")
     result = run_step(
-        "final_fit",
-        _payload(context),
+        step.name,
+        _call(context).payload(),
         env=context.settings.child_environment(os.environ),
-        timeout_s=context.spec.final_fit.time_limit.total_seconds() + _FINAL_FIT_GRACE_S,
-        on_line=lambda line: progress.line(f"final fit: {line}"),
+        timeout_s=step.limit.seconds(context.spec),
+        on_line=lambda line: progress.line(f"{name}: {line}"),
         stop=lambda: False,
     )
     if result.failure is not None:
         raise result.failure.to_error()
     if result.signal is not None:
         raise SearchError(
-            f"The process of final_fit was killed by signal {result.signal}.",
+            f"The process of {step.name} was killed by signal {result.signal}.",
             "signal 9 is usually the machine's lack of memory: free some, and run the study again",
         )
+    document: JsonValue = result.result
+    return document
 
 
-def _payload(context: StepContext) -> dict[str, Any]:
-    return {
-        "spec": context.spec.model_dump(mode="json", by_alias=True),
-        "run": context.run,
-        "origin": context.origin,
-    }
+def _call(context: StepContext, on_progress: OnProgress | None = None) -> StepCall:
+    """Return the call of a step of the context's run."""
+    call = StepCall(context.spec, context.run, context.origin)
+    return call if on_progress is None else replace(call, on_progress=on_progress)

@@ -6,6 +6,7 @@ import logging
 from dataclasses import asdict
 
 from automl.data.splits import Part
+from automl.domain.documents import JsonValue
 from automl.domain.specification import LimitsSection
 from automl.machine.cores import threads_of_trial
 from automl.morphism.architecture import Architecture
@@ -29,6 +30,7 @@ from automl.runs.continuation import check_continuation
 from automl.runs.memory import BFLOAT16, SHARDS, Facts
 from automl.runs.opening import open_run
 from automl.runs.proposals import EPOCHS, space_facts, space_of_search
+from automl.steps.call import StepCall
 from automl.tracks.image.pretrained import pretrained_facts
 from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
 from automl.tracks.image.trainer import RUNG, rung_of
@@ -153,3 +155,9 @@ def _precision(manifest: ImageEnvelope, device: str) -> Precision:
     """Return what trainings compute in on this machine, tried on the largest seed."""
     seed = seed_architectures(manifest.image_size, len(manifest.classes))[-1]
     return choose_precision(device, seed)
+
+
+def step(context: StepContext, call: StepCall) -> JsonValue:
+    """Return the indices of the run's workers."""
+    assert call.snapshot is not None
+    return open_search(context, call.snapshot)

@@ -8,8 +8,10 @@ from automl.data.dask import Workers, local_client
 from automl.data.files import OnProgress
 from automl.data.request import DatasetRequest
 from automl.data.snapshot import Envelope
+from automl.domain.documents import JsonValue
 from automl.errors import DataError
 from automl.runs.context import StepContext
+from automl.steps.call import StepCall
 from automl.storage.file import FileObjectStore
 from automl.storage.objects import ObjectStore
 from automl.storage.open import open_store
@@ -34,10 +36,10 @@ def prepare(context: StepContext, on_progress: OnProgress) -> Envelope:
         return track_of(context.spec.task).prepare(request, context.store, workers)
 
 
-def summary(context: StepContext, snapshot: Envelope) -> dict[str, object]:
+def summary(context: StepContext, snapshot: Envelope) -> dict[str, JsonValue]:
     """Return what the step tells of a snapshot: its id, its rows per part and its classes."""
     labels = track_of(context.spec.task).open(context.store, snapshot.dataset, snapshot.id).labels
-    document: dict[str, object] = {"snapshot": snapshot.id, "counts": snapshot.counts}
+    document: dict[str, JsonValue] = {"snapshot": snapshot.id, "counts": snapshot.counts}
     return document | ({"classes": len(labels)} if labels else {})
 
 
@@ -60,3 +62,8 @@ def _locate(uri: str) -> tuple[ObjectStore, str]:
     if not path.exists():
         raise DataError(f"{path} does not exist.", "correct data.source or data.images")
     return FileObjectStore(path.parent), path.name
+
+
+def step(context: StepContext, call: StepCall) -> JsonValue:
+    """Return the snapshot's id, its rows per part and the number of its classes, if it has any."""
+    return summary(context, prepare(context, call.on_progress))

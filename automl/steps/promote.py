@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from automl.data.splits import Part
+from automl.domain.documents import JsonValue
 from automl.domain.events import RunState
 from automl.domain.layout import MODEL_FILE
 from automl.domain.study import Run
@@ -15,6 +16,7 @@ from automl.publishing.registry import Registry
 from automl.runs.context import StepContext
 from automl.runs.opening import close_run
 from automl.scoring.promotion import FIRST_VERSION, Decision, decide_by_hits
+from automl.steps.call import StepCall
 from automl.steps.evaluate import predict_rows, report_parts, version_of
 from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.snapshot import ImageSnapshot
@@ -74,3 +76,8 @@ def _decide(context: StepContext, run: Run, registry: Registry, version: int) ->
 def _gate_parts(snapshot: ImageSnapshot) -> tuple[Part, ...]:
     parts, selected_on = report_parts(snapshot)
     return parts if selected_on else (Part.GATE,)
+
+
+def step(context: StepContext, call: StepCall) -> JsonValue:
+    """Return what was decided about the version."""
+    return promote(context)

@@ -553,7 +553,9 @@ def card_of(task: str) -> Card:
     if task not in cards:
         raise ConfigError(
             f"No installed package provides a track for task {task!r}.",
-            f"install it, or use one of {', '.join(sorted(cards))}",
+            f"use one of {', '.join(sorted(cards))}, or install the package that has it"
+            if cards
+            else "install this project too: `pip install -e .` in its folder",
         )
     return cards[task]
 

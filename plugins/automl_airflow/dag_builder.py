@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, CronTriggerTimetable
+from airflow.sdk import DAG, CronTriggerTimetable, XComArg
 
+from automl.steps.call import Need
+from automl.steps.specs import PIPELINE, Queue, StepSpec
 from automl_airflow.form import form_params
 from automl_airflow.operator import StepOperator
-from automl_airflow.pools import CPU_POOL, GPU_POOL
+from automl_airflow.pools import NAMES
 from automl_airflow.study_files import StudyFile
 
-GPU_QUEUE = "gpu"
+QUEUES = {Queue.GPU: "gpu"}  # the default queue is the executor's own
 _DEFAULTS = {
     "retries": 2,
     "retry_delay": timedelta(seconds=10),
     "weight_rule": "upstream",  # in a shared pool a final fit goes before searches
 }
-_GPU = {"pool": GPU_POOL, "queue": GPU_QUEUE}
-_CPU = {"pool": CPU_POOL}
 
 
 def search_dag(studies: Path) -> DAG:
@@ -75,22 +77,37 @@ def study_dag(file: StudyFile) -> DAG:
 
 
 def _wire(*, study_file: str | None, studies: str | None) -> None:
-    """Add the tasks of a search to the DAG of the surrounding `with`."""
+    """Add the tasks of a search to the DAG of the surrounding `with`, one after the other."""
+    outputs: dict[str, XComArg] = {}
+    for step in PIPELINE:
+        outputs[step.name] = _task(step, outputs, study_file=study_file, studies=studies)
+    for before, after in itertools.pairwise(outputs.values()):
+        before >> after
 
-    def task(step: str, **settings: Any) -> StepOperator:
-        return StepOperator(task_id=step, step=step, study_file=study_file, **settings)
 
-    prepare = task("prepare", **_CPU)
-    open_run = task("open_run", prepared=prepare.output)
-    search = StepOperator.partial(
-        task_id="search",
-        step="run_worker",
-        study_file=study_file,
-        map_index_template="{{ trial_label }}",
-        **_GPU,
-    ).expand(worker=open_run.output)
-    choose = task("choose", trigger_rule="all_done")  # the log decides
-    task("check", studies=studies) >> prepare >> open_run >> search >> choose
-    final_fit = task("final_fit", **_GPU)
-    export, evaluate = task("export", **_CPU), task("evaluate", **_CPU)
-    choose >> final_fit >> export >> evaluate >> task("promote")
+def _task(
+    step: StepSpec,
+    outputs: Mapping[str, XComArg],
+    *,
+    study_file: str | None,
+    studies: str | None,
+) -> XComArg:
+    """Add the task of a step and return its output; `outputs` are those of the steps before."""
+    settings: dict[str, Any] = {
+        "task_id": step.task,
+        "step": step.name,
+        "study_file": study_file,
+        "trigger_rule": step.trigger.value,
+    }
+    if step.pool in NAMES:
+        settings["pool"] = NAMES[step.pool]
+    if step.queue in QUEUES:
+        settings["queue"] = QUEUES[step.queue]
+    if step.name == "check":
+        settings["studies"] = studies
+    if Need.SNAPSHOT in step.needs:
+        settings["prepared"] = outputs["prepare"]
+    if not step.is_mapped:
+        return StepOperator(**settings).output
+    mapped = StepOperator.partial(map_index_template="{{ trial_label }}", **settings)
+    return mapped.expand(worker=outputs["open_run"]).output

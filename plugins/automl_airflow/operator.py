@@ -21,6 +21,8 @@ from airflow.sdk.exceptions import (
 from automl.domain.specification import StudySpec
 from automl.errors import AutoMLError, ConfigError, Problem
 from automl.machine.process import StepResult, run_step
+from automl.steps.call import StepCall
+from automl.steps.specs import STEPS, StepSpec, step_named
 from automl.steps.study_file import load_study_file
 from automl_airflow.child import child_environment
 from automl_airflow.form import refuse_unknown_keys, spec_from_params
@@ -31,9 +33,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 RESCHEDULE_S = 5  # less, and the scheduler may run an instance twice; see the design page
-_MARGIN_S = 600.0
-_LIMITS_S = {"check": 600.0, "prepare": 6 * 3600.0, "export": 3600.0, "evaluate": 3600.0}
-_ENDING_THE_RUN = frozenset({"choose", "final_fit", "export", "evaluate", "promote"})
 _NOT_IN_A_RUN = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -42,31 +41,21 @@ def run_name(dag_id: str, run_id: str) -> str:
     return _NOT_IN_A_RUN.sub("_", f"{dag_id}.{run_id}")
 
 
-def time_limit_s(step: str, spec: StudySpec) -> float:
-    """Return how long the process of `step` may take: its own limit, and time to come to an end."""
-    if step == "run_worker":
-        return spec.search.slice.total_seconds() + _MARGIN_S
-    if step == "final_fit":
-        return spec.final_fit.time_limit.total_seconds() + _MARGIN_S
-    return _LIMITS_S.get(step, _MARGIN_S)
-
-
 @dataclass(slots=True)
-class _Call:
-    """A call of a step: what it is given and how it is supervised."""
+class _Child:
+    """How the process of a step is supervised."""
 
-    payload: dict[str, Any]
     env: dict[str, str]
     on_line: Callable[[str], None]
     stop: Callable[[], bool]
     module: str
 
-    def run(self, step: str, timeout_s: float) -> StepResult:
+    def run(self, step: StepSpec, call: StepCall) -> StepResult:
         return run_step(
-            step,
-            self.payload,
+            step.name,
+            call.payload(),
             env=self.env,
-            timeout_s=timeout_s,
+            timeout_s=step.limit.seconds(call.spec),
             on_line=self.on_line,
             stop=self.stop,
             module=self.module,
@@ -113,19 +102,19 @@ class StepOperator(BaseOperator):
     def execute(self, context: Context) -> Any:
         """Run the step and return its result."""
         self._stop = threading.Event()
+        step = step_named(self.step)
         try:
             if self.step == "check":
                 self._check(context)
-            spec = self._spec(context)
-            call = self._call(context, spec)
+            call, child = self._call(context), self._child()
         except AutoMLError as error:
             raise _airflow_error(error) from error
-        outcome = call.run(self.step, time_limit_s(self.step, spec))
-        if self.step == "run_worker":
-            return self._worker_outcome(context, call, outcome)
+        outcome = child.run(step, call)
+        if step.is_mapped:
+            return self._worker_outcome(context, outcome, call, child)
         failure = self._error(outcome)
-        if self.step in _ENDING_THE_RUN and failure is not None:
-            self._fail_run_if_final(context, call, failure)
+        if step.ends_run and failure is not None and self._is_final(context, failure):
+            self._fail_run(replace(call, cause=f"{self.step}: {failure}"), child)
         return self._value(outcome)
 
     def on_kill(self) -> None:
@@ -162,19 +151,20 @@ class StepOperator(BaseOperator):
             return load_study_file(Path(self.study_file))
         return spec_from_params(context["params"])
 
-    def _call(self, context: Context, spec: StudySpec) -> _Call:
+    def _call(self, context: Context) -> StepCall:
         run = context["dag_run"]
+        return StepCall(
+            self._spec(context),
+            run_name(run.dag_id, run.run_id),
+            f"airflow:{run.dag_id}",
+            study_file=self.study_file,
+            worker=self.worker,
+            snapshot=None if self.prepared is None else self.prepared["snapshot"],
+        )
+
+    def _child(self) -> _Child:
         supervisor = os.getppid()
-        payload = {
-            "spec": None if self.study_file else spec.model_dump(mode="json", by_alias=True),
-            "study_file": self.study_file,
-            "run": run_name(run.dag_id, run.run_id),
-            "worker": self.worker,
-            "snapshot": None if self.prepared is None else self.prepared["snapshot"],
-            "origin": f"airflow:{run.dag_id}",
-        }
-        return _Call(
-            payload,
+        return _Child(
             child_environment(os.environ),
             lambda line: self.log.info("%s", line),
             # a task outlives its supervisor while it computes: then its result counts no more
@@ -182,11 +172,13 @@ class StepOperator(BaseOperator):
             self.module,
         )
 
-    def _worker_outcome(self, context: Context, call: _Call, outcome: StepResult) -> Any:
+    def _worker_outcome(
+        self, context: Context, outcome: StepResult, call: StepCall, child: _Child
+    ) -> Any:
         result = outcome.result or {}
         context["trial_label"] = result.get("label") or f"worker {self.worker}"  # type: ignore[typeddict-unknown-key]
         if outcome.has_died:
-            freed = call.run("give_back", _MARGIN_S)
+            freed = child.run(STEPS["give_back"], call)
             self.log.warning("The worker's trials are given back: %s", self._value(freed))
         value = self._value(outcome)
         if value["state"] == "slice_ended":
@@ -218,16 +210,16 @@ class StepOperator(BaseOperator):
             return AirflowException(f"{self.step} was stopped from outside")
         return None
 
-    def _fail_run_if_final(self, context: Context, call: _Call, error: AirflowException) -> None:
-        """Close the run unless the step is tried again; the next run then need not wait for it."""
+    def _is_final(self, context: Context, error: AirflowException) -> bool:
+        """Whether the step is not tried again; who stops a task may still start it again."""
+        if self._stop.is_set():
+            return False
         instance = context["ti"]
-        is_last = (
-            isinstance(error, AirflowFailException) or instance.try_number > instance.max_tries
-        )
-        if self._stop.is_set() or not is_last:  # who stops a task may still start it again
-            return
-        failing = replace(call, payload={**call.payload, "cause": f"{self.step}: {error}"})
-        closed = failing.run("fail_run", _MARGIN_S)
+        return isinstance(error, AirflowFailException) or instance.try_number > instance.max_tries
+
+    def _fail_run(self, call: StepCall, child: _Child) -> None:
+        """Close the run, so that the next one need not wait for it."""
+        closed = child.run(STEPS["fail_run"], call)
         if closed.failure is not None or closed.signal is not None:
             self.log.warning("The run could not be closed: %s", self._error(closed))
 

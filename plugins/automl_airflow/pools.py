@@ -13,14 +13,15 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from automl.errors import ConfigError, Problem, StorageError
+from automl.steps.specs import Pool
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-CPU_POOL, GPU_POOL = "automl_cpu", "automl_gpu"
+NAMES = {Pool.CPU: "automl_cpu", Pool.GPU: "automl_gpu"}  # the default pool is Airflow's own
 POOLS = {
-    CPU_POOL: "AutoML: preparing, exporting and evaluating",
-    GPU_POOL: "AutoML: training, one slot per device",
+    NAMES[Pool.CPU]: "AutoML: preparing, exporting and evaluating",
+    NAMES[Pool.GPU]: "AutoML: training, one slot per device",
 }
 _TIMEOUT_S = 20
 
@@ -33,12 +34,14 @@ def make_app() -> FastAPI:
 
     @app.get("/missing")
     def missing() -> dict[str, list[str]]:
-        from airflow.models.pool import Pool
+        from airflow.models.pool import Pool as AirflowPool
         from airflow.utils.session import create_session
 
         with create_session() as session:
             return {
-                "missing": [name for name in POOLS if Pool.get_pool(name, session=session) is None]
+                "missing": [
+                    name for name in POOLS if AirflowPool.get_pool(name, session=session) is None
+                ]
             }
 
     return app

@@ -16,7 +16,7 @@ from automl.runs.checkpoints import counting_checkpoints
 from automl.runs.context import StepContext
 from automl.runs.settings import Settings
 from automl.runs.trials import Claim, TrialResult, TrialSource, record_result
-from automl.runs.worker import give_back
+from automl.steps.give_back import give_back
 from automl.storage.home import ObjectHome
 from automl.storage.leases import Leases
 from automl.storage.memory import MemoryObjectStore

@@ -41,7 +41,8 @@ from automl.runs.context import StepContext
 from automl.runs.judging import record_rung
 from automl.runs.settings import Settings
 from automl.runs.trials import Claim, TrialResult, TrialSource, end_search
-from automl.runs.worker import give_back, work_on
+from automl.runs.worker import work_on
+from automl.steps.give_back import give_back
 from automl.storage.home import ObjectHome
 from automl.storage.leases import TTL_S, KeepAlive, Lease, Leases
 from automl.storage.memory import MemoryObjectStore

@@ -1,0 +1,29 @@
+"""The step `give_back`: the trials of a worker that has died are free at once."""
+
+from __future__ import annotations
+
+from automl.domain.documents import JsonValue
+from automl.runs.context import StepContext
+from automl.steps.call import StepCall
+
+
+def give_back(context: StepContext, worker: int) -> list[int]:
+    """Free the leases that a dead worker held, so that others may take its trials at once.
+
+    Returns:
+        The numbers of the trials given back.
+    """
+    name, freed = f"{context.run}/{worker}", []
+    for trial in context.record.refresh().trials:
+        if trial.outcome is None and context.leases.holder(str(trial.number)) == name:
+            lease = context.leases.acquire(str(trial.number), name)
+            if lease is not None:
+                lease.release()
+                freed.append(trial.number)
+    return freed
+
+
+def step(context: StepContext, call: StepCall) -> JsonValue:
+    """Return the numbers of the trials given back."""
+    assert call.worker is not None
+    return give_back(context, call.worker)
