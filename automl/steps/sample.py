@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from automl.errors import ConfigError
-from automl.tracks.track import installed_cards, load
+from automl.tracks.cards import installed_cards, load
 
 
 def write_sample(name: str, directory: Path) -> Path:

@@ -5,14 +5,11 @@ ONNX file, and scores predictions. How a run proceeds is none of its business: i
 and hooks, and imports nothing of `automl.runs`, `publishing`, `views` or `steps`. These know the
 names in this module only, so that they serve every track.
 
-A track is found by an entry point of the group `automl.tracks`, which is named as its task and
-leads to its `Card`. Cards load nothing heavy; `track_of` loads the track itself.
+A track is found by its card (`automl.tracks.cards`); `track_of` loads the track itself.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,14 +31,13 @@ from automl.domain.facts import SpaceFacts
 from automl.domain.specification import SearchSection
 from automl.domain.training import CurvePoint, StopReason
 from automl.domain.trial import Device, Measurement
-from automl.errors import ConfigError, DamagedDataError
+from automl.errors import DamagedDataError
 from automl.scoring.interval import Interval
 from automl.scoring.promotion import Decision
 from automl.search.budget import TimeBudget
 from automl.search.memory_model import MemoryBound
 from automl.search.space import SearchSpace
-
-GROUP = "automl.tracks"
+from automl.tracks.cards import card_of, load
 
 Values = NDArray[np.float64] | NDArray[np.float32]
 """Predictions: probabilities (n, K) of classes, or values (n, 1)."""
@@ -525,42 +521,6 @@ class Track(Protocol):
 
 
 @cache
-def installed_cards() -> Mapping[str, Card]:
-    """Return the cards of all installed tracks by task.
-
-    Raises:
-        ConfigError: an entry point is named otherwise than its card's task.
-    """
-    cards: dict[str, Card] = {}
-    for entry in importlib.metadata.entry_points(group=GROUP):
-        card: Card = entry.load()
-        if card.task != entry.name:
-            raise ConfigError(
-                f"The entry point {entry.name} of {GROUP} leads to a track for {card.task}.",
-                "name it as the task",
-            )
-        cards[card.task] = card
-    return cards
-
-
-def card_of(task: str) -> Card:
-    """Return the card of the track for a task.
-
-    Raises:
-        ConfigError: no such track is installed.
-    """
-    cards = installed_cards()
-    if task not in cards:
-        raise ConfigError(
-            f"No installed package provides a track for task {task!r}.",
-            f"use one of {', '.join(sorted(cards))}, or install the package that has it"
-            if cards
-            else "install this project too: `pip install -e .` in its folder",
-        )
-    return cards[task]
-
-
-@cache
 def track_of(task: str) -> Track:
     """Return the track for a task, loaded at the first call.
 
@@ -569,12 +529,6 @@ def track_of(task: str) -> Track:
     """
     track: Track = load(card_of(task).track)
     return track
-
-
-def load(reference: str) -> Any:
-    """Return what a reference of the form `module:attribute` names."""
-    module, _, attribute = reference.partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def first_whole(checkpoints: Iterable[bytes], decode: Callable[[bytes], Decoded]) -> Decoded | None:
