@@ -11,7 +11,16 @@ from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Device, Measurement, Outcome
@@ -179,7 +188,8 @@ class WinnerChosen(_Event):
     """The run's final fit and export are of this trial.
 
     `runner_up` takes its place if its weights are lost; None if no other trial could win.
-    `passed_over` are the trials that a final fit would have no memory for.
+    `passed_over` are the trials that a final fit would have no memory for, `blended` the further
+    trials that the published model blends with the winner.
     """
 
     type: Literal["winner_chosen"] = "winner_chosen"
@@ -188,24 +198,59 @@ class WinnerChosen(_Event):
     loss: float
     runner_up: int | None = None
     passed_over: tuple[PassedOver, ...] = ()
+    blended: tuple[int, ...] = ()
+
+
+class FittedMember(BaseModel):
+    """One of the fitted candidates that a published model blends.
+
+    Attributes:
+        trial: number of the trial whose candidate it is.
+        model: key of the bytes that its fit came to.
+        weight: its share of the blend.
+        details: what its track must know of the fit; empty in logs from before it was recorded.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trial: int
+    model: str
+    weight: float = 1.0
+    details: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+_OF_MEMBER = {"trial": "trial", "weights": "model"}  # keys of the event before there were members
 
 
 class FinalFitFinished(_Event):
-    """The published weights exist under the key `weights`; `source` says how they were made.
+    """The published model exists as its `members`; `source` says how it was made.
 
-    `mean` and `std` of each channel are what the weights were trained with; None in logs from
-    before they were recorded: those of the run's snapshot.
+    The winner's member is the first. Earlier releases knew one, and had its fields among the
+    event's own: `trial`, `weights`, and `mean` and `std` of each channel of its images.
     """
 
     type: Literal["final_fit_finished"] = "final_fit_finished"
     run: str
-    trial: int
-    weights: str
+    members: Annotated[tuple[FittedMember, ...], Field(min_length=1)]
     source: FitSource
     epochs: int
     note: str = ""
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+
+    @property
+    def trials(self) -> tuple[int, ...]:
+        """Numbers of the members' trials."""
+        return tuple(member.trial for member in self.members)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_one_member(cls, document: Any) -> Any:
+        if not isinstance(document, dict) or "members" in document:
+            return document
+        own = dict(document)
+        member = {new: own.pop(old) for old, new in _OF_MEMBER.items() if old in own}
+        details = {name: own.pop(name, None) for name in ("mean", "std")}
+        member["details"] = {name: value for name, value in details.items() if value is not None}
+        return {**own, "members": (member,)}
 
 
 class VersionReserved(_Event):

@@ -56,6 +56,7 @@ class Run:
         search_ended_at: when.
         winner: number of the chosen trial.
         runner_up: the trial that is published if the winner's weights are lost.
+        blended: the further trials that the published model blends with the winner.
         chosen_at: when it was chosen.
         final_fit: how the published weights were made.
         version: the version it reserved.
@@ -83,6 +84,7 @@ class Run:
     search_ended_at: datetime | None = None
     winner: int | None = None
     runner_up: int | None = None
+    blended: tuple[int, ...] = ()
     chosen_at: datetime | None = None
     final_fit: FinalFitFinished | None = None
     version: int | None = None
@@ -280,7 +282,11 @@ class _Fold:
                 run = dataclasses.replace(run, search_end=event.reason, search_ended_at=event.at)
         elif isinstance(event, WinnerChosen):
             run = dataclasses.replace(
-                run, winner=event.trial, runner_up=event.runner_up, chosen_at=event.at
+                run,
+                winner=event.trial,
+                runner_up=event.runner_up,
+                blended=event.blended,
+                chosen_at=event.at,
             )
         elif isinstance(event, FinalFitFinished):
             run = dataclasses.replace(run, final_fit=event)

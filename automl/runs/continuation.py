@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pydantic import JsonValue
+
 from automl.data.snapshot import Envelope
 from automl.domain.objective import Objective
 from automl.domain.study import Run, Study
@@ -60,11 +62,19 @@ def fitted_network(context: StepContext, run: Run) -> FittedNetwork:
     fit = run.final_fit
     if fit is None:
         raise SearchError(f"Run {run.name} has no final fit yet.", "run the step final_fit first")
-    if fit.mean is not None and fit.std is not None:
-        return FittedNetwork(fit.trial, fit.weights, Normalization(fit.mean, fit.std))
+    member = fit.members[0]
+    mean, std = (_numbers(member.details.get(name)) for name in ("mean", "std"))
+    if mean and std:
+        return FittedNetwork(member.trial, member.model, Normalization(mean, std))
     envelope = ImageEnvelope.read(context.store, context.spec.name, run.snapshot)
     normalization = Normalization(envelope.mean, envelope.std)
-    return FittedNetwork(fit.trial, fit.weights, normalization)
+    return FittedNetwork(member.trial, member.model, normalization)
+
+
+def _numbers(value: JsonValue) -> tuple[float, ...]:
+    """Return the numbers of a list; none of anything else."""
+    numbers = value if isinstance(value, list) else []
+    return tuple(float(number) for number in numbers if isinstance(number, int | float))
 
 
 def published_network(context: StepContext, version: int) -> tuple[FittedNetwork, Weights]:
@@ -96,7 +106,7 @@ def continued_trial(study: Study, version: int) -> Trial:
             f"No run of the study's log has made version {version}.",
             "set final_fit.from to another version, or leave it out",
         )
-    return study.trials[origin.final_fit.trial]
+    return study.trials[origin.final_fit.members[0].trial]
 
 
 def check_continuation(context: StepContext, manifest: ImageEnvelope, space: SearchSpace) -> None:

@@ -93,7 +93,7 @@ def _publish(context: StepContext, run: Run, registry: Registry, version: int) -
     probabilities, labels = predict_rows(classifier, snapshot, parts)
     final_fit = run.final_fit
     assert final_fit is not None
-    trial = study.trials[final_fit.trial]
+    trial = study.trials[final_fit.members[0].trial]
     assert trial.candidate is not None
     architecture = Architecture.from_genotype(trial.candidate.genotype)
     facts = VersionFacts(

@@ -10,7 +10,7 @@ from datetime import timedelta
 import numpy as np
 
 from automl.domain.documents import JsonValue
-from automl.domain.events import FinalFitFinished, FitSource
+from automl.domain.events import FinalFitFinished, FitSource, FittedMember
 from automl.domain.facts import OriginKind
 from automl.domain.study import Run, Study
 from automl.domain.training import StopReason
@@ -132,7 +132,7 @@ def final_fit(context: StepContext, stop: StopSignal) -> FinalFit:
     run = context.opened_run()
     if run.final_fit is not None:
         done = run.final_fit
-        return FinalFit(done.trial, done.source, done.epochs, done.note)
+        return FinalFit(done.members[0].trial, done.source, done.epochs, done.note)
     if run.winner is None:
         raise SearchError(f"Run {run.name} has no winner yet.", "run the step choose first")
     trainer = _with_all_threads(TrialTrainer.load(context, run))
@@ -143,23 +143,25 @@ def final_fit(context: StepContext, stop: StopSignal) -> FinalFit:
         log.warning("the incumbent's weights are published: %s", chosen.note)
     key = context.keys.run(context.run).weights
     context.store.put(key, weights_to_bytes(chosen.weights))
+    member = FittedMember(
+        trial=plan.trial.number,
+        model=key,
+        details={"mean": [*plan.normalization.mean], "std": [*plan.normalization.std]},
+    )
     event = FinalFitFinished(
         at=context.clock.now(),
         run=context.run,
-        trial=plan.trial.number,
-        weights=key,
+        members=(member,),
         source=chosen.source,
         epochs=chosen.epochs,
         note=chosen.note,
-        mean=plan.normalization.mean,
-        std=plan.normalization.std,
     )
 
     def decide(study: Study) -> list[FinalFitFinished]:
         return [] if context.run_in(study).final_fit is not None else [event]
 
     context.record.commit(decide)
-    return FinalFit(event.trial, event.source, event.epochs, event.note)
+    return FinalFit(member.trial, event.source, event.epochs, event.note)
 
 
 def _incumbent(context: StepContext, run: Run, winner: int) -> tuple[Trial, Weights]:

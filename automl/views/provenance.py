@@ -39,7 +39,7 @@ def weights_of(run: Run) -> Weights:
     assert fit is not None
     return Weights(
         source=fit.source,
-        trial=fit.trial,
+        trial=fit.members[0].trial,
         continues=run.continues,
         epochs=fit.epochs,
         note=fit.note,
@@ -51,7 +51,7 @@ def weights_summary(run: Run) -> str:
     """Return in words how the final fit of a run made its weights."""
     fit = run.final_fit
     assert fit is not None
-    start = f"trial {fit.trial}" if run.continues is None else f"version {run.continues}"
+    start = f"trial {fit.members[0].trial}" if run.continues is None else f"version {run.continues}"
     if fit.source is FitSource.INCUMBENT:
         return f"those of {start}: {fit.note}"
     what = "retrained" if fit.source is FitSource.RETRAINED else f"continued from {start}"
@@ -70,7 +70,9 @@ def lineage_summary(study: Study, run: Run) -> str:
         if before is None:
             break
         place = before
-    trials = [f"trial {trial.number}" for trial in lineage(study, study.trials[fit.trial])]
+    trials = [
+        f"trial {trial.number}" for trial in lineage(study, study.trials[fit.members[0].trial])
+    ]
     return " ← ".join([*versions, *trials])
 
 
@@ -80,5 +82,5 @@ def versions_of(study: Study, number: int) -> tuple[MadeVersion, ...]:
         MadeVersion(**dict(weights_of(run)), version=run.version)
         for run in study.runs
         if run.published and run.version is not None
-        if run.final_fit is not None and run.final_fit.trial == number
+        if run.final_fit is not None and number in run.final_fit.trials
     )

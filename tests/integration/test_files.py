@@ -113,7 +113,7 @@ def opened(context: StepContext) -> ImageSnapshot:
 def published_weights(context: StepContext) -> object:
     final_fit = context.record.study.runs[0].final_fit
     assert final_fit is not None
-    return load_tensors_of(context, final_fit.weights)
+    return load_tensors_of(context, final_fit.members[0].model)
 
 
 READERS: dict[str, Callable[[StepContext], Any]] = {

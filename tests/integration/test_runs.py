@@ -20,6 +20,8 @@ import yaml
 from automl.domain.events import (
     Event,
     FinalFitFinished,
+    FitSource,
+    FittedMember,
     RunClosed,
     RunState,
     SearchEnd,
@@ -241,7 +243,12 @@ def succeeded(home: Path) -> StepContext:
         SearchEnded(at=now, run="one", reason=SearchEnd.MAX_TRIALS),
         WinnerChosen(at=now, run="one", trial=0, loss=-0.9),
         FinalFitFinished(
-            at=now, run="one", trial=0, weights="w", source="retrained", epochs=7, note="n"
+            at=now,
+            run="one",
+            members=(FittedMember(trial=0, model="w"),),
+            source=FitSource.RETRAINED,
+            epochs=7,
+            note="n",
         ),
         VersionReserved(at=now, run="one", version=4),
         VersionPublished(at=now, run="one", version=4),

@@ -7,6 +7,9 @@ import pytest
 from automl.domain.candidate import Candidate
 from automl.domain.events import (
     Event,
+    FinalFitFinished,
+    FitSource,
+    FittedMember,
     RungReached,
     RunOpened,
     TrialClaimed,
@@ -14,6 +17,7 @@ from automl.domain.events import (
     TrialOpened,
     TrialProposed,
     TrialReleased,
+    WinnerChosen,
     event_from_json,
     event_to_json,
 )
@@ -165,3 +169,65 @@ def test_events_survive_their_stored_form() -> None:
 def test_an_unknown_event_was_written_by_a_newer_version() -> None:
     with pytest.raises(NewerSchemaError, match="upgrade this worker"):
         event_from_json({"type": "trial_teleported", "at": AT}, "Version 3")
+
+
+def fit(**fields: object) -> Event:
+    document = {"type": "final_fit_finished", "at": AT, "run": "a", "epochs": 9, **fields}
+    return event_from_json({**document, "source": "retrained"}, "Version 4")
+
+
+def test_an_older_fit_has_one_member_with_its_normalisation() -> None:
+    event = fit(trial=3, weights="w", note="n", mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25])
+
+    assert event == FinalFitFinished(
+        at=AT,
+        run="a",
+        members=(
+            FittedMember(
+                trial=3, model="w", details={"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+            ),
+        ),
+        source=FitSource.RETRAINED,
+        epochs=9,
+        note="n",
+    )
+
+
+@pytest.mark.parametrize("fields", [{}, {"mean": None, "std": None}])
+def test_an_older_fit_that_names_no_normalisation_has_a_member_without(
+    fields: dict[str, None],
+) -> None:
+    event = fit(trial=3, weights="w", **fields)
+
+    assert isinstance(event, FinalFitFinished)
+    assert event.members == (FittedMember(trial=3, model="w"),)
+
+
+def test_a_fit_of_several_members_is_read_as_it_is_written() -> None:
+    members = (
+        FittedMember(trial=3, model="w", weight=0.75, details={"mean": [0.5]}),
+        FittedMember(trial=1, model="v", weight=0.25),
+    )
+    event = FinalFitFinished(
+        at=AT, run="a", members=members, source=FitSource.RETRAINED, epochs=9, note=""
+    )
+
+    assert event_from_json(event_to_json(event), "here") == event
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"trial": 3}, {"members": []}, {"members": [{"trial": 3, "model": "w"}], "weights": "w"}],
+)
+def test_a_fit_of_neither_form_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(NewerSchemaError):
+        fit(**fields)
+
+
+def test_a_choice_names_the_trials_that_are_blended_with_the_winner() -> None:
+    choice = WinnerChosen(at=AT, run="a", trial=0, loss=-0.9, blended=(2, 1))
+    older = {"type": "winner_chosen", "at": AT, "run": "a", "trial": 0, "loss": -0.9}
+
+    assert event_from_json(event_to_json(choice), "here") == choice
+    assert replay(log(opened(), choice)).runs[0].blended == (2, 1)
+    assert replay(log(opened(), event_from_json(older, "here"))).runs[0].blended == ()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from automl.domain.events import RunState, SearchEnd
+from automl.domain.events import FittedMember, RunState, SearchEnd
 from automl.domain.invariants import violations
 from automl.domain.study import replay
 from automl.domain.trial import Outcome
@@ -27,6 +27,8 @@ def test_a_log_of_schema_1_still_replays() -> None:
     )  # fmt: skip
     assert (run.winner, run.version, run.published, run.promoted) == (3, 1, True, True)
     assert run.space is None
+    assert run.final_fit is not None
+    assert run.final_fit.members == (FittedMember(trial=3, model="w"),)
     assert study.version == 16
     assert [trial.outcome for trial in study.trials] == [Outcome.COMPLETED] * 5
     assert [trial.based_on for trial in study.trials] == [1, 3, 5, 8, 11]
