@@ -63,7 +63,7 @@ def events() -> Iterator[Event]:
     """Yield a run with a seed, its child, and a trial that has no candidate yet."""
     yield RunOpened(
         at=AT, run="a", deadline=AT + timedelta(hours=1), snapshot="s", spec_hash="h",
-        generation_key="k", spec={"name": STUDY}, origin="test",
+        generation_key="k", spec={"name": STUDY, "task": "image_classification"}, origin="test",
     )  # fmt: skip
     seed = SPACE.seeds()[0]
     child = SPACE.mutate(seed.model_copy(update={"parent": 0}), np.random.default_rng(3))

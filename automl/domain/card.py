@@ -1,4 +1,4 @@
-"""Cards of tracks: what must be known of one before it is loaded."""
+"""Cards of tracks: what must be known of one before it is loaded, and who draws its candidates."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class Card:
         most_members: largest number of candidates that one of its files blends.
         samples: functions that write a sample dataset and a study file into a folder and return
             the latter's path, by name, each as `module:function`.
+        portrait: the function that draws a candidate's `Portrait` from its genotype and that of its
+            parent, or None, as `module:function`; "" for a track without. It loads numpy at most.
     """
 
     task: str
@@ -30,3 +32,19 @@ class Card:
     track: str
     most_members: int = 1
     samples: Mapping[str, str] = field(default_factory=dict)
+    portrait: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """A candidate for people.
+
+    Attributes:
+        summary: in a line.
+        layers: as a table, a line per part.
+        difference: in what it differs from its parent, a line per part; None without a parent.
+    """
+
+    summary: str
+    layers: str
+    difference: str | None

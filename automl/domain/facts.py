@@ -79,11 +79,13 @@ class Terms:
     """Terms of a run that follow from the specification it was opened with.
 
     Attributes:
+        task: what the published file predicts, and from what; "" if the log does not say.
         continues: the published version that it continues instead of searching; None: it searches.
         max_trials: how many trials may reach their outcome in it; None for any number.
         limits: what a candidate may cost.
     """
 
+    task: str
     continues: int | None
     max_trials: int | None
     limits: LimitsSection
@@ -101,6 +103,7 @@ class Terms:
         except ValidationError as error:
             raise _damaged("spec.search.limits", search["limits"]) from error
         return cls(
+            str(spec.get("task", "")),
             _integer(final_fit, "from", "spec.final_fit"),
             _integer(search, "max_trials", "spec.search"),
             limits,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -47,6 +47,7 @@ class Run:
         generation: its trials' generation.
         spec: the specification it was opened with, as it was recorded.
         origin: who opened it.
+        task: what the published file predicts, and from what; "" if the log does not say.
         continues: the published version that it continues instead of searching; None: it searches.
         max_trials: how many trials may reach their outcome in it; None for any number.
         limits: what a candidate may cost.
@@ -75,9 +76,10 @@ class Run:
     generation: int
     spec: dict[str, Any]
     origin: Origin
+    task: str = ""
     continues: int | None = None
     max_trials: int | None = None
-    limits: LimitsSection = LimitsSection()  # noqa: RUF009 - frozen
+    limits: LimitsSection = field(default_factory=LimitsSection)
     space: SpaceFacts | None = None
     state: RunState = RunState.OPEN
     search_end: SearchEnd | None = None
@@ -226,6 +228,7 @@ class _Fold:
             generation=len(self._generation_keys) - 1,
             spec=event.spec,
             origin=Origin.of(event.origin),
+            task=terms.task,
             continues=terms.continues,
             max_trials=terms.max_trials,
             limits=terms.limits,

@@ -20,7 +20,11 @@ class Record(BaseModel):
     """A versioned JSON document of the registry."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True
+        frozen=True,
+        extra="forbid",
+        serialize_by_alias=True,
+        validate_by_name=True,
+        defer_build=True,
     )
 
     schema_version: int = Field(SCHEMA, alias="schema")
@@ -75,7 +79,7 @@ class Champion(Record):
 class StoredFile(BaseModel):
     """Size and checksum of a file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     bytes: int
     sha256: str
@@ -92,7 +96,7 @@ class Parity(BaseModel):
         ok: the difference is at most 1e-4 and no label mismatches.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     rows: int
     max_abs_diff: float
@@ -121,7 +125,7 @@ class InputFormat(BaseModel):
         size: height and width in pixels after it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     decode: str
     resize: str

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import JsonValue
 
+from automl.domain.card import Portrait
 from automl.domain.ranking import ranked
 from automl.domain.study import Study, lineage
 from automl.domain.trial import RungResult, Trial, TrialState
-from automl.morphism.architecture import Architecture
-from automl.morphism.summary import difference, table
+from automl.tracks.cards import card_of, load
 from automl.views.curve import curve_points
 from automl.views.document import Document, Row
 from automl.views.leaderboard import TrialRow, trial_row
@@ -89,14 +90,14 @@ def show_trial(library: Library, name: str, number: int) -> TrialDocument:
     """Return one trial with its lineage, its learning curve and the versions made of it.
 
     Raises:
-        ConfigError: there is no such trial.
+        ConfigError: there is no such trial, or nothing installed knows the study's task.
         DamagedDataError: its learning curve is not what was written.
     """
     study = library.study(name)
     trial = find_trial(study, name, number)
     order = [entry.number for entry in ranked(study.comparable(study.runs[-1]))]
     row = trial_row(trial, order.index(number) + 1 if number in order else None)
-    candidate = trial.candidate
+    candidate, portrait = trial.candidate, _portrait(study, trial)
     return TrialDocument(
         **dict(row),
         study=name,
@@ -106,7 +107,9 @@ def show_trial(library: Library, name: str, number: int) -> TrialDocument:
         moves=candidate.moves if candidate else (),
         hyperparameters=candidate.hyperparameters if candidate else {},
         genotype=json.loads(candidate.genotype) if candidate else None,
-        **_architecture(study, trial),
+        architecture=portrait and portrait.summary,
+        layers=portrait and portrait.layers,
+        difference=portrait and portrait.difference,
         resumed_at=trial.measurement.resumed_at,
         best_epoch=trial.measurement.best_epoch,
         versions=versions_of(study, number),
@@ -129,13 +132,14 @@ def _rung_row(result: RungResult) -> RungRow:
     )
 
 
-def _architecture(study: Study, trial: Trial) -> dict[str, str | None]:
-    """Return a trial's network for people: in a line, layer by layer, and against its parent's."""
-    if trial.candidate is None:
-        return {"architecture": None, "layers": None, "difference": None}
-    child, compared = Architecture.from_genotype(trial.candidate.genotype), None
+def _portrait(study: Study, trial: Trial) -> Portrait | None:
+    """Return a trial's candidate as its track draws it; None if there is nothing to draw."""
+    drawer = card_of(study.runs[-1].task).portrait
+    if trial.candidate is None or not drawer:
+        return None
+    parent = None
     if trial.candidate.parent is not None:
-        parent = study.trials[trial.candidate.parent]
-        assert parent.candidate is not None
-        compared = difference(Architecture.from_genotype(parent.candidate.genotype), child)
-    return {"architecture": child.summary(), "layers": table(child), "difference": compared}
+        parent = study.trials[trial.candidate.parent].candidate
+        assert parent is not None
+    draw: Callable[[str, str | None], Portrait] = load(drawer)
+    return draw(trial.candidate.genotype, None if parent is None else parent.genotype)

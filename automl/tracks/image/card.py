@@ -24,4 +24,5 @@ CARD = Card(
     uses_gpu=True,
     track="automl.tracks.image.track:TRACK",
     samples={"digits": "automl.tracks.image.samples:write_digits"},
+    portrait="automl.tracks.image.portrait:portrait",
 )
