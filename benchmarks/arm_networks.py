@@ -63,7 +63,7 @@ class SmallResNet:
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             nn.Linear(self._WIDTHS[-1], classes),
-        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's hints lack it
         self.optimizer = _nesterov(
             [
                 {"params": self.module.parameters(), "peak": self._PEAK,
@@ -160,7 +160,7 @@ class Airbench:
             nn.Flatten(),
             nn.Linear(widths[-1], classes, bias=False),
             _Scale(self._LOGIT_SCALE),
-        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's hints lack it
         self.optimizer = self._optimizer()
         self._average = {name: value.clone() for name, value in self._floats()}
 

@@ -144,7 +144,7 @@ def _fit_batch(
 ) -> None:
     loss = _loss(recipe, rows, labels, dtype)
     recipe.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
     recipe.optimizer.step()
 
 
@@ -184,7 +184,7 @@ def _step_seconds(
         len(taken) <= _PROBED_STEPS and time.perf_counter() - started_s < limit_s
     ):
         start_s = time.perf_counter()
-        _loss(recipe, rows, labels, dtype).backward()  # type: ignore[no-untyped-call]
+        _loss(recipe, rows, labels, dtype).backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
         taken.append(time.perf_counter() - start_s)
     return statistics.median(taken[1:])
 

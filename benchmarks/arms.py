@@ -204,7 +204,7 @@ def _pretrained(size: int) -> Network:
     network = lite0(size, classes=2)
     module = build_module(network.architecture, _AS_IT_IS)
     load_weights(module, network.weights(state))
-    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return] # torch's hints lack it
 
 
 def _logistic_regression(

@@ -20,9 +20,9 @@ from automl.runs.context import StepContext
 from automl.runs.curves import curve_point, read_curve
 from automl.runs.proposals import search_space
 from automl.runs.run_lease import RunLease
-from automl.runs.worker import give_back
 from automl.search.pruning import CurvePoint
 from automl.search.space import Description, SearchSpace
+from automl.steps.give_back import give_back
 from automl.tracks.image.space import NetworkMorphismSpace
 from automl.tracks.image.trainer import RUNG, Length
 from benchmarks.json_lines import read_lines

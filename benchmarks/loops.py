@@ -79,7 +79,7 @@ def bare_loop(loop: Loop, change: Change) -> list[float]:
                 logits = module(change(images[rows]))
             loss = nn.functional.cross_entropy(logits.float(), labels[rows])
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
             optimizer.step()
         loop.synchronize()
         seconds.append(time.perf_counter() - start_s)
@@ -125,7 +125,7 @@ def loader_loop(loop: Loop, workers: int) -> list[float]:
                 logits = module(shown)
             loss = nn.functional.cross_entropy(logits.float(), labels.to(loop.place.device))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
             optimizer.step()
         loop.synchronize()
         seconds.append(time.perf_counter() - start_s)

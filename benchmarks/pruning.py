@@ -205,10 +205,15 @@ def rank_correlations(recorded: Iterable[Recorded]) -> dict[str, tuple[int, floa
             pair = one.best(epochs).loss, one.best(one.planned).loss
             pairs.setdefault(f"{kind} {epochs} of {one.planned}", []).append(pair)
     return {
-        name: (len(rows), float(spearmanr(*zip(*rows, strict=True)).statistic))
+        name: (len(rows), _rank_correlation(rows))
         for name, rows in sorted(pairs.items())
         if min(len(set(values)) for values in zip(*rows, strict=True)) > 2
     }
+
+
+def _rank_correlation(pairs: Sequence[tuple[float, float]]) -> float:
+    early, last = zip(*pairs, strict=True)
+    return float(spearmanr(early, last).statistic)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,11 +170,12 @@ class PostgresServer:
         self._folder = Path(tempfile.mkdtemp(prefix="automl-postgres-"))
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
-        self._user: dict[str, int] = {}
+        self._user: int | None = None
+        self._group: int | None = None
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
-            self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid}
+            self._user, self._group = nobody.pw_uid, nobody.pw_gid
 
     @property
     def port(self) -> int:
@@ -220,7 +221,8 @@ class PostgresServer:
                 check=True,
                 cwd=self._folder,
                 stdout=subprocess.DEVNULL,
-                **self._user,
+                user=self._user,
+                group=self._group,
             )
         settings = {
             "listen_addresses": "127.0.0.1",
@@ -238,7 +240,8 @@ class PostgresServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                **self._user,
+                user=self._user,
+                group=self._group,
             )
         self._wait()
 

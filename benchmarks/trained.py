@@ -27,11 +27,12 @@ from automl.runs.run_lease import RunLease
 from automl.runs.settings import Settings
 from automl.runs.trial_files import load_weights
 from automl.runs.trials import TrialResult, TrialSource
-from automl.runs.worker import Trainer, give_back, work_on
+from automl.runs.worker import Trainer, work_on
+from automl.steps.give_back import give_back
 from automl.steps.prepare import prepare
 from automl.storage.leases import KeepAlive
 from automl.storage.open import open_home
-from automl.tracks.image.snapshot import ImageSnapshot
+from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
 from automl.tracks.image.trainer import Length, TrialTrainer, TrialTraining
 from automl.training.inference import predict_probabilities
 from automl.training.problem import Rung
@@ -129,9 +130,10 @@ def open_study(plan: Plan, folder: Path) -> tuple[StepContext, Run, TrialTrainer
         shutil.copytree(folder / "prepared" / f"{plan.dataset}-{plan.seed}", partial)
         partial.rename(home)
     context = _context(home, _spec(plan, data_section(plan.dataset, folder / "sources")))
-    manifest = prepare(context, lambda done, total, what: None)
+    snapshot = prepare(context, lambda done, total, what: None).id
+    facts = space_facts(ImageEnvelope.read(context.store, context.spec.name, snapshot))
     with RunLease(context):
-        open_run(context, manifest.id, space_facts(manifest))
+        open_run(context, snapshot, facts)
     run = context.opened_run()
     trainer = replace(
         TrialTrainer.load(context, run),

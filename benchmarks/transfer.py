@@ -40,7 +40,7 @@ def network(size: int, classes: int, normalization: Normalization) -> Network:
     module = build_module(pretrained.architecture, normalization)
     weights = normalised_for(pretrained.weights(state), normalization.mean, normalization.std)
     load_weights(module, weights)
-    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return] # torch's hints lack it
 
 
 def head_accuracy(name: str, size: int) -> dict[str, object]:
@@ -77,7 +77,7 @@ def training_speed(size: int, threads: int, precision: torch.dtype) -> dict[str,
                     logits = module(images.permute(0, 3, 1, 2))
                 loss = nn.functional.cross_entropy(logits.float(), labels)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
                 optimizer.step()
             best_s = min(best_s, time.perf_counter() - started_s)
     return {

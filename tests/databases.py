@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 
 from automl.domain.events import TrialOpened
 from automl.runs.settings import Settings
@@ -73,9 +73,9 @@ def first_reply_lost(verb: str) -> Iterator[None]:
     """Let the connection break after the first statement of a kind was carried out."""
     losses = iter([True])
 
-    def lose(connection: object, _: object, statement: str, *__: object) -> None:
+    def lose(connection: Connection, _: object, statement: str, *__: object) -> None:
         if statement.startswith(verb) and next(losses, False):
-            is_sqlite = "sqlite" in repr(connection.engine.url)  # type: ignore[attr-defined]
+            is_sqlite = "sqlite" in repr(connection.engine.url)
             raise (sqlite3 if is_sqlite else psycopg).OperationalError("the connection is lost")
 
     with listening(lose):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from onnx import TensorProto, helper
+import numpy as np
+from onnx import GraphProto, TensorProto, helper
 
 from automl.onnx import IR_VERSION, LABEL, OPSET, PROBABILITIES, VALUE
 
@@ -34,11 +35,11 @@ def unlabelled_file() -> bytes:
         helper.make_tensor_value_info(LABEL, TensorProto.STRING, [1]),
         helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["N", 2]),
     ]
-    names = helper.make_tensor("names", TensorProto.STRING, [1], [b"yes"])
+    names = helper.make_tensor("names", TensorProto.STRING, [1], np.array([b"yes"], object))
     return _bytes(helper.make_graph(nodes, "choice", [column], outputs, [names]))
 
 
-def _bytes(graph: object) -> bytes:
+def _bytes(graph: GraphProto) -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
     model.ir_version = IR_VERSION
     helper.set_model_props(model, {"study": "sums", "notes": json.dumps([])})

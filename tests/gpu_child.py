@@ -46,7 +46,9 @@ def main(arguments: list[str]) -> int:
         sys.stdout.flush()
         time.sleep(600)
     for number in range(rounds):
-        with take_share(ledgers, claim, wait) as share:  # type: ignore[union-attr]
+        share = take_share(ledgers, claim, wait)
+        assert share is not None
+        with share:
             busy = folder / "busy" / share.gpu.uuid
             mine = busy / f"{need}-{os.getpid()}-{number}"
             mine.touch()

@@ -55,8 +55,8 @@ def reference_features(state: State, pixels: np.ndarray) -> np.ndarray:
         before, after = missing // 2, missing - missing // 2
         groups = x.shape[1] // filters.shape[1]
         x = F.conv2d(F.pad(x, (before, after, before, after)), filters, None, stride, 0, 1, groups)
-        known = (w[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
-        return F.batch_norm(x, *known, eps=1e-3)
+        mean, variance = w[f"{norm}.running_mean"], w[f"{norm}.running_var"]
+        return F.batch_norm(x, mean, variance, w[f"{norm}.weight"], w[f"{norm}.bias"], eps=1e-3)
 
     x = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - 127) / 128
     x = F.relu6(layer(x, "_conv_stem", "_bn0", 2))

@@ -146,7 +146,7 @@ def train_steps(module: Network, images: Array, steps: int, rng: np.random.Gener
         labels = torch.from_numpy(rng.integers(0, classes, len(images)))
         optimizer.zero_grad()
         loss = F.cross_entropy(module(torch.from_numpy(images)), labels)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
         optimizer.step()
         assert torch.isfinite(loss)
 

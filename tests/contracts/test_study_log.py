@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -25,7 +27,6 @@ from automl.domain.study import Study, replay
 from automl.domain.trial import Measurement, Outcome, TrialState
 from automl.errors import DamagedDataError, NewerSchemaError, StaleWriteError
 from automl.runs.settings import Settings
-from automl.storage import study_log
 from automl.storage.home import Home
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.objects import ObjectStore, StoredObject
@@ -63,6 +64,18 @@ def finished(n: int, attempt: int, score: float) -> TrialFinished:
         at=AT, n=n, attempt=attempt, run="a", outcome=Outcome.COMPLETED,
         measurement=Measurement(score=score, loss=-score, weights="k"),
     )  # fmt: skip
+
+
+def commit(record: StudyRecord, event: Event) -> None:
+    record.commit(lambda _: [event])
+
+
+def fill_a_segment(log: ObjectStudyLog) -> None:
+    """Write as many versions as a segment takes, and one more."""
+    events: list[Event] = [OPENED, ticket(0)]
+    events += [claimed(0, version) for version in range(2, SEGMENT + 1)]
+    for version, event in enumerate(events):
+        log.append([event], expected_version=version - 1)
 
 
 def check_race(settings: Settings) -> None:
@@ -159,7 +172,7 @@ class TestStudyLogContract:
     def test_the_result_of_a_stale_attempt_changes_nothing(self, home: Home) -> None:
         record = StudyRecord(home.study_log("digits"))
         for event in (OPENED, ticket(0), proposed(0), claimed(0, 1), claimed(0, 2)):
-            record.commit(lambda _, event=event: [event])  # type: ignore[misc]
+            commit(record, event)
         before = record.study.trials
 
         record.commit(lambda _: [finished(0, attempt=1, score=0.9)])
@@ -251,9 +264,7 @@ class TestObjectStudyLog:
 
     def test_a_lost_segment_is_made_up_for_by_its_versions(self, store: ObjectStore) -> None:
         log = log_on(store)
-        for version in range(SEGMENT + 1):
-            event = claimed(0, version) if version > 1 else [OPENED, ticket(0)][version]
-            log.append([event], expected_version=version - 1)
+        fill_a_segment(log)
         with_segment = list(log.read())
         store.delete(f"{PREFIX}/segments/{0:012d}.json")
 
@@ -266,9 +277,7 @@ class TestObjectStudyLog:
         self, store: ObjectStore, damage: bytes, caplog: pytest.LogCaptureFixture
     ) -> None:
         log = log_on(store)
-        for version in range(SEGMENT + 1):
-            event = claimed(0, version) if version > 1 else [OPENED, ticket(0)][version]
-            log.append([event], expected_version=version - 1)
+        fill_a_segment(log)
         with_segment = list(log.read())
         key = f"{PREFIX}/segments/{0:012d}.json"
         store.put(key, damage)
@@ -368,9 +377,9 @@ def test_a_process_that_was_frozen_while_it_lost_a_race_goes_on_at_once(
                 rival.append([ticket(0)], expected_version=expected_version)
             return super().append(events, expected_version=expected_version)
 
-    monkeypatch.setattr(study_log.time, "monotonic", lambda: frozen_s[0])
-    monkeypatch.setattr(study_log.time, "sleep", pauses_s.append)
-    monkeypatch.setattr(study_log.random, "uniform", lambda _, most: most)
+    monkeypatch.setattr(time, "monotonic", lambda: frozen_s[0])
+    monkeypatch.setattr(time, "sleep", pauses_s.append)
+    monkeypatch.setattr(random, "uniform", lambda _, most: most)
 
     study = StudyRecord(FrozenLog(store, PREFIX)).commit(lambda s: [ticket(len(s.trials))])
 

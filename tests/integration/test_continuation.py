@@ -66,7 +66,7 @@ def test_the_weights_keep_the_normalisation_that_they_were_trained_with(continue
     network = fitted_network(context, new)
 
     assert network.normalization == fitted_network(context, old).normalization
-    assert network.normalization.mean == snapshots[0].manifest.mean
+    assert network.normalization.mean == snapshots[0].envelope.mean
     assert np.abs(means[1] - means[0]).min() > 20
 
     candidate = continued.study.trials[network.trial].candidate
@@ -82,7 +82,7 @@ def test_the_weights_keep_the_normalisation_that_they_were_trained_with(continue
         )
         for normalization in (
             network.normalization,
-            Normalization(snapshots[1].manifest.mean, snapshots[1].manifest.std),
+            Normalization(snapshots[1].envelope.mean, snapshots[1].envelope.std),
         )
     )
     np.testing.assert_allclose(probabilities, own, atol=1e-4)

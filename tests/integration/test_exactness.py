@@ -76,7 +76,7 @@ def publish(folder: Path, files: dict[str, bytes], image_size: int) -> Published
     store = settings.open_home().store
     (key,) = [e.key for e in store.list("datasets/pictures/") if e.key.endswith("/manifest.json")]
     manifest = ImageSnapshot.open(store, "pictures", key.split("/")[2]).envelope
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for shard in manifest.shards:
         content = load(store.get(shard.key).data)
         tensors.update(zip(json.loads(content["paths"].tobytes()), content["images"], strict=True))

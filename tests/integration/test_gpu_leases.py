@@ -27,6 +27,7 @@ from automl.runs.run_lease import RunLease
 from automl.runs.settings import Settings
 from automl.steps import prepare
 from automl.steps.local_run import run_study
+from automl.tracks.image.snapshot import ImageEnvelope
 from tests.gpus import machine_with, pretended_gpus
 from tests.integration.test_worker import Quiet, study_of_digits
 
@@ -146,9 +147,10 @@ def context(tmp_path: Path) -> StepContext:
         tmp_path, rows=150, search={"time_limit": "60s", "max_trials": 1, "workers": 1}
     )
     context = StepContext.open(Settings(str(tmp_path / "home")), spec, "one", "test")
-    manifest = prepare.prepare(context, Quiet().items)
+    snapshot = prepare.prepare(context, Quiet().items).id
+    facts = space_facts(ImageEnvelope.read(context.store, context.spec.name, snapshot))
     with RunLease(context):
-        opening.open_run(context, manifest.id, space_facts(manifest))
+        opening.open_run(context, snapshot, facts)
     return context
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from automl.domain.candidate import Candidate
 from automl.domain.events import TrialOpened, TrialProposed
+from automl.domain.facts import SpaceFacts
 from automl.domain.parsing import parse_spec
 from automl.domain.study import Run
 from automl.domain.trial import Trial
@@ -319,5 +320,6 @@ def test_without_the_package_a_run_has_the_fresh_seeds_and_says_so(
     sentence = without_pretrained(run_of(context))
     assert sentence.startswith("No pretrained seed was available: the package efficientnet-lite0")
     assert "`pretrained`" in sentence
-    older = replace(run_of(context), space={"image_size": SIZE, "classes": CLASSES, "version": 3})
+    facts = SpaceFacts.of({"image_size": SIZE, "classes": CLASSES, "version": 3})
+    older = replace(run_of(context), space=facts)
     assert "opened by another release" in without_pretrained(older)

@@ -541,7 +541,7 @@ def test_a_lost_race_for_a_version_takes_the_next(
     key = f"models/{STUDY}/1/claim.json"
     racing = _Racing(store, key, lambda: registry.claim_version("rival"))
 
-    assert Registry(racing, STUDY).claim_version("a") == 2  # type: ignore[arg-type]
+    assert Registry(racing, STUDY).claim_version("a") == 2  # type: ignore[arg-type] # it forwards by name
 
 
 @pytest.mark.parametrize("key", ["promotions/2.json", "champion.json"])
@@ -557,7 +557,7 @@ def test_a_lost_race_for_the_champion_keeps_both_promotions(
         lambda: registry.promote(2, "run b", "better", NOW),
     )
 
-    Registry(racing, STUDY).promote(3, "run c", "best", NOW)  # type: ignore[arg-type]
+    Registry(racing, STUDY).promote(3, "run c", "best", NOW)  # type: ignore[arg-type] # it forwards by name
 
     assert {p.to_version for p in registry.promotions().values()} == {1, 2, 3}
     champion = registry.champion()
@@ -642,4 +642,4 @@ def test_a_store_that_fails_is_not_taken_for_a_missing_version(store: FileObject
             raise StorageError(f"{key} cannot be read.")
 
     with pytest.raises(StorageError, match="cannot be read"):
-        Registry(Failing(), STUDY).exists(1)  # type: ignore[arg-type]
+        Registry(Failing(), STUDY).exists(1)  # type: ignore[arg-type] # nothing else is asked

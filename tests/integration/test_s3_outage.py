@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from automl.domain.documents import JsonValue
 from automl.domain.events import SearchEnd, TrialFinished, TrialReleased
 from automl.domain.parsing import parse_spec
 from automl.domain.specification import StudySpec
@@ -100,7 +101,7 @@ class Run:
         opening.open_run(context, prepare.prepare(context, Lines().items).id)
         return self
 
-    def work(self, limits: S3Limits) -> dict[str, object]:
+    def work(self, limits: S3Limits) -> dict[str, JsonValue]:
         """Do what the step `run_worker` does, and return its result."""
         context = self.context(limits)
         with RunLease(context):

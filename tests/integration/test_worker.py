@@ -120,12 +120,9 @@ def test_a_killed_worker_costs_no_trial(tmp_path: Path, settings: Settings) -> N
     assert first.measurement.resumed_at >= 1
     assert first.outcome is Outcome.COMPLETED
     assert second.outcome in {Outcome.COMPLETED, Outcome.PRUNED}  # the wide seed may be far ahead
-    ends = Counter(event.n for _, event in context.record.log.read() if is_end(event))
+    log = [event for _, event in context.record.log.read()]
+    ends = Counter(event.n for event in log if isinstance(event, TrialFinished))
     assert ends == {0: 1, 1: 1}
-
-
-def is_end(event: object) -> bool:
-    return isinstance(event, TrialFinished)
 
 
 def taken(context: StepContext, worker: str) -> Claim:

@@ -28,6 +28,7 @@ from automl.runs.proposals import space_facts
 from automl.runs.run_lease import RunLease
 from automl.runs.settings import Settings
 from automl.steps import prepare
+from automl.tracks.image.snapshot import ImageEnvelope
 from tests.integration.test_worker import Quiet, study_of_digits
 from tests.worker_child import READY
 
@@ -92,8 +93,9 @@ def opened(uri: str, spec: StudySpec) -> StepContext:
 
 
 def open_run(context: StepContext) -> None:
-    manifest = prepare.prepare(context, Quiet().items)
-    opening.open_run(context, manifest.id, space_facts(manifest))
+    snapshot = prepare.prepare(context, Quiet().items).id
+    envelope = ImageEnvelope.read(context.store, context.spec.name, snapshot)
+    opening.open_run(context, snapshot, space_facts(envelope))
 
 
 def claims_in(context: StepContext) -> list[TrialClaimed]:

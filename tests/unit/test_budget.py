@@ -51,10 +51,10 @@ def test_a_search_of_so_many_trials_gives_them_any_time() -> None:
     [(201, 2, 201), (350, 2, 350), (9999, 2, 480), (9999, 64, 480), (101, 1, 101), (9999, 1, 240)],
 )
 def test_a_hurried_search_trains_its_seeds_for_as_long_as_they_need(
-    enough_s: float, workers: int, expected: float
+    enough_s: float, workers: int, expected: int
 ) -> None:
     search = SearchSection(workers=workers, time_limit=timedelta(seconds=600))
-    facts = {TRIAL_MS: 1000 * expected}
+    facts: dict[str, int | str] = {TRIAL_MS: 1000 * expected}
 
     assert full_seconds(600, search, enough_s) == expected
     assert is_hurried(search, facts)

@@ -45,7 +45,7 @@ def test_frozen_weights_get_no_gradient() -> None:
     values = torch.randn(2, 3, 2, 2, requires_grad=True)
     weight = torch.randn(3, 1, 3, 3)
 
-    depthwise_conv2d(values, weight, None, 1).sum().backward()  # type: ignore[no-untyped-call]
+    depthwise_conv2d(values, weight, None, 1).sum().backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
 
     assert values.grad is not None
     assert weight.grad is None

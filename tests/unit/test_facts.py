@@ -44,7 +44,7 @@ def test_the_text_of_an_origin_is_read(text: str, kind: OriginKind, dag: str) ->
 
 
 def test_terms_are_those_of_the_recorded_specification() -> None:
-    spec = {
+    spec: dict[str, Any] = {
         "search": {"max_trials": 7, "limits": {"parameters": 100, "device_memory": "2GB"}},
         "final_fit": {"from": 3},
     }
@@ -73,7 +73,12 @@ def test_terms_of_a_dumped_specification_are_read_back() -> None:
 
 
 def test_facts_of_the_space_are_read() -> None:
-    recorded = {"image_size": 8, "version": 11, "trial_ms": 1500, "pretrained": "ab"}
+    recorded: dict[str, int | str] = {
+        "image_size": 8,
+        "version": 11,
+        "trial_ms": 1500,
+        "pretrained": "ab",
+    }
 
     assert run(space=recorded).space == SpaceFacts(11, 1500, recorded)
     assert run(space={"image_size": 8}).space == SpaceFacts(1, None, {"image_size": 8})

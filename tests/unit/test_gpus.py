@@ -174,7 +174,9 @@ def test_a_share_is_held_until_it_is_closed(tmp_path: Path) -> None:
     (gpu,) = pretended_gpus(1)
     first, second = GpuLedger(tmp_path, gpu), GpuLedger(tmp_path, gpu)
 
-    with first.take(WHOLE) as share:  # type: ignore[union-attr]
+    share = first.take(WHOLE)
+    assert share is not None
+    with share:
         assert share.gpu == gpu
         assert second.take(WHOLE) is None
         (holder,) = second.holders()

@@ -20,9 +20,9 @@ PAIRS = 10_000
 GROUPS = 20
 
 
-def labelled(architecture: Architecture) -> nx.MultiDiGraph:
+def labelled(architecture: Architecture) -> nx.MultiDiGraph[int]:
     """The graph as networkx sees it: layers as colours, places of ordered inputs on the edges."""
-    graph = nx.MultiDiGraph()
+    graph: nx.MultiDiGraph[int] = nx.MultiDiGraph()
     for index, node in enumerate(architecture.nodes):
         graph.add_node(index, layer=(node.op, tuple(sorted(node.attributes.items()))))
         for place, source in enumerate(node.inputs):
@@ -45,11 +45,11 @@ def isomorphic(left: Architecture, right: Architecture) -> bool:
     )
 
 
-def invariants(graph: nx.MultiDiGraph) -> Counter[object]:
+def invariants(graph: nx.MultiDiGraph[int]) -> Counter[object]:
     """Layers with their degrees, and pairs of layers that read one another."""
     layers = graph.nodes(data="layer")
     nodes = ((layer, graph.in_degree(index), graph.out_degree(index)) for index, layer in layers)
-    edges = ((layers[a], layers[b], place) for a, b, place in graph.edges(data="place"))
+    edges = ((layers[a], layers[b], edge["place"]) for a, b, edge in graph.edges(data=True))
     return Counter((*nodes, *edges))
 
 

@@ -118,10 +118,13 @@ def test_a_step_of_any_length_has_a_value_and_a_slope(seed: int) -> None:
     objective = _Objective(apart, rng.standard_normal(9), rng.random(9), rng.random(9))
     at = objective.centre + rng.choice([-1e4, -20.0, 0.0, 20.0, 1e4], len(objective.centre))
 
-    value, gradient = objective(at)
+    def value(parameters: np.ndarray) -> float:
+        return objective(parameters)[0]
 
-    assert np.isfinite(value)
-    slope = approx_fprime(at, lambda parameters: objective(parameters)[0], 1e-3)
+    height, gradient = objective(at)
+
+    assert np.isfinite(height)
+    slope = approx_fprime(at, value, 1e-3)
     np.testing.assert_allclose(gradient, slope, rtol=1e-2, atol=1e-1)
 
 

@@ -203,9 +203,9 @@ def peak_bytes(architecture: Architecture) -> int:
         for _ in range(2):
             loss = forward(module, architecture, Precision.FLOAT32, batch=32)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
             optimizer.step()
-    events: Any = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events: Any = profile.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     return int(np.cumsum([change for _, change in changes]).max())
 

@@ -68,7 +68,7 @@ def test_weights_come_back_as_they_went_in() -> None:
     architecture = every_op()
     module = build_module(architecture, NORMALIZATION)
     weights = initial_weights(architecture, (3, 4))
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's hints lack it
 
     load_weights(module, weights)
     found = extract_weights(module)

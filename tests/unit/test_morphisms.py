@@ -197,9 +197,14 @@ def test_a_drawn_move_is_legal_and_within_the_limits() -> None:
 
 def test_drawing_a_move_builds_one_child(monkeypatch: pytest.MonkeyPatch) -> None:
     seed = seed_architectures(8, 10)[2]
-    built = []
+    built: list[Architecture] = []
     check = Architecture.__post_init__
-    monkeypatch.setattr(Architecture, "__post_init__", lambda new: (built.append(new), check(new)))
+
+    def noted(new: Architecture) -> None:
+        built.append(new)
+        check(new)
+
+    monkeypatch.setattr(Architecture, "__post_init__", noted)
 
     assert random_move(seed, FREE, np.random.default_rng(0)) is not None
 

@@ -118,9 +118,13 @@ def test_the_most_promising_seeds_are_the_first_ones() -> None:
 def test_a_move_makes_a_training_half_again_as_costly_at_most() -> None:
     space, rng = NetworkMorphismSpace(32, 10), np.random.default_rng(0)
     parent = space.seeds()[0]
-    work = space.describe(parent).spent
 
-    grown = [space.describe(space.mutate(parent, rng)).spent / work for _ in range(100)]
+    def work(candidate: Candidate) -> float:
+        spent = space.describe(candidate).spent
+        assert spent is not None
+        return spent
+
+    grown = [work(space.mutate(parent, rng)) / work(parent) for _ in range(100)]
 
     assert max(grown) <= 1.5**MAX_MOVES
     assert max(grown) > 1.2

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,11 +110,11 @@ def test_a_child_trains_two_more_epochs_at_least_and_never_more_than_the_full_nu
     assert planned <= planned_epochs(parent, first + 0.1, full)
 
 
-def story(scores: Sequence[float], **rung: int) -> Story:
+def story(scores: Sequence[float], *, error: float = 0.01, rung: int = 1) -> Story:
     """Return a study of fresh trials at a rung."""
     told = Story()
     for score in scores:
-        told.rung(told.trial(), score, **rung)
+        told.rung(told.trial(), score, error, rung)
     return told
 
 
@@ -236,11 +237,11 @@ def test_who_repeats_a_trial_competes_with_nobody() -> None:
     [{"snapshot": "t"}, {"key": "l"}, {"limits": {"parameters": 10}}],
     ids=["snapshot", "generation", "limits"],
 )
-def test_trials_of_what_does_not_compare_do_not_compete(other: dict[str, object]) -> None:
+def test_trials_of_what_does_not_compare_do_not_compete(other: dict[str, Any]) -> None:
     told = Story()
     with_rivals(told, None)
     told.finish(0, 0.9, 0.1)
-    told.run("second", **other)  # type: ignore[arg-type]
+    told.run("second", **other)
     mine = told.trial()
 
     assert not is_stopped(told, mine)

@@ -45,7 +45,7 @@ def made_up(seed: int, count: int = 24, *, children: int = 8) -> list[Recorded]:
             CurvePoint(-math.exp(-loss), loss, (epoch + 1) / planned)
             for epoch, loss in enumerate(losses)
         )
-        found.append(Recorded(parent, GENES, int(rng.integers(1e6, 1e7)), 450, curve))
+        found.append(Recorded(parent, GENES, int(rng.integers(10**6, 10**7)), 450, curve))
     return found
 
 

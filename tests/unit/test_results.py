@@ -21,7 +21,7 @@ from automl.training.results import (
 
 GOLDEN = Path(__file__).parent / "golden"
 KEY = "studies/digits/trials/0/1/file"
-WEIGHTS = {
+WEIGHTS: dict[str, np.ndarray] = {
     "1.weight": np.arange(6, dtype=np.float32).reshape(2, 3) / 8,
     "1.bias": np.asarray([0.5, -0.25], np.float32),
 }

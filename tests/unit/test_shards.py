@@ -77,7 +77,7 @@ def test_running_statistics_are_the_means_of_all_copies() -> None:
     module, halves = network(), [network(), network()]
     with shards(module, 2) as together:
         together.backward(IMAGES, LABELS)
-    for half, images in zip(halves, IMAGES.split(BATCH // 2), strict=True):
+    for half, images in zip(halves, torch.split(IMAGES, BATCH // 2), strict=True):
         half(images)
 
     own, *others = (dict(one.named_buffers()) for one in (module, *halves))

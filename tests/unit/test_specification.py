@@ -83,7 +83,7 @@ class TestDefaults:
         spec = parse_spec(MINIMAL)
 
         with pytest.raises(ValidationError, match="frozen"):
-            spec.search.workers = 3  # type: ignore[misc]
+            spec.search.workers = 3  # type: ignore[misc] # what mypy refuses too
 
     def test_the_document_is_left_as_it_was(self) -> None:
         document = with_values({"search.workers": "two", "data.source": 1})

@@ -12,8 +12,11 @@ from scipy.stats import spearmanr
 
 from automl.domain.candidate import Candidate
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
+from automl.search.arrays import Vector
 from automl.search.history import History
 from automl.search.surrogate import kernel as kernel_module
+from automl.search.surrogate.features import Distances
+from automl.search.surrogate.kernel import Kernel
 from automl.search.surrogate.surrogate import (
     MAX_FITTED,
     FittedSurrogate,
@@ -132,15 +135,21 @@ def test_every_observation_moves_the_predictions_near_it() -> None:
         assert away * moved > 0.5
 
 
+def numpy_state() -> list[int]:
+    """Return the state of numpy's global generator."""
+    state: np.ndarray = np.random.get_state(legacy=False)["state"]["key"]  # noqa: NPY002
+    return [int(word) for word in state]
+
+
 def test_no_global_generator_is_touched() -> None:
     random.seed(8128)  # in no state that a fit may have set before
     np.random.seed(8128)  # noqa: NPY002
-    python, numpy = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index] # noqa: NPY002
+    python, numpy = random.getstate(), numpy_state()
 
     fit(measured(draws(15))).predict(draws(5, 1))
 
     assert random.getstate() == python
-    assert np.random.get_state()[1].tolist() == numpy  # type: ignore[index] # noqa: NPY002
+    assert numpy_state() == numpy
 
 
 @pytest.mark.parametrize(("factor", "shift"), [(1, 100), (1, -3), (1024, 0), (1 / 8, 5)])
@@ -382,9 +391,9 @@ def test_many_observations_are_all_taken_in_though_few_are_fitted() -> None:
     sizes = []
     original = kernel_module.fit_kernel
 
-    def recorded(distances: object, z: np.ndarray, *noise: np.ndarray) -> object:
+    def recorded(distances: Distances, z: Vector, errors: Vector, extra: Vector) -> Kernel:
         sizes.append(len(z))
-        return original(distances, z, *noise)  # type: ignore[arg-type]
+        return original(distances, z, errors, extra)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("automl.search.surrogate.surrogate.fit_kernel", recorded)

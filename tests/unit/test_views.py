@@ -6,7 +6,13 @@ from datetime import timedelta
 
 import pytest
 
-from automl.domain.events import FinalFitFinished, VersionPublished, VersionReserved
+from automl.domain.events import (
+    FinalFitFinished,
+    FitSource,
+    FittedMember,
+    VersionPublished,
+    VersionReserved,
+)
 from automl.domain.layout import MODEL_FILE
 from automl.errors import ConfigError, DamagedDataError
 from automl.publishing.registry import Registry
@@ -203,7 +209,12 @@ def test_versions_tell_how_they_were_made_and_who_promoted_them(
     append(
         home,
         FinalFitFinished(
-            at=AT, run="a", trial=1, weights="w", source="retrained", epochs=30, note="in time"
+            at=AT,
+            run="a",
+            members=(FittedMember(trial=1, model="w"),),
+            source=FitSource.RETRAINED,
+            epochs=30,
+            note="in time",
         ),
         VersionReserved(at=AT, run="a", version=version),
         VersionPublished(at=AT, run="a", version=version),

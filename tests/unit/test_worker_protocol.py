@@ -19,7 +19,14 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from automl.domain.events import (
     Event,
@@ -377,13 +384,15 @@ class Rehearsal:
         turn(write)
 
 
-WorkerProtocol.TestCase.settings = settings(max_examples=80, stateful_step_count=50)
-
-
-class TestWorkerProtocol(WorkerProtocol.TestCase):
-    pass
+def test_workers_keep_the_protocol() -> None:
+    run_state_machine_as_test(
+        WorkerProtocol, settings=settings(max_examples=80, stateful_step_count=50)
+    )
 
 
 @pytest.mark.soak
-class TestWorkerProtocolInLargeNumbers(WorkerProtocol.TestCase):
-    settings = settings(max_examples=2000, stateful_step_count=80, derandomize=False)
+def test_workers_keep_the_protocol_in_large_numbers() -> None:
+    run_state_machine_as_test(
+        WorkerProtocol,
+        settings=settings(max_examples=2000, stateful_step_count=80, derandomize=False),
+    )
