@@ -170,7 +170,8 @@ def _lives(pid: int) -> bool:
 
 
 PARAMS = {
-    "name": "leaves", "source": "/data/leaves.csv", "time_limit": "1m", "workers": 2,
+    "name": "leaves", "task": "image_classification", "source": "/data/leaves.csv",
+    "time_limit": "1m", "workers": 2, "objective": "auto",
     "images": None, "label": None, "image_size": "auto", "split": "stratified",
     "validation_fraction": 0.2, "test_fraction": 0.2, "max_bad_fraction": 0.05, "max_trials": None,
     "seed": 0, "slice": "30s", "retrain": True, "final_time_limit": "1m", "min_improvement": 0.0,

@@ -327,7 +327,8 @@ def test_the_operator_closes_a_run_whose_step_fails_for_good(home: Path) -> None
     name = run_name("automl_search", "manual")
     context = opened(home, name, parse_spec(DOCUMENT | {"data": {"source": "/absent.csv"}}))
     params = {
-        "name": "digits", "source": "/absent.csv", "time_limit": "1m", "workers": 1,
+        "name": "digits", "task": "image_classification", "source": "/absent.csv",
+        "time_limit": "1m", "workers": 1, "objective": "auto",
         "images": None, "label": None, "image_size": "auto", "split": "stratified",
         "validation_fraction": 0.2, "test_fraction": 0.2, "max_bad_fraction": 0.05,
         "max_trials": None, "seed": 0, "slice": "30s", "retrain": True, "final_time_limit": "1m",
