@@ -324,8 +324,9 @@ def doctor(home: Home = None, as_json: AsJson = False) -> None:
 
     def make() -> dict[str, Any]:
         from automl.doctor import examine
+        from automl.steps.study_file import load_study_file
 
-        return examine(home)
+        return examine(home, load_study_file).to_json()
 
     def pretty(document: dict[str, Any]) -> None:
         for row in document["checks"]:

@@ -5,25 +5,29 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from automl.doctor.findings import STORAGE, USAGE, Finding, failure, fine, trouble
+from automl.domain.specification import StudySpec
 from automl.errors import AutoMLError
 from automl.machine.cores import available_cores
 from automl.machine.gpus.host import find_gpus
 from automl.machine.gpus.lease import occupation
 from automl.machine.gpus.ledger import GpuLedger, locks_folder
-from automl.steps.study_file import load_study_file
 from automl.storage.open import open_store
 
 _AIRFLOW, _PLUGIN = "3.3.", "automl"
 _DASK_TIMEOUT_S = 10
 
 
-def examine_surroundings() -> list[Finding]:
-    """Return what is found of this machine and of what the environment names."""
-    return [*_sources(), *_study_files(), _devices(), *_gpus(), *_dask(), *_airflow()]
+def examine_surroundings(read_study: Callable[[Path], StudySpec]) -> list[Finding]:
+    """Return what is found of this machine and of what the environment names.
+
+    Args:
+        read_study: reads a study file; raises ConfigError for what is wrong with it.
+    """
+    return [*_sources(), *_study_files(read_study), _devices(), *_gpus(), *_dask(), *_airflow()]
 
 
 def _sources() -> Iterator[Finding]:
@@ -50,7 +54,7 @@ def _source(prefix: str) -> Finding:
     return fine(check, f"holds {entry.key} and perhaps more")
 
 
-def _study_files() -> Iterator[Finding]:
+def _study_files(read_study: Callable[[Path], StudySpec]) -> Iterator[Finding]:
     named = os.environ.get("AUTOML_STUDIES")
     if not named:
         return
@@ -64,7 +68,7 @@ def _study_files() -> Iterator[Finding]:
     owners: dict[str, Path] = {}
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         try:
-            name = load_study_file(path).name
+            name = read_study(path).name
         except AutoMLError as error:
             yield failure(f"study file {path.name}", error)
             continue

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from automl.doctor import examine, store
+from automl.doctor import examine as diagnose
+from automl.doctor import store
 from automl.doctor.findings import Finding
 from automl.doctor.store import clock, examine_store
 from automl.domain.candidate import Candidate
@@ -26,6 +27,7 @@ from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.run_lease import WAITING_TTL_S, RunLease
 from automl.runs.settings import Settings
+from automl.steps.study_file import load_study_file
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.open import open_store
 from benchmarks.servers import READER_ACCESS_KEY, READER_SECRET_KEY
@@ -53,6 +55,10 @@ def doctor(home: Path | str, **process: Any) -> subprocess.CompletedProcess[str]
         [sys.executable, "-m", "automl.cli", "doctor", "--home", str(home), "--json"],
         capture_output=True, text=True, timeout=60, check=False, **process,
     )  # fmt: skip
+
+
+def examine(home: str | None) -> dict[str, Any]:
+    return diagnose(home, load_study_file).to_json()
 
 
 def troubles(document: dict[str, Any]) -> dict[str, dict[str, Any]]:

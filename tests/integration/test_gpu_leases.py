@@ -27,6 +27,7 @@ from automl.runs.run_lease import RunLease
 from automl.runs.settings import Settings
 from automl.steps import prepare
 from automl.steps.local_run import run_study
+from automl.steps.study_file import load_study_file
 from automl.tracks.image.snapshot import ImageEnvelope
 from tests.gpus import machine_with, pretended_gpus
 from tests.integration.test_worker import Quiet, study_of_digits
@@ -256,7 +257,7 @@ def test_doctor_shows_gpus_and_who_holds_them(
     assert share is not None
 
     with share:
-        found = {finding.check: finding for finding in examine_surroundings()}
+        found = {finding.check: finding for finding in examine_surroundings(load_study_file)}
 
     assert (
         f"GPU 0 (Pretended 40GB, 40 GiB) is held by process {os.getpid()}" in found["gpu 0"].found
@@ -270,7 +271,7 @@ def test_doctor_names_a_driver_that_does_not_work(
     for name, value in machine_with(tmp_path, [], says="no driver", exit_code=9).items():
         monkeypatch.setenv(name, value)
 
-    (finding,) = [f for f in examine_surroundings() if f.check.startswith("gpu")]
+    (finding,) = [f for f in examine_surroundings(load_study_file) if f.check.startswith("gpu")]
 
     assert not finding.ok
     assert "exit code 9: no driver" in finding.found
