@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from automl.domain.events import RunState
 from automl.domain.facts import OriginKind
 from automl.domain.parsing import Purpose, parse_spec
+from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.errors import ConfigError, DataError, StorageError
 from automl.machine.cores import available_cores
@@ -22,7 +23,6 @@ from automl.progress import progress_for
 from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
-from automl.runs.settings import Settings
 from automl.scoring.metrics import classification_metrics
 from automl.steps import check, choose, export, local_run, prepare
 from automl.steps.open_run import open_search

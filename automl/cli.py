@@ -15,9 +15,10 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from automl.domain.settings import Settings
 from automl.errors import AutoMLError
-from automl.runs.settings import Settings
 from automl.storage.home import Home as StateHome
+from automl.storage.open import open_home
 
 if TYPE_CHECKING:
     from automl.views.library import Library
@@ -121,7 +122,7 @@ def run(study: Path, home: Home = None, as_json: AsJson = False) -> None:
 
 
 def _open(home: str | None) -> StateHome:
-    return Settings.from_environment(home=home).open_home()
+    return open_home(Settings.from_environment(home=home))
 
 
 def _library(home: str | None) -> Library:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from automl.domain.events import Event
-from automl.runs.settings import Settings
+from automl.domain.settings import Settings
 from automl.storage.home import Home, ObjectHome
 from automl.storage.leases import TTL_S, Leases, Records
 from automl.storage.objects import ObjectEntry, ObjectStore, StoredObject

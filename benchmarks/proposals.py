@@ -32,6 +32,7 @@ from automl.domain.events import (
     TrialOpened,
 )
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.domain.study import Study, replay
 from automl.domain.trial import Measurement
 from automl.morphism.architecture import Architecture
@@ -164,7 +165,7 @@ def measure_warm(trials: int) -> list[float]:
 def measure_cold(trials: int, repetitions: int) -> list[float]:
     """Return processor seconds of the first proposal of fresh processes, imports aside."""
     with tempfile.TemporaryDirectory(prefix="automl-bench-") as home:
-        write_study(trials, open_home(home).study_log(STUDY)).ticket()
+        write_study(trials, open_home(Settings(home)).study_log(STUDY)).ticket()
         command = [sys.executable, "-m", "benchmarks.proposals", "--propose", home]
         return [
             float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -174,7 +175,7 @@ def measure_cold(trials: int, repetitions: int) -> list[float]:
 
 def propose_once(home: str) -> float:
     """Return the processor seconds of reading a log and proposing its last trial."""
-    log = open_home(home).study_log(STUDY)
+    log = open_home(Settings(home)).study_log(STUDY)
     start_s = time.process_time()
     record = StudyRecord(log)
     study = record.refresh()

@@ -37,15 +37,16 @@ from automl.domain.events import (
     TrialProposed,
 )
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.domain.study import Run, Study, replay
 from automl.domain.trial import Measurement, NetworkMeasurement, Outcome, Trial
 from automl.runs.context import StepContext
 from automl.runs.proposals import Proposer
-from automl.runs.settings import Settings
 from automl.runs.trials import TrialResult, TrialSource, record_result
 from automl.search.space import Description, LabelledGraph
 from automl.storage.objects import StoredObject
+from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
 from benchmarks.observed_home import install, observed_home
 from benchmarks.servers import PostgresServer, SeaweedServer
@@ -138,7 +139,7 @@ def _space_of(run: Run) -> TextSpace:
 
 def grow(settings: Settings, trials: int) -> None:
     """Append events to the log until it holds `trials` finished trials."""
-    study_log, space, rng = settings.open_home().study_log(STUDY), TextSpace(), _rng(trials)
+    study_log, space, rng = open_home(settings).study_log(STUDY), TextSpace(), _rng(trials)
     study = StudyRecord(study_log).refresh()
     at, head = datetime.now(UTC), study.version
     if not study.runs:
@@ -260,7 +261,7 @@ def check(settings: Settings, trials: int) -> None:
     Raises:
         AssertionError: with what is wrong.
     """
-    events = settings.open_home().study_log(STUDY).read()
+    events = open_home(settings).study_log(STUDY).read()
     finished = Counter(event.n for _, event in events if isinstance(event, TrialFinished))
     assert finished == dict.fromkeys(range(trials), 1), f"{trials} trials expected"
     identities = {e.candidate.identity for _, e in events if isinstance(e, TrialProposed)}

@@ -15,6 +15,7 @@ from automl.data.splits import Part
 from automl.domain.events import Event
 from automl.domain.parsing import parse_spec
 from automl.domain.ranking import ranked_winners
+from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.domain.study import Run, Study
 from automl.domain.training import StopReason
@@ -24,7 +25,6 @@ from automl.runs.context import StepContext
 from automl.runs.opening import open_run
 from automl.runs.proposals import SpaceOf, search_space, space_facts
 from automl.runs.run_lease import RunLease
-from automl.runs.settings import Settings
 from automl.runs.trial_files import load_weights
 from automl.runs.trials import TrialResult, TrialSource
 from automl.runs.worker import Trainer, work_on
@@ -147,7 +147,7 @@ def open_study(plan: Plan, folder: Path) -> tuple[StepContext, Run, TrialTrainer
 def read_log(plan: Plan, folder: Path) -> Sequence[tuple[int, Event]]:
     """Return the versions and events of a search that has run."""
     spec = _spec(plan, data_section(plan.dataset, folder / "sources"))
-    return open_home(str(_home(plan, folder))).study_log(spec.name).read()
+    return open_home(Settings(str(_home(plan, folder)))).study_log(spec.name).read()
 
 
 def _home(plan: Plan, folder: Path) -> Path:

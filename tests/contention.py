@@ -19,8 +19,8 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from automl.domain.events import TrialOpened
+from automl.domain.settings import Settings
 from automl.errors import PreconditionFailedError, StaleWriteError
-from automl.runs.settings import Settings
 from automl.storage.home import Home
 from tests.homes import open_lax_home
 

@@ -17,9 +17,9 @@ import numpy as np
 import yaml
 from sklearn.datasets import load_digits
 
+from automl.domain.settings import Settings
 from automl.domain.study import Run, Study
 from automl.runs.context import StepContext
-from automl.runs.settings import Settings
 from automl.steps.dispatch import run_named_step
 from automl.steps.study_file import load_study_file
 from automl.storage.open import open_home
@@ -40,7 +40,7 @@ class Place:
     @property
     def study(self) -> Study:
         """The study as its log tells it now."""
-        return StudyRecord(open_home(str(self.home)).study_log("digits")).refresh()
+        return StudyRecord(open_home(Settings(str(self.home))).study_log("digits")).refresh()
 
     @property
     def versions(self) -> list[int]:

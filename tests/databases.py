@@ -12,7 +12,7 @@ import psycopg
 from sqlalchemy import Connection, Engine, event
 
 from automl.domain.events import TrialOpened
-from automl.runs.settings import Settings
+from automl.domain.settings import Settings
 from automl.storage.file import FileObjectStore
 from automl.storage.home import Home
 from automl.storage.sql.database import PATIENCE_S, Database

@@ -29,13 +29,13 @@ from sklearn.datasets import load_digits
 
 from automl.domain.events import TrialFinished
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.domain.study import replay
 from automl.machine.process import StepResult, run_step
 from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
-from automl.runs.settings import Settings
 from automl.steps import prepare
 from automl.training.checkpoint import Checkpoint
 

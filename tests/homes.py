@@ -9,11 +9,12 @@ import pytest
 from sqlalchemy import NullPool, create_engine, delete, insert
 
 from automl.domain.events import SCHEMA
-from automl.runs.settings import Settings
+from automl.domain.settings import Settings
 from automl.storage.file import FileObjectStore
 from automl.storage.home import Home, ObjectHome
 from automl.storage.leases import Records
 from automl.storage.memory import MemoryObjectStore
+from automl.storage.open import open_home
 from automl.storage.sql.database import Database
 from automl.storage.sql.home import SqlHome
 from automl.storage.sql.records import SqlRecords
@@ -37,7 +38,7 @@ class IgnoringFileStore(FileObjectStore):
 def open_lax_home(settings: Settings) -> Home:
     """Return the home; where there is a database, nothing but it minds conditions."""
     if settings.study_log is None:
-        return settings.open_home()
+        return open_home(settings)
     return SqlHome(IgnoringFileStore(Path(settings.home)), Database(settings.study_log))
 
 

@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 
 import automl.tracks.image.prepare  # noqa: F401 - before the forks
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.runs.context import StepContext
-from automl.runs.settings import Settings
 from automl.steps.prepare import prepare
 from benchmarks.observed_home import install, observed_home
 

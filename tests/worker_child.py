@@ -10,11 +10,12 @@ import sys
 import time
 
 import automl.runs.worker  # noqa: F401 - heavy: the run's time is not to be spent on it
-from automl.runs.settings import Settings
+from automl.domain.settings import Settings
 from automl.steps.__main__ import main
 from automl.storage.home import Home
 from automl.storage.leases import TTL_S, Leases
 from automl.storage.objects import ObjectStore
+from automl.storage.open import open_home
 from automl.storage.study_log import StudyLog
 
 READY = "ready"
@@ -47,7 +48,7 @@ class BriefHome:
 
 if __name__ == "__main__":
     home = BriefHome(
-        Settings.from_environment().open_home(), float(os.environ.get("TEST_LEASE_TTL_S", TTL_S))
+        open_home(Settings.from_environment()), float(os.environ.get("TEST_LEASE_TTL_S", TTL_S))
     )
     sys.stderr.write(f"{READY}\n")
     while not home.study_names():

@@ -14,9 +14,10 @@ from automl.doctor.findings import Finding, failure, fine
 from automl.doctor.store import examine_log, examine_store
 from automl.doctor.studies import examine_studies
 from automl.doctor.surroundings import examine_surroundings
+from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.errors import AutoMLError
-from automl.runs.settings import Settings
+from automl.storage.open import open_home
 
 _PATIENCE_S = 10.0  # nobody waits for a diagnosis as long as a run waits for its store
 
@@ -62,7 +63,7 @@ def examine(home: str | None, read_study: Callable[[Path], StudySpec]) -> Diagno
 def _examine_home(uri: str | None) -> list[Finding]:
     try:
         settings = Settings.from_environment(home=uri)
-        home = settings.open_home(_PATIENCE_S)
+        home = open_home(settings, _PATIENCE_S)
     except AutoMLError as error:
         return [failure("settings", error)]
     findings = [fine("settings", f"everything is kept in {home.store.uri}")]

@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 
 from automl.domain.events import RunState
 from automl.domain.layout import StudyKeys
+from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.domain.study import Run, Study
 from automl.errors import SearchError
-from automl.runs.settings import Settings
 from automl.storage.home import Home
 from automl.storage.leases import Leases
 from automl.storage.objects import ObjectStore
+from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
 
 
@@ -73,7 +74,7 @@ class StepContext:
             origin: who started the run, as the log tells it.
             home: where all state is kept; by default what the settings name.
         """
-        home = settings.open_home() if home is None else home
+        home = open_home(settings) if home is None else home
         return cls(
             settings,
             spec,

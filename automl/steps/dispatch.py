@@ -13,13 +13,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 
 from automl.domain.documents import JsonValue
+from automl.domain.settings import Settings
 from automl.errors import DeviceBusyError
 from automl.machine.cores import limited_pools, threads_of_final_fit, threads_of_trial
 from automl.machine.gpus.host import Gpu
 from automl.machine.signals import StopSignal
 from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
-from automl.runs.settings import Settings
 from automl.runs.worker_report import WorkerReport
 from automl.steps.call import StepCall, parse_call
 from automl.steps.specs import Compute, step_named

@@ -16,13 +16,13 @@ from automl.data.files import OnProgress
 from automl.domain.documents import JsonValue
 from automl.domain.events import RunState
 from automl.domain.facts import OriginKind
+from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.errors import AutoMLError, SearchError
 from automl.machine.process import StepResult, run_step
 from automl.runs.context import StepContext
 from automl.runs.opening import close_run
 from automl.runs.run_lease import RunLease
-from automl.runs.settings import Settings
 from automl.steps.call import StepCall
 from automl.steps.give_back import give_back
 from automl.steps.specs import PIPELINE, STEPS, Compute, StepSpec

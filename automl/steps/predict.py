@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from automl.domain.layout import MODEL_FILE
+from automl.domain.settings import Settings
 from automl.errors import AutoMLError, ConfigError, NotFoundError
 from automl.machine.cores import available_cores
 from automl.publishing.registry import Registry
 from automl.publishing.verify import verify_files
-from automl.runs.settings import Settings
 from automl.storage.objects import ObjectStore
-from automl.storage.open import open_store
+from automl.storage.open import open_home, open_store
 from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.decode import decode_image
 
@@ -44,7 +44,7 @@ def predict_files(settings: Settings, model: str, inputs: list[str]) -> dict[str
 
 def verify_version(settings: Settings, reference: str) -> dict[str, Any]:
     """Return what `automl verify` prints for a study's champion or one of its versions."""
-    store = settings.open_home().store
+    store = open_home(settings).store
     registry, version = resolve_version(store, reference)
     return {"schema": 1, **verify_files(registry, version)}
 
@@ -74,7 +74,7 @@ def resolve_version(store: ObjectStore, reference: str) -> tuple[Registry, int]:
 def _model_bytes(settings: Settings, model: str) -> bytes:
     if model.endswith(".onnx"):
         return _read(model)
-    registry, version = resolve_version(settings.open_home().store, model)
+    registry, version = resolve_version(open_home(settings).store, model)
     return registry.read(version, MODEL_FILE)
 
 

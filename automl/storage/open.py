@@ -5,42 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from automl.domain.settings import Settings
 from automl.errors import ConfigError
 from automl.storage.file import FileObjectStore
 from automl.storage.home import Home, ObjectHome
 from automl.storage.objects import ObjectStore
 
 
-def open_home(uri: str, study_log: str | None = None, patience_s: float | None = None) -> Home:
-    """Return the home under `uri`; nothing is read or written yet.
+def open_home(settings: Settings, patience_s: float | None = None) -> Home:
+    """Return the home that settings name; nothing is read or written yet.
 
     Args:
-        uri: as for `open_store`.
-        study_log: address of the database with the study logs and leases, as for
-            `automl.storage.sql.database.Database`; None keeps them among the objects.
+        settings: of this process.
         patience_s: how long trouble that may pass is waited out; None for the usual time.
 
     Raises:
-        ConfigError: they name no store or no database.
+        ConfigError: they name no store or no database; the message holds nothing of its address.
     """
-    store = open_store(uri, patience_s)
-    if study_log is None:
+    store = open_store(settings.home, patience_s)
+    if settings.study_log is None:
         return ObjectHome(store)
     from automl.storage.sql.database import PATIENCE_S, Database  # sqlalchemy is slow to import
     from automl.storage.sql.home import SqlHome
 
-    return SqlHome(store, Database(study_log, PATIENCE_S if patience_s is None else patience_s))
-
-
-def check_study_log(url: str) -> None:
-    """Refuse what is not the address of a database of study logs.
-
-    Raises:
-        ConfigError: it is none; the message holds no part of it.
-    """
-    from automl.storage.sql.url import parse_url  # sqlalchemy is slow to import
-
-    parse_url(url)
+    patience_s = PATIENCE_S if patience_s is None else patience_s
+    return SqlHome(store, Database(settings.study_log, patience_s))
 
 
 def open_store(uri: str, patience_s: float | None = None) -> ObjectStore:

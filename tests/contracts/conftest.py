@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from automl.runs.settings import Settings
+from automl.domain.settings import Settings
 from automl.storage.home import Home
 from tests.homes import KINDS, SHARED_KINDS, HomeUnderTest, home_under_test, settings_for
 

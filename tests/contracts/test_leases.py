@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from automl.domain.settings import Settings
 from automl.errors import (
     ConfigError,
     DamagedDataError,
@@ -19,10 +20,10 @@ from automl.errors import (
     PreconditionFailedError,
     StorageError,
 )
-from automl.runs.settings import Settings
 from automl.storage.home import Home
 from automl.storage.leases import Lease, Leases
 from automl.storage.memory import MemoryObjectStore
+from automl.storage.open import open_home
 from tests.contention import STUDY, contest
 from tests.homes import HomeUnderTest
 
@@ -160,7 +161,7 @@ class TestLeaseContract:
         winners = contest("acquire", settings, rounds=40)
 
         assert {len(ranks) for ranks in winners} == {1}
-        leases = settings.open_home().leases(STUDY, ttl_s=3600)
+        leases = open_home(settings).leases(STUDY, ttl_s=3600)
         last = len(winners) - 1
         assert leases.holder(str(last)) == str(winners[last][0])
 

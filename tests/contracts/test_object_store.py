@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from automl.domain.settings import Settings
 from automl.errors import (
     ConfigError,
     DamagedDataError,
@@ -20,12 +21,11 @@ from automl.errors import (
     StorageAccessError,
     StorageError,
 )
-from automl.runs.settings import Settings
 from automl.storage.file import FileObjectStore
 from automl.storage.home import Home
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.objects import ObjectEntry, ObjectStore, StoredObject
-from automl.storage.open import open_store
+from automl.storage.open import open_home, open_store
 from automl.storage.probe import probe_conditional_writes
 from automl.storage.s3.objects import S3ObjectStore
 from automl.storage.s3.retries import S3Limits
@@ -47,7 +47,7 @@ def check_race(settings: Settings) -> None:
     winners = contest("create", settings)
 
     assert {len(ranks) for ranks in winners} == {1}
-    stored = settings.open_home().store
+    stored = open_home(settings).store
     for number, (winner,) in enumerate(winners):
         assert stored.get(f"race/{number}").data == str(winner).encode()
 

@@ -23,13 +23,14 @@ from automl.domain.events import (
     TrialOpened,
     TrialProposed,
 )
+from automl.domain.settings import Settings
 from automl.domain.study import Study, replay
 from automl.domain.trial import Measurement, Outcome, TrialState
 from automl.errors import DamagedDataError, NewerSchemaError, StaleWriteError
-from automl.runs.settings import Settings
 from automl.storage.home import Home
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.objects import ObjectStore, StoredObject
+from automl.storage.open import open_home
 from automl.storage.study_log import SEGMENT, ObjectStudyLog, StudyRecord
 from tests.contention import contest
 from tests.homes import HomeUnderTest, home_under_test
@@ -82,7 +83,7 @@ def check_race(settings: Settings) -> None:
     winners = contest("append", settings)
 
     assert {len(ranks) for ranks in winners} == {1}
-    log = settings.open_home().study_log("digits").read()
+    log = open_home(settings).study_log("digits").read()
     assert [version for version, _ in log] == list(range(len(winners)))
     assert [[int(event.worker)] for _, event in log if isinstance(event, TrialOpened)] == winners
 

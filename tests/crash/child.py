@@ -12,7 +12,7 @@ import automl.steps.export
 import automl.steps.final_fit
 import automl.steps.open_run
 import automl.tracks.image.prepare  # noqa: F401
-from automl.runs.settings import Settings
+from automl.domain.settings import Settings
 from automl.steps.dispatch import run_named_step
 from benchmarks.observed_home import install, observed_home
 from tests.crash.points import Crash, CrashPoint

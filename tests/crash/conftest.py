@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from automl.runs.settings import Settings
+from automl.domain.settings import Settings
 from benchmarks.servers import PostgresServer
 from tests.crash.night import Place
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from automl.runs.settings import Settings
+from automl.domain.settings import Settings
+from automl.storage.open import open_home
 
 
 def copy_home(source: Settings, target: Settings) -> None:
     """Copy everything but leases, which nobody holds between two steps."""
-    old, new = source.open_home(), target.open_home()
+    old, new = open_home(source), open_home(target)
     for entry in old.store.list(""):
         if "/leases/" not in entry.key:
             new.store.put(entry.key, old.store.get(entry.key).data)

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_digits
 
+from automl.domain.settings import Settings
 from automl.domain.study import Study
 from automl.errors import AutoMLError
-from automl.runs.settings import Settings
+from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
 from tests.crash.points import Crash, Operation, read_trace
 
@@ -144,7 +145,7 @@ class Night:
         Raises:
             AssertionError: the search was over before, or does not end well.
         """
-        record = StudyRecord(self._place.settings.open_home().study_log(STUDY))
+        record = StudyRecord(open_home(self._place.settings).study_log(STUDY))
         last = self._study["search"]["max_trials"] - self._workers
         due = sorted(rng.choices(range(last), k=kills))  # trials that have ended
         running = {index: self._start(SEARCH, index, None) for index in range(self._workers)}

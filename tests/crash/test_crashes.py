@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from automl.storage.open import open_home
 from tests.crash.checks import faults_of
 from tests.crash.conftest import MakePlace
 from tests.crash.home import copy_home
@@ -57,7 +58,7 @@ def milestones(make_place: MakePlace, tmp_path_factory: pytest.TempPathFactory) 
             if name == step
         ]
         found.operations[step] = max(traces, key=len)
-    home = place.settings.open_home()
+    home = open_home(place.settings)
     assert faults_of(home, night) == []
     return dataclasses.replace(found, weights=home.store.get(_WEIGHTS).data)
 
@@ -122,7 +123,7 @@ def _faults(step: str, crash: Crash, milestones: Milestones, make_place: MakePla
         night.run(step, crash)
         for later in STEPS[STEPS.index(step) + 1 :]:
             night.run(later)
-        home = place.settings.open_home()
+        home = open_home(place.settings)
         found = faults_of(home, night)
         if step in _AFTER_SEARCH and home.store.get(_WEIGHTS).data != milestones.weights:
             found.append("other weights are published than without a crash")

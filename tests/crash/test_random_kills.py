@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from automl.domain.events import TrialProposed
+from automl.domain.settings import Settings
 from automl.domain.study import replay
 from automl.runs.replay import replay_document
-from automl.runs.settings import Settings
+from automl.storage.open import open_home
 from tests.crash.checks import faults_of_search
 from tests.crash.conftest import MakePlace
 from tests.crash.night import STUDY, Night, Place, small_study
@@ -31,7 +32,7 @@ def search_with_kills(place: Place, folder: Path, *, trials: int, kills: int, se
 
     night.search_with_kills(kills, random.Random(seed))  # noqa: S311 - a fixed choice
 
-    home = place.settings.open_home()
+    home = open_home(place.settings)
     assert faults_of_search(home, night) == []
     events = home.study_log(STUDY).read()
     proposed = [event for _, event in events if isinstance(event, TrialProposed)]

@@ -8,6 +8,7 @@ from automl_airflow.local import LocalAirflow
 from automl_airflow.operator import run_name
 
 from automl.domain.events import RunState
+from automl.domain.settings import Settings
 from automl.runs.proposals import SPACE_VERSION
 from automl.runs.run_lease import is_run_alive
 from automl.storage.open import open_home
@@ -35,9 +36,9 @@ def test_a_run_that_fails_for_good_is_closed_and_the_next_need_not_wait(
         runs.append(run_name(DAG_ID, run_id))
         tries = {t["task_id"]: t["try_number"] for t in airflow.client.tasks(DAG_ID, run_id)}
         assert (tries["open_run"], tries["choose"]) == (1, 1)  # a busy study would cost a retry
-        assert not is_run_alive(open_home(str(home)), STUDY)
+        assert not is_run_alive(open_home(Settings(str(home))), STUDY)
 
-    study = Library(open_home(str(home))).study(STUDY)
+    study = Library(open_home(Settings(str(home)))).study(STUDY)
     assert [(run.name, run.state) for run in study.runs] == [
         (name, RunState.FAILED) for name in runs
     ]

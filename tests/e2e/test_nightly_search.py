@@ -12,6 +12,7 @@ from automl_airflow.local import LocalAirflow
 from automl_airflow.rest import AirflowApiError
 
 from automl.domain.events import TrialFinished
+from automl.domain.settings import Settings
 from automl.domain.study import Study
 from automl.domain.trial import Trial, TrialState
 from automl.errors import AutoMLError
@@ -31,7 +32,7 @@ def test_a_run_survives_the_kill_of_a_training_process(
     state = airflow.client.wait(DAG_ID, run_id, _RUN_WITHIN_S)
 
     assert state == "success", task_states(airflow, run_id)
-    study = Library(open_home(str(home))).study("e2e")
+    study = Library(open_home(Settings(str(home)))).study("e2e")
     died = [trial for trial in study.trials if trial.deaths > 0]
     assert [trial.deaths for trial in died] == [1]
     assert died[0].number in running
@@ -97,7 +98,7 @@ def _worker_processes(home: Path) -> list[psutil.Process]:
 def _checkpointed(home: Path, name: str) -> dict[int, int]:
     """Return the epoch of the newest checkpoint of each claimed trial whose attempt has one."""
     try:
-        study = Library(open_home(str(home))).study(name)
+        study = Library(open_home(Settings(str(home)))).study(name)
     except AutoMLError:  # not opened yet
         return {}
     claimed = [trial for trial in study.trials if trial.state is TrialState.CLAIMED]
@@ -112,7 +113,7 @@ def _newest_epoch(home: Path, name: str, trial: Trial) -> int:
 
 
 def _assert_every_trial_finished_once(home: Path, study: Study) -> None:
-    log = open_home(str(home)).study_log("e2e")
+    log = open_home(Settings(str(home))).study_log("e2e")
     finished = Counter(event.n for _, event in log.read() if isinstance(event, TrialFinished))
     assert finished == dict.fromkeys(range(len(study.trials)), 1)
     identities = [trial.candidate.identity for trial in study.trials if trial.candidate]

@@ -21,6 +21,7 @@ from automl.domain.events import (
     TrialFinished,
     TrialReleased,
 )
+from automl.domain.settings import Settings
 from automl.storage.open import open_home
 from tests.searches import DAG_ID, WORKERS, champion_metrics, form, task_states
 
@@ -90,7 +91,7 @@ def shared(airflow: LocalAirflow, digits: Path, home: Path) -> SharedPool:
         assert state == "success", task_states(airflow, run_id)
     tasks = [task for run_id in runs for task in airflow.client.tasks(DAG_ID, run_id)]
     first, second = (
-        read_search(event for _, event in open_home(str(home)).study_log(name).read())
+        read_search(event for _, event in open_home(Settings(str(home))).study_log(name).read())
         for name in NAMES
     )
     return SharedPool((first, second), tasks)

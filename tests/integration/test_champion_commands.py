@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.publishing.registry import Registry
 from automl.runs.context import StepContext
 from automl.runs.opening import open_run
-from automl.runs.settings import Settings
 from automl.storage.objects import ObjectStore
+from automl.storage.open import open_home
 from tests.versions import NOW, publish
 
 STUDY = "greens"
@@ -131,4 +132,4 @@ def test_a_damaged_version_is_refused_and_named(home: str) -> None:
 
 
 def _store(home: str) -> ObjectStore:
-    return Settings(home).open_home().store
+    return open_home(Settings(home)).store

@@ -16,9 +16,10 @@ import pytest
 from sklearn.datasets import load_digits
 
 from automl.data.splits import Part
+from automl.domain.settings import Settings
 from automl.errors import NotFoundError
-from automl.runs.settings import Settings
 from automl.storage.objects import ObjectStore
+from automl.storage.open import open_home
 from automl.tracks.image.snapshot import ImageSnapshot
 
 DATASET = "digits"
@@ -103,14 +104,14 @@ def test_four_preparations_at_once_give_one_snapshot(home: str, spec: dict[str, 
     assert len(results) == 4
     (snapshot,) = {name for name, _ in results}
     assert [reused for _, reused in results].count(False) == 1  # one of them wrote the manifest
-    require_whole(Settings(home).open_home().store, snapshot, frozenset())
+    require_whole(open_home(Settings(home)).store, snapshot, frozenset())
     assert temporary_files(home) == []
 
 
 def test_a_killed_preparation_leaves_no_snapshot_and_the_next_completes_it(
     home: str, spec: dict[str, Any]
 ) -> None:
-    store = Settings(home).open_home().store
+    store = open_home(Settings(home)).store
     process = preparation(home, spec, 1, ".safetensors")
     _, errors = process.communicate()
     assert "a process ended with -9" in errors

@@ -15,13 +15,13 @@ from sklearn.datasets import load_digits
 
 from automl.domain.events import SearchEnd, SearchEnded
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.domain.training import StopReason
 from automl.domain.trial import Outcome, TrialState
 from automl.machine.signals import StopSignal
 from automl.runs import opening
 from automl.runs.context import StepContext, StoreClock
 from automl.runs.deadline import WorkerClock
-from automl.runs.settings import Settings
 from automl.runs.worker import run_worker
 from automl.steps import choose, prepare
 

@@ -23,10 +23,10 @@ from automl.doctor.store import clock, examine_store
 from automl.domain.candidate import Candidate
 from automl.domain.events import TrialClaimed, TrialOpened, TrialProposed
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.run_lease import WAITING_TTL_S, RunLease
-from automl.runs.settings import Settings
 from automl.steps.study_file import load_study_file
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.open import open_store

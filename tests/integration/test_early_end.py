@@ -20,12 +20,12 @@ from automl.domain.events import (
 )
 from automl.domain.invariants import violations
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.domain.training import StopReason
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.curves import read_curve
-from automl.runs.settings import Settings
 from automl.runs.trial_files import load_weights
 from automl.runs.trials import Claim, TrialSource
 from automl.runs.worker import work_on

@@ -17,8 +17,9 @@ from PIL import Image
 from safetensors.numpy import load
 
 from automl.domain.parsing import parse_spec
-from automl.runs.settings import Settings
+from automl.domain.settings import Settings
 from automl.steps.local_run import run_study
+from automl.storage.open import open_home
 from automl.tracks.image.decode import decode_image
 from automl.tracks.image.snapshot import ImageSnapshot
 from benchmarks.shared_data import shared_dataset
@@ -73,7 +74,7 @@ def publish(folder: Path, files: dict[str, bytes], image_size: int) -> Published
     }
     settings = Settings(str(folder / "home"))
     result = run_study(settings, parse_spec(document), Quiet())
-    store = settings.open_home().store
+    store = open_home(settings).store
     (key,) = [e.key for e in store.list("datasets/pictures/") if e.key.endswith("/manifest.json")]
     manifest = ImageSnapshot.open(store, "pictures", key.split("/")[2]).envelope
     tensors: dict[str, np.ndarray] = {}

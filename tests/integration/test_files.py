@@ -18,13 +18,13 @@ from sklearn.datasets import load_digits
 
 from automl.data.splits import Part
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.domain.training import StopReason
 from automl.errors import DamagedDataError
 from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.proposals import search_space, space_facts
-from automl.runs.settings import Settings
 from automl.runs.trial_files import load_tensors_of, load_weights
 from automl.runs.trials import Claim, TrialSource, record_result
 from automl.steps import evaluate, prepare

@@ -18,12 +18,12 @@ from sklearn.datasets import load_digits
 
 from automl.domain.facts import OriginKind
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.errors import NotFoundError, OutOfMemoryError, StorageError
 from automl.machine.signals import StopSignal
 from automl.morphism.architecture import Architecture
 from automl.runs.context import StepContext, StoreClock
-from automl.runs.settings import Settings
 from automl.runs.worker import run_worker
 from automl.steps import choose, final_fit, prepare
 from automl.steps.open_run import open_search

@@ -17,6 +17,7 @@ from threading import Event
 import pytest
 
 from automl.doctor.surroundings import examine_surroundings
+from automl.domain.settings import Settings
 from automl.domain.trial import Outcome
 from automl.machine.gpus.ledger import Claim, GpuLedger, GpuShare, locks_folder
 from automl.machine.process import StepResult, run_step
@@ -24,7 +25,6 @@ from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.proposals import space_facts
 from automl.runs.run_lease import RunLease
-from automl.runs.settings import Settings
 from automl.steps import prepare
 from automl.steps.local_run import run_study
 from automl.steps.study_file import load_study_file

@@ -14,6 +14,7 @@ import pytest
 from automl.domain.candidate import Candidate
 from automl.domain.events import Event, TrialClaimed, TrialFinished, TrialOpened, TrialProposed
 from automl.domain.invariants import violations
+from automl.domain.settings import Settings
 from automl.domain.study import Run, Study
 from automl.domain.trial import Device, Measurement, Outcome, Trial
 from automl.errors import NotFoundError
@@ -117,14 +118,14 @@ class Night:
 
     @property
     def log(self) -> list[tuple[int, Event]]:
-        return list(open_home(str(self.home)).study_log("noise").read())
+        return list(open_home(Settings(str(self.home))).study_log("noise").read())
 
     @property
     def study(self) -> Study:
-        return StudyRecord(open_home(str(self.home)).study_log("noise")).refresh()
+        return StudyRecord(open_home(Settings(str(self.home))).study_log("noise")).refresh()
 
     def append(self, events: Sequence[Event]) -> None:
-        study_log = open_home(str(self.home)).study_log("noise")
+        study_log = open_home(Settings(str(self.home))).study_log("noise")
         study_log.append(events, expected_version=self.study.version)
 
     def propose(self, candidate: Candidate) -> int:
@@ -143,7 +144,7 @@ class Night:
         n, at = self.propose(candidate), datetime.now(UTC)
         key = f"studies/noise/trials/{n}/1/weights.safetensors"
         weights = initial_weights(Architecture.parse(candidate.genotype), (n,))
-        open_home(str(self.home)).store.put(key, weights_to_bytes(weights))
+        open_home(Settings(str(self.home))).store.put(key, weights_to_bytes(weights))
         measured = Measurement(
             score=-loss, loss=loss, weights=key, device="cpu", peak_bytes=peak_bytes,
             predicted_bytes=peak_bytes, best_epoch=0, epochs=1,
@@ -260,7 +261,7 @@ def test_the_runner_up_is_fitted_where_the_winners_weights_are_lost(
     for seed, loss in zip(seeds(run), (-0.7, -0.9, -0.8), strict=True):
         night.complete(seed, loss, 10**9)
     assert night.step("choose")["trial"] == 1
-    store, key = open_home(str(home)).store, night.study.trials[1].measurement.weights
+    store, key = open_home(Settings(str(home))).store, night.study.trials[1].measurement.weights
     assert key is not None
     if damage == "deleted":
         store.delete(key)
@@ -280,7 +281,7 @@ def test_without_a_runner_up_lost_weights_are_an_error(home: Path) -> None:
     night.step("choose")
     key = night.study.trials[0].measurement.weights
     assert key is not None
-    open_home(str(home)).store.delete(key)
+    open_home(Settings(str(home))).store.delete(key)
 
     with pytest.raises(NotFoundError, match="weights"):
         night.step("final_fit")
@@ -300,4 +301,4 @@ def test_a_search_records_devices_predictions_and_peaks(home: Path) -> None:
         assert found.peak_bytes is not None
         assert found.network is not None
         assert found.network.micro_batch == found.network.batch_size == 64
-    assert replay_document(open_home(str(home)), "noise")["ok"]
+    assert replay_document(open_home(Settings(str(home))), "noise")["ok"]

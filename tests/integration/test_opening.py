@@ -23,6 +23,7 @@ from automl.domain.events import (
     TrialOpened,
     TrialProposed,
 )
+from automl.domain.settings import Settings
 from automl.domain.study import Run, Study
 from automl.domain.trial import Measurement, Outcome
 from automl.errors import ConfigError, SearchError
@@ -65,7 +66,7 @@ def document(rows: Path, limits: dict[str, Any]) -> dict[str, Any]:
 
 
 def study_in(home: Path) -> Study:
-    return StudyRecord(open_home(str(home)).study_log("noise")).refresh()
+    return StudyRecord(open_home(Settings(str(home))).study_log("noise")).refresh()
 
 
 def run_in(home: Path) -> Run:
@@ -157,7 +158,7 @@ def test_the_command_line_names_every_such_limit(home: Path, rows: Path, tmp_pat
 def complete(home: Path, candidates: Sequence[Candidate]) -> None:
     """Record a trial of run one for each candidate, each better than the one before."""
     study_log, head, at = (
-        open_home(str(home)).study_log("noise"),
+        open_home(Settings(str(home))).study_log("noise"),
         study_in(home).version,
         datetime.now(UTC),
     )

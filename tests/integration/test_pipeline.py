@@ -20,6 +20,7 @@ import yaml
 from sklearn.datasets import load_digits
 
 from automl.api import ImageClassifier, load_image_dataset
+from automl.domain.settings import Settings
 from automl.domain.study import Study
 from automl.domain.trial import TrialState
 from automl.errors import ConfigError, DataError
@@ -278,7 +279,9 @@ def test_a_run_keeps_its_log_in_postgresql(tmp_path: Path, postgres_url: str) ->
     assert POSTGRES_PASSWORD not in done.stdout + done.stderr
     assert not list(home.glob("studies/*/log"))
     assert not list(home.glob("studies/*/leases"))
-    study = StudyRecord(open_home(str(home), postgres_url).study_log("digits")).refresh()
+    study = StudyRecord(
+        open_home(Settings(str(home), study_log=postgres_url)).study_log("digits")
+    ).refresh()
     assert [trial.state for trial in study.trials] == [TrialState.FINISHED] * 3
     for command in ("leaderboard", "models", "verify"):
         printed = automl(command, "digits", "--json", settings=settings)
@@ -302,7 +305,7 @@ def test_an_estimator_fits_evaluates_and_exports(tmp_path: Path) -> None:
     assert accuracy["value"] == pytest.approx(classifier.score(test_x, test_y))
     assert accuracy["value"] > 0.7
 
-    (study,) = (state := open_home(str(tmp_path / "home"))).study_names()
+    (study,) = (state := open_home(Settings(str(tmp_path / "home")))).study_names()
     assert not is_run_alive(state, study)  # another fit need not wait
 
     classifier.final_fit(x[:ROWS], y[:ROWS])

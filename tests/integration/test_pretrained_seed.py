@@ -15,6 +15,7 @@ from automl.domain.candidate import Candidate
 from automl.domain.events import TrialOpened, TrialProposed
 from automl.domain.facts import SpaceFacts
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.domain.study import Run
 from automl.domain.trial import Trial
 from automl.errors import OutOfMemoryError, TrainingError
@@ -24,7 +25,6 @@ from automl.morphism.pretrained import lite0, normalised_for
 from automl.morphism.seeds import seed_architectures
 from automl.runs.context import StepContext
 from automl.runs.proposals import search_space
-from automl.runs.settings import Settings
 from automl.runs.trial_files import load_tensors_of
 from automl.runs.trials import TrialSource
 from automl.steps.final_fit import least_fresh_epochs

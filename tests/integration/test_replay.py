@@ -16,6 +16,7 @@ import pytest
 import yaml
 from sklearn.datasets import load_digits
 
+from automl.domain.settings import Settings
 from automl.domain.trial import Trial
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
@@ -23,11 +24,12 @@ from automl.storage.study_log import StudyRecord
 ROWS = 90
 REDERIVE = """
 import json, sys
+from automl.domain.settings import Settings
 from automl.runs.proposals import search_space
 from automl.runs.replay import rederive
 from automl.storage.open import open_home
 
-events = open_home(sys.argv[1]).study_log("digits").read()
+events = open_home(Settings(sys.argv[1])).study_log("digits").read()
 found = rederive(events, search_space)
 print(json.dumps({p.recorded.n: p.derived.candidate.model_dump(mode="json") for p in found}))
 """
@@ -76,7 +78,7 @@ def home(searched: Path, tmp_path: Path) -> Path:
 
 
 def proposed(home: Path) -> list[Trial]:
-    study = StudyRecord(open_home(str(home)).study_log("digits")).refresh()
+    study = StudyRecord(open_home(Settings(str(home))).study_log("digits")).refresh()
     return [trial for trial in study.trials if trial.candidate is not None]
 
 

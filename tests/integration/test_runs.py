@@ -32,6 +32,7 @@ from automl.domain.events import (
     WinnerChosen,
 )
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec, Task
 from automl.domain.study import Run, Study
 from automl.domain.trial import Measurement, Outcome
@@ -39,7 +40,6 @@ from automl.errors import SearchError, StudyBusyError
 from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.run_lease import RUN_TTL_S, RunLease
-from automl.runs.settings import Settings
 from automl.runs.trials import TrialSource
 from automl.steps.dispatch import run_named_step
 from automl.tracks.image.space import NetworkMorphismSpace

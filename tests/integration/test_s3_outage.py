@@ -21,6 +21,7 @@ from sklearn.datasets import load_digits
 from automl.domain.documents import JsonValue
 from automl.domain.events import SearchEnd, TrialFinished, TrialReleased
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.domain.study import Study
 from automl.domain.trial import Outcome
@@ -29,7 +30,6 @@ from automl.machine.signals import StopSignal
 from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
-from automl.runs.settings import Settings
 from automl.runs.worker import run_worker
 from automl.steps import prepare
 from automl.steps.local_run import search

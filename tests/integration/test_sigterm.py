@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from automl.domain.settings import Settings
 from automl.machine.process import run_step
 from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
-from automl.runs.settings import Settings
 from automl.steps import prepare
 from automl.training.checkpoint import Checkpoint
 from tests.integration.test_worker import Quiet, study_of_digits

@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from automl.domain.settings import Settings
 from automl.errors import (
     DamagedDataError,
     NewerSchemaError,
@@ -20,8 +21,8 @@ from automl.errors import (
     StaleWriteError,
     StorageError,
 )
-from automl.runs.settings import Settings
 from automl.storage.home import Home
+from automl.storage.open import open_home
 from automl.storage.sql.database import Database
 from benchmarks.servers import POSTGRES_PASSWORD, PostgresServer
 from tests.contention import contest
@@ -45,7 +46,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def home(settings: Settings) -> Home:
-    return settings.open_home()
+    return open_home(settings)
 
 
 class TestTables:
@@ -56,22 +57,22 @@ class TestTables:
         (winners,) = contest("append", settings, rounds=1)
 
         assert len(winners) == 1, attempt
-        assert versions(settings.open_home()) == [0]
+        assert versions(open_home(settings)) == [0]
 
     def test_tables_of_a_newer_version_are_refused(self, settings: Settings) -> None:
-        append(settings.open_home(), 0)
+        append(open_home(settings), 0)
         execute(settings, "UPDATE automl_schema SET version = 2")
 
-        for call in (settings.open_home().study_names, lambda: append(settings.open_home(), 1)):
+        for call in (open_home(settings).study_names, lambda: append(open_home(settings), 1)):
             with pytest.raises(NewerSchemaError, match=r"schema 2, .* reads 1\. Hint: .*upgrade"):
                 call()
 
     def test_tables_without_a_version_are_damaged(self, settings: Settings) -> None:
-        append(settings.open_home(), 0)
+        append(open_home(settings), 0)
         execute(settings, "DELETE FROM automl_schema")
 
         with pytest.raises(DamagedDataError, match=r"automl_schema .* restore it"):
-            settings.open_home().study_names()
+            open_home(settings).study_names()
 
     def test_tables_can_be_made_by_hand_for_a_role_that_may_not(
         self, postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
@@ -97,8 +98,8 @@ class TestTables:
             postgres_server.execute("DROP ROLE clerk")
 
     def test_homes_that_share_a_database_are_apart(self, settings: Settings) -> None:
-        one = settings.open_home()
-        other = Settings(settings.home + "-2", study_log=settings.study_log).open_home()
+        one = open_home(settings)
+        other = open_home(Settings(settings.home + "-2", study_log=settings.study_log))
         append(one, 0)
         append(one, 1)
         lease = one.leases(STUDY).acquire("7", "anna")
@@ -137,7 +138,7 @@ class TestLog:
         assert versions(home) == [0]
 
     def test_a_version_that_was_removed_is_named(self, settings: Settings) -> None:
-        home = settings.open_home()
+        home = open_home(settings)
         for n in range(3):
             append(home, n)
         execute(settings, "DELETE FROM automl_log WHERE version = 1")
@@ -178,7 +179,7 @@ class TestProcesses:
         assert versions(home) == [0, 1, 2]
 
     def test_a_pickle_holds_no_password(self, settings: Settings, tmp_path: Path) -> None:
-        home = settings.open_home()
+        home = open_home(settings)
         append(home, 0)
         data = pickle.dumps(home)
 
@@ -189,9 +190,9 @@ class TestProcesses:
 
     def test_a_pickle_finds_its_file(self, tmp_path: Path) -> None:
         home = Settings(str(tmp_path / "home"), study_log=f"sqlite:///{tmp_path}/log.db")
-        append(home.open_home(), 0)
+        append(open_home(home), 0)
 
-        assert versions(pickle.loads(pickle.dumps(home.open_home()))) == [0]  # noqa: S301
+        assert versions(pickle.loads(pickle.dumps(open_home(home)))) == [0]  # noqa: S301
 
 
 class TestLocks:

@@ -11,12 +11,12 @@ import torch
 
 from automl.domain.candidate import Candidate
 from automl.domain.events import TrialOpened, TrialProposed
+from automl.domain.settings import Settings
 from automl.machine.gpus.ledger import GpuLedger
 from automl.machine.signals import StopSignal
 from automl.morphism.seeds import seed_architectures
 from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
-from automl.runs.settings import Settings
 from automl.runs.training_gpu import SMALL_STEP_WORK, final_fit_gpu, step_work, worker_gpu
 from automl.steps import prepare
 from automl.steps.open_run import open_search

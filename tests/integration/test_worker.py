@@ -15,12 +15,12 @@ from sklearn.datasets import load_digits
 
 from automl.domain.events import SearchEnd, TrialFinished
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.domain.trial import Measurement, Outcome, TrialState
 from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
-from automl.runs.settings import Settings
 from automl.runs.trials import Claim, TrialSource
 from automl.steps import prepare
 from automl.steps.local_run import run_study, search

@@ -19,6 +19,7 @@ import pytest
 
 from automl.domain.events import SearchEnd, TrialClaimed, TrialFinished
 from automl.domain.invariants import violations
+from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.domain.trial import Outcome
 from automl.machine.process import StepResult, run_step
@@ -26,7 +27,6 @@ from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.proposals import space_facts
 from automl.runs.run_lease import RunLease
-from automl.runs.settings import Settings
 from automl.steps import prepare
 from automl.tracks.image.snapshot import ImageEnvelope
 from tests.integration.test_worker import Quiet, study_of_digits

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.domain.specification import LOCATION_KEYS
 from automl.errors import ConfigError
 from automl.runs.context import StepContext
-from automl.runs.settings import Settings
 from automl.steps.check import check
 
 

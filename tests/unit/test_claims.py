@@ -9,12 +9,12 @@ import pytest
 
 from automl.domain.events import RunState, SearchEnd
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.errors import LeaseLostError, SearchError
 from automl.runs import opening
 from automl.runs.checkpoints import counting_checkpoints
 from automl.runs.context import StepContext
-from automl.runs.settings import Settings
 from automl.runs.trials import Claim, TrialResult, TrialSource, record_result
 from automl.steps.give_back import give_back
 from automl.storage.home import ObjectHome

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from automl.cli import app
 from automl.domain.layout import MODEL_FILE
+from automl.domain.settings import Settings
 from automl.publishing.registry import Registry
 from automl.scoring.interval import Interval
 from automl.storage.open import open_home
@@ -19,7 +20,7 @@ from tests.versions import facts
 @pytest.fixture
 def home(tmp_path: Path) -> str:
     uri = str(tmp_path / "home")
-    write_study(open_home(uri))
+    write_study(open_home(Settings(uri)))
     return uri
 
 
@@ -40,7 +41,7 @@ def test_the_rungs_of_a_trial_are_shown_once_as_a_table(home: str) -> None:
 
 
 def test_a_study_that_cannot_be_read_is_told_below_the_others(home: str) -> None:
-    open_home(home).store.put("studies/broken/log/000000000000.json", b"{")
+    open_home(Settings(home)).store.put("studies/broken/log/000000000000.json", b"{")
 
     lines = printed(home, "studies").splitlines()
 
@@ -49,7 +50,7 @@ def test_a_study_that_cannot_be_read_is_told_below_the_others(home: str) -> None
 
 
 def test_versions_are_listed_with_the_metric_that_was_optimised(home: str) -> None:
-    registry = Registry(open_home(home).store, STUDY)
+    registry = Registry(open_home(Settings(home)).store, STUDY)
     rmse = {"rmse": Interval(value=2.5, low=2.0, high=3.0, n=80)}
     told = facts("a").model_copy(update={"objective": "rmse", "metrics": rmse})
     registry.write(registry.claim_version("a"), {MODEL_FILE: b"file"}, told)

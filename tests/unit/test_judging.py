@@ -17,13 +17,13 @@ from automl.domain.events import (
     TrialProposed,
 )
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.domain.training import StopReason
 from automl.domain.trial import Measurement, Outcome, RungResult, Trial
 from automl.errors import LeaseLostError
 from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.judging import Judge
-from automl.runs.settings import Settings
 from automl.storage.home import ObjectHome
 from automl.storage.leases import KeepAlive
 from automl.storage.memory import MemoryObjectStore

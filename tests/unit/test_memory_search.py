@@ -9,6 +9,7 @@ import pytest
 
 from automl.domain.events import SearchEnd, TrialFinished
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.domain.study import Study
 from automl.domain.trial import Device, Measurement, Outcome, Trial
 from automl.errors import SearchSpaceExhaustedError
@@ -20,7 +21,6 @@ from automl.runs.context import StepContext
 from automl.runs.memory import memory_limit, memory_shortage, training_plan
 from automl.runs.proposals import SPACE_VERSION, search_space
 from automl.runs.replay import replay_document
-from automl.runs.settings import Settings
 from automl.runs.trials import Claim, TrialSource
 from automl.search.memory_model import correction_of
 from automl.storage.home import ObjectHome

@@ -11,6 +11,7 @@ import pytest
 from automl.domain.candidate import Candidate
 from automl.domain.events import Event, RunOpened, TrialFinished, TrialOpened, TrialProposed
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.domain.study import Run
 from automl.domain.trial import Measurement, Outcome, Trial
@@ -22,7 +23,6 @@ from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.proposals import SPACE_VERSION, search_space
 from automl.runs.replay import rederive, replay_document
-from automl.runs.settings import Settings
 from automl.runs.trials import Claim, TrialSource
 from automl.search.space import Description, LabelledGraph, SearchSpace
 from automl.storage.home import ObjectHome

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from automl.domain.settings import Settings
 from automl.errors import ConfigError
-from automl.runs.settings import Settings
+from automl.storage.open import open_home
+from automl.storage.sql.home import SqlHome
 from automl.storage.sql.url import parse_url, shown
 
 HIDDEN = "s3cr3t"
@@ -22,6 +24,7 @@ def test_a_database_can_keep_the_study_log(url: str) -> None:
     settings = Settings.from_environment({"AUTOML_STUDY_LOG": url}, "/home")
 
     assert settings.study_log == url
+    assert isinstance(open_home(settings), SqlHome)
     assert HIDDEN not in repr(settings)
 
 
@@ -50,7 +53,7 @@ def test_without_a_database_the_home_keeps_it(environment: dict[str, str]) -> No
 )
 def test_other_addresses_are_refused_without_being_shown(url: str) -> None:
     with pytest.raises(ConfigError, match=r"AUTOML_STUDY_LOG .* Hint") as caught:
-        Settings.from_environment({"AUTOML_STUDY_LOG": url})
+        open_home(Settings.from_environment({"AUTOML_STUDY_LOG": url}, "/home"))
 
     assert HIDDEN not in str(caught.value)
     assert caught.value.__cause__ is None

@@ -6,6 +6,7 @@ import pytest
 
 from automl.domain.events import FittedMember, RunState, SearchEnd
 from automl.domain.invariants import violations
+from automl.domain.settings import Settings
 from automl.domain.study import replay
 from automl.domain.trial import Outcome
 from automl.errors import ConfigError
@@ -14,8 +15,8 @@ from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
 
 # as the first version of the platform wrote it: without `space` and `checkpoint`
-GOLDEN = open_home(str(Path(__file__).parent / "golden" / "study-log-1"))
-RUNGS = open_home(str(Path(__file__).parent / "golden" / "study-log-1-rungs"))
+GOLDEN = open_home(Settings(str(Path(__file__).parent / "golden" / "study-log-1")))
+RUNGS = open_home(Settings(str(Path(__file__).parent / "golden" / "study-log-1-rungs")))
 
 
 def test_a_log_of_schema_1_still_replays() -> None:

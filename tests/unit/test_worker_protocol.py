@@ -39,6 +39,7 @@ from automl.domain.events import (
 )
 from automl.domain.invariants import LogAudit
 from automl.domain.parsing import parse_spec
+from automl.domain.settings import Settings
 from automl.domain.study import replay
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.errors import SearchError, StorageError
@@ -46,7 +47,6 @@ from automl.runs import opening
 from automl.runs.checkpoints import counting_checkpoints
 from automl.runs.context import StepContext
 from automl.runs.judging import record_rung
-from automl.runs.settings import Settings
 from automl.runs.trials import Claim, TrialResult, TrialSource, end_search
 from automl.runs.worker import work_on
 from automl.steps.give_back import give_back

@@ -1,4 +1,4 @@
-"""Settings from the environment."""
+"""Settings from the environment; `automl.storage.open` opens the home that they name."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from automl.errors import ConfigError
-from automl.storage.home import Home
-from automl.storage.open import check_study_log, open_home
 
 DEFAULT_HOME = "./automl-home"
 _HOME, _STUDY_LOG = "AUTOML_HOME", "AUTOML_STUDY_LOG"
@@ -41,8 +39,6 @@ class Settings:
         """
         environment = os.environ if environment is None else environment
         study_log = environment.get(_STUDY_LOG) or None
-        if study_log is not None:
-            check_study_log(study_log)
         uri = home or environment.get(_HOME) or DEFAULT_HOME
         if "://" not in uri:
             uri = str(Path(uri).expanduser().resolve())
@@ -53,14 +49,6 @@ class Settings:
         sources = environment.get("AUTOML_SOURCES", "")
         prefixes = tuple(part.strip() for part in sources.split(",") if part.strip())
         return cls(uri, prefixes, study_log)
-
-    def open_home(self, patience_s: float | None = None) -> Home:
-        """Return the home; nothing is read or written yet.
-
-        Args:
-            patience_s: how long trouble that may pass is waited out; None for the usual time.
-        """
-        return open_home(self.home, self.study_log, patience_s)
 
     def child_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Return `environment` with the variables by which a child process finds the same home."""
