@@ -108,17 +108,7 @@ def run_step(  # noqa: PLR0913 - what a supervised call consists of
         stop: asked several times a second; once true the child gets SIGTERM and 5 s.
         module: the module that is run.
     """
-    read_fd, write_fd = os.pipe()
-    try:
-        with tempfile.TemporaryFile() as stdin:
-            stdin.write(json.dumps(payload).encode())
-            stdin.seek(0)
-            child = _spawn([sys.executable, "-m", module, step], stdin, env, write_fd)
-    except BaseException:
-        os.close(read_fd)
-        raise
-    finally:
-        os.close(write_fd)
+    child, read_fd = _start([sys.executable, "-m", module, step], payload, env)
     supervision = _Supervision(child, read_fd, on_line)
     try:
         supervision.wait(timeout_s, stop)
@@ -128,6 +118,23 @@ def run_step(  # noqa: PLR0913 - what a supervised call consists of
     finally:
         supervision.close()
     return supervision.outcome(step, timeout_s)
+
+
+def _start(
+    command: list[str], payload: Mapping[str, Any], env: Mapping[str, str]
+) -> tuple[subprocess.Popen[bytes], int]:
+    """Return the child, and where its result can be read."""
+    read_fd, write_fd = os.pipe()
+    try:
+        with tempfile.TemporaryFile() as stdin:
+            stdin.write(json.dumps(payload).encode())
+            stdin.seek(0)
+            return _spawn(command, stdin, env, write_fd), read_fd
+    except BaseException:
+        os.close(read_fd)
+        raise
+    finally:
+        os.close(write_fd)
 
 
 def _spawn(

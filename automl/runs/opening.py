@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 
 from automl.domain.events import (
     Event,
@@ -38,35 +39,42 @@ def open_run(
     """
 
     def decide(study: Study) -> Sequence[Event]:
-        now = context.clock.now()
         if study.run(context.run) is not None:
             return ()
-        events: list[Event] = [
-            RunClosed(
-                at=now, run=old.name, state=RunState.ABANDONED, cause=f"{context.run} took over"
-            )
-            for old in study.runs
-            if old.state is RunState.OPEN
-        ]
-        events.append(
-            RunOpened(
-                at=now,
-                run=context.run,
-                deadline=now + context.spec.search.time_limit,
-                snapshot=snapshot,
-                spec_hash=context.spec.spec_hash,
-                generation_key=context.spec.generation_key,
-                spec=context.spec.model_dump(mode="json", by_alias=True),
-                origin=context.origin,
-                space=None if space is None else dict(space),
-            )
-        )
+        now = context.clock.now()
+        events: list[Event] = [*_abandoned(study, context.run, now)]
+        events.append(_opened(context, snapshot, space, now))
         if context.spec.final_fit.from_ is not None:
             events.append(SearchEnded(at=now, run=context.run, reason=SearchEnd.CONTINUED))
         return events
 
     run = context.run_in(context.record.commit(decide))
     return list(range(context.spec.search.workers if run.continues is None else 1))
+
+
+def _abandoned(study: Study, successor: str, now: datetime) -> Iterator[RunClosed]:
+    """Yield the ends of runs that were left open."""
+    cause = f"{successor} took over"
+    for run in study.runs:
+        if run.state is RunState.OPEN:
+            yield RunClosed(at=now, run=run.name, state=RunState.ABANDONED, cause=cause)
+
+
+def _opened(
+    context: StepContext, snapshot: str, space: Mapping[str, int | str] | None, now: datetime
+) -> RunOpened:
+    spec = context.spec
+    return RunOpened(
+        at=now,
+        run=context.run,
+        deadline=now + spec.search.time_limit,
+        snapshot=snapshot,
+        spec_hash=spec.spec_hash,
+        generation_key=spec.generation_key,
+        spec=spec.model_dump(mode="json", by_alias=True),
+        origin=context.origin,
+        space=None if space is None else dict(space),
+    )
 
 
 def close_run(context: StepContext, state: RunState, cause: str, *, promoted: bool = False) -> None:
