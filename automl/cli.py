@@ -89,7 +89,7 @@ def sample(name: str, directory: Path, home: Home = None, as_json: AsJson = Fals
     """Write the sample dataset NAME, such as digits, and its study.yaml to DIRECTORY."""
 
     def make() -> dict[str, Any]:
-        from automl.steps.installed import write_sample
+        from automl.steps.study_file import write_sample
 
         return {"schema": 1, "sample": name, "study": str(write_sample(name, directory))}
 

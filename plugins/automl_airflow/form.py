@@ -20,7 +20,7 @@ from automl.domain.specification import (
     StudySpec,
 )
 from automl.errors import ConfigError, Problem
-from automl.steps.installed import Offer, offer
+from automl.steps.study_file import Offer, offer
 
 _AUTO = "auto"
 _REQUIRED = frozenset({"name", "task", "data.source"})  # they have no default

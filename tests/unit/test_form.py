@@ -12,7 +12,7 @@ import pytest
 from automl.domain.objective import Objective
 from automl.domain.parsing import parse_spec
 from automl.errors import ConfigError
-from automl.steps import installed
+from automl.steps import study_file
 from automl.tracks.image.card import CARD
 
 os.environ.setdefault("AIRFLOW_HOME", "/tmp/automl-test-airflow")  # noqa: S108
@@ -72,7 +72,7 @@ def test_tasks_objectives_and_data_fields_are_those_of_the_installed_tracks(
     form: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cards = {CARD.task: CARD, TABLES.task: TABLES}
-    monkeypatch.setattr(installed, "installed_cards", lambda: cards)
+    monkeypatch.setattr(study_file, "installed_cards", lambda: cards)
 
     given = form.form_params()
 
@@ -92,7 +92,7 @@ def test_fields_that_no_track_understands_are_not_shown(
 ) -> None:
     known = frozenset({"source", "split", "test_fraction"})
     card = replace(CARD, data_keys=known)
-    monkeypatch.setattr(installed, "installed_cards", lambda: {card.task: card})
+    monkeypatch.setattr(study_file, "installed_cards", lambda: {card.task: card})
 
     names = set(form.form_params())
 
@@ -105,7 +105,7 @@ def test_fields_that_no_track_understands_are_not_shown(
 def test_an_installation_without_tracks_is_told_what_to_do(
     form: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(installed, "installed_cards", dict)
+    monkeypatch.setattr(study_file, "installed_cards", dict)
 
     with pytest.raises(ConfigError, match="No track is installed"):
         form.form_params()
