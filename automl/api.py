@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from automl.domain.events import RunState
 from automl.domain.facts import OriginKind
-from automl.domain.parsing import Purpose, parse_spec
+from automl.domain.parsing import Purpose
 from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.errors import ConfigError, DataError, StorageError
@@ -26,6 +26,7 @@ from automl.runs.run_lease import RunLease
 from automl.scoring.metrics import classification_metrics
 from automl.steps import check, choose, export, local_run, prepare
 from automl.steps.open_run import open_search
+from automl.steps.study_file import study_spec
 from automl.storage.durable import write_file
 from automl.tracks.image.arrays import load_image_dataset
 from automl.tracks.image.classifier import OnnxClassifier
@@ -176,7 +177,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
             "data": {"source": str(source), "test_fraction": 0.0},
             "search": {"time_limit": time_limit, "workers": self.workers, "seed": self.seed},
         }
-        return parse_spec(document, purpose=Purpose.ESTIMATOR)
+        return study_spec(document, purpose=Purpose.ESTIMATOR)
 
 
 def _check_rows(x: Images, y: npt.ArrayLike) -> tuple[Images, npt.NDArray[Any]]:

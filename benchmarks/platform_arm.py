@@ -16,9 +16,9 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import yaml
 
-from automl.domain.parsing import parse_spec
 from automl.domain.specification import Strategy
 from automl.errors import ConfigError
+from automl.steps.study_file import study_spec
 from automl.tracks.image.classifier import OnnxClassifier
 from benchmarks.orphans import end_with_parent
 from benchmarks.rows import Dataset, Rows
@@ -80,7 +80,7 @@ def study_document(
         "schedule": None,
     }
     try:
-        parse_spec(document)
+        study_spec(document)
     except ConfigError as error:
         if {problem.path for problem in error.problems} != {"data.test_source"}:
             raise

@@ -31,13 +31,13 @@ from automl.domain.events import (
     Event,
     TrialOpened,
 )
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.domain.study import Study, replay
 from automl.domain.trial import Measurement
 from automl.morphism.architecture import Architecture
 from automl.morphism.moves import Limits, random_move
 from automl.runs.proposals import SPACE_VERSION, Proposer, search_space
+from automl.steps.study_file import study_spec
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyLog, StudyRecord
 from automl.tracks.image.space import NetworkMorphismSpace
@@ -115,7 +115,7 @@ class Writer:
 
     def open_run(self) -> None:
         """Open the run."""
-        spec = parse_spec(
+        spec = study_spec(
             {"name": STUDY, "task": "image_classification", "data": {"source": "/nowhere.csv"}}
         )
         space = {"image_size": IMAGE_SIZE, "classes": CLASSES, "version": SPACE_VERSION}

@@ -36,7 +36,6 @@ from automl.domain.events import (
     TrialOpened,
     TrialProposed,
 )
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.domain.study import Run, Study, replay
@@ -45,6 +44,7 @@ from automl.runs.context import StepContext
 from automl.runs.proposals import Proposer
 from automl.runs.trials import TrialResult, TrialSource, record_result
 from automl.search.space import Description, LabelledGraph
+from automl.steps.study_file import study_spec
 from automl.storage.objects import StoredObject
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
@@ -123,7 +123,7 @@ class Traffic:
 
 def spec() -> StudySpec:
     """Return the study; its source is never read."""
-    return parse_spec(
+    return study_spec(
         {
             "name": STUDY,
             "task": "image_classification",

@@ -13,7 +13,6 @@ import numpy as np
 
 from automl.data.splits import Part
 from automl.domain.events import Event
-from automl.domain.parsing import parse_spec
 from automl.domain.ranking import ranked_winners
 from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
@@ -30,6 +29,7 @@ from automl.runs.trials import TrialResult, TrialSource
 from automl.runs.worker import Trainer, work_on
 from automl.steps.give_back import give_back
 from automl.steps.prepare import prepare
+from automl.steps.study_file import study_spec
 from automl.storage.leases import KeepAlive
 from automl.storage.open import open_home
 from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
@@ -199,7 +199,7 @@ def _context(home: Path, spec: StudySpec) -> StepContext:
 
 
 def _spec(plan: Plan, data: dict[str, Any]) -> StudySpec:
-    return parse_spec(
+    return study_spec(
         {
             "name": plan.dataset.replace("_", "-"),
             "task": "image_classification",

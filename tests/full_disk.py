@@ -28,7 +28,6 @@ import psutil
 from sklearn.datasets import load_digits
 
 from automl.domain.events import TrialFinished
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.domain.study import replay
@@ -37,6 +36,7 @@ from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
 from automl.steps import prepare
+from automl.steps.study_file import study_spec
 from automl.training.checkpoint import Checkpoint
 
 ROOM = 64 * 1024  # bytes: enough for leases, log and a whole curve, too little for a checkpoint
@@ -137,7 +137,7 @@ def study_of_digits(folder: Path) -> StudySpec:
         "data": {"source": str(source)},
         "search": {"time_limit": "10m", "max_trials": 1, "workers": 1},
     }
-    return parse_spec(document)
+    return study_spec(document)
 
 
 class Study:

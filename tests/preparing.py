@@ -19,10 +19,10 @@ from multiprocessing.synchronize import Barrier
 from typing import Any, TypeVar
 
 import automl.tracks.image.prepare  # noqa: F401 - before the forks
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.runs.context import StepContext
 from automl.steps.prepare import prepare
+from automl.steps.study_file import study_spec
 from benchmarks.observed_home import install, observed_home
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ def _prepare(
     logging.getLogger("distributed").setLevel(logging.WARNING)
     install(point)
     settings = Settings(home)
-    context = StepContext.open(settings, parse_spec(spec), "one", "test", observed_home(settings))
+    context = StepContext.open(settings, study_spec(spec), "one", "test", observed_home(settings))
     together.wait(_READY_S)
     manifest = prepare(context, lambda *_: None)
     given.put([manifest.id, manifest.reused])

@@ -1,29 +1,31 @@
-"""Which values of the specification have no feature behind them yet.
+"""Values of the specification that nothing stands behind: no feature yet, or not in this track.
 
 A value is refused here until what it asks for exists; whoever builds the feature removes its line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from automl.domain.objective import Objective
+from automl.domain.card import Card
 from automl.domain.specification import (
     Preference,
     Quantization,
     Resize,
+    SmallClasses,
     Split,
     StudySpec,
-    Task,
 )
 from automl.errors import Problem
 
+_PLANNED_TASKS = frozenset({"tabular_classification", "tabular_regression"})
+# Keys of `data` that no track reads: how rows are found and held out is the same for all.
+_BY_ANYBODY = frozenset({"source", "test_source", "group", "time", "corrections", "gate"})
 _TABLE_SUFFIXES = frozenset({".parquet", ".pq"})
 
 _AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("task", lambda value: value is Task.IMAGE_CLASSIFICATION, "use image_classification"),
     (
         "data.source",
         lambda value: PurePosixPath(value).suffix.lower() not in _TABLE_SUFFIXES,
@@ -32,19 +34,23 @@ _AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("data.test_source", lambda value: value is None, "use data.test_fraction"),
     ("data.resize", lambda value: value is Resize.STRETCH, "use stretch"),
     ("data.split", lambda value: value in {Split.STRATIFIED, Split.RANDOM}, "use stratified"),
+    ("data.columns", lambda value: value is None, "leave it out"),
+    ("data.weights", lambda value: value is None, "leave it out"),
+    ("data.max_pixels", lambda value: value == 50_000_000, "leave it out"),
+    ("data.small_classes", lambda value: value is SmallClasses.STOP, "use stop"),
+    ("data.corrections", lambda value: value is None, "leave it out"),
     ("data.gate.on_change", lambda value: value == "warn", "leave it out"),
-    ("search.objective", lambda value: value is Objective.ACCURACY, "use accuracy"),
     ("search.prefer", lambda value: value is Preference.ACCURACY, "use accuracy"),
     ("search.spend.gpu_hours", lambda value: value is None, "leave it out"),
     ("search.spend.price_per_gpu_hour", lambda value: value is None, "leave it out"),
     ("search.spend.max_cost", lambda value: value is None, "leave it out"),
     ("search.resources.gpus", lambda value: value in {0, 1}, "use 1, or 0 for the CPU"),
     ("search.resources.memory", lambda value: value is None, "leave it out"),
-    ("final_fit.ensemble", lambda value: value == 1, "use 1"),
     ("export.quantize", lambda value: value is Quantization.NONE, "use none"),
     ("export.max_loss", lambda value: value == 0.005, "leave it out"),
     ("export.approve", lambda value: value is False, "use false"),
     ("export.samples", lambda value: value is True, "use true"),
+    ("export.sign", lambda value: value is None, "leave it out"),
     ("predict", lambda value: value is None, "leave it out"),
     ("notify", lambda value: not value, "leave it out"),
     ("retention.versions", lambda value: value == 10, "leave it out"),
@@ -64,3 +70,45 @@ def unavailable_problems(spec: StudySpec) -> list[Problem]:
             shown = getattr(value, "value", value)
             problems.append(Problem(path, f"{shown!r} is not available yet; {instead}"))
     return problems
+
+
+def task_problems(spec: StudySpec, cards: Mapping[str, Card]) -> list[Problem]:
+    """Return a problem for each value of `spec` that the track for its task cannot serve.
+
+    Args:
+        spec: the specification.
+        cards: those of the installed tracks, by task.
+    """
+    card = cards.get(spec.task)
+    if card is not None:
+        return [*_track_problems(spec, card)]
+    installed = " or ".join(sorted(cards)) or "none: no track is installed"
+    if spec.task in _PLANNED_TASKS:
+        return [Problem("task", f"{spec.task!r} is not available yet; use {installed}")]
+    return [Problem("task", f"no installed track has the task {spec.task!r}; use {installed}")]
+
+
+def _track_problems(spec: StudySpec, card: Card) -> Iterator[Problem]:
+    objective, members = spec.search.objective, spec.final_fit.ensemble
+    if objective not in card.objectives:
+        kinds = {one.is_for_classification for one in card.objectives}
+        known = " or ".join(sorted(card.objectives))
+        fits = objective.is_for_classification in kinds
+        yield Problem(
+            "search.objective",
+            f"{objective.value!r} is not available yet; use {known}"
+            if fits
+            else f"{objective} does not fit task {spec.task}",
+        )
+    if members != "auto" and members > card.most_members:
+        most = "1" if card.most_members == 1 else f"at most {card.most_members}"
+        yield Problem("final_fit.ensemble", f"{members} is not available yet; use auto, or {most}")
+    for key, field in type(spec.data).model_fields.items():
+        if key in _BY_ANYBODY | card.data_keys:
+            continue
+        value = getattr(spec.data, key)
+        if value != field.get_default(call_default_factory=True):
+            shown = getattr(value, "value", value)
+            yield Problem(
+                f"data.{key}", f"{shown!r} means nothing to task {spec.task}; leave it out"
+            )

@@ -15,6 +15,7 @@ class Card:
     Attributes:
         task: the `task` of a study file that the track serves.
         objectives: those that its trials can be scored by.
+        default_objective: that of a study file that names none.
         data_keys: keys of the section `data` that it understands.
         uses_gpu: whether its trainings gain by a GPU.
         track: where the track itself is, as `module:attribute`.
@@ -27,6 +28,7 @@ class Card:
 
     task: str
     objectives: frozenset[Objective]
+    default_objective: Objective
     data_keys: frozenset[str]
     uses_gpu: bool
     track: str

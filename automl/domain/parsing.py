@@ -11,18 +11,24 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from automl.domain.availability import unavailable_problems
+from automl.domain.availability import task_problems, unavailable_problems
+from automl.domain.card import Card
 from automl.domain.specification import Split, StudySpec
 from automl.errors import ConfigError, Problem
 
 _PLACEHOLDERS: dict[str, Any] = {
     "name": "unnamed",
-    "task": "image_classification",
+    "task": "unnamed",
     "data": {"source": "unnamed"},
     "data.source": "unnamed",
     "predict": None,
     "predict.source": "unnamed",
     "predict.output": "unnamed",
+}
+
+_BESIDES_AUTO = {
+    "data.image_size": "an integer from 4 to 1024",
+    "final_fit.ensemble": "an integer from 1 to 16",
 }
 
 
@@ -33,11 +39,14 @@ class Purpose(Enum):
     ESTIMATOR = "estimator"  # a notebook that brings its own test rows
 
 
-def parse_spec(document: object, *, purpose: Purpose = Purpose.PUBLISH) -> StudySpec:
+def parse_spec(
+    document: object, cards: Mapping[str, Card], *, purpose: Purpose = Purpose.PUBLISH
+) -> StudySpec:
     """Return the specification that `document` describes.
 
     Args:
         document: a mapping as read from YAML or JSON.
+        cards: those of the installed tracks, by task.
         purpose: whether versions will be published, which takes sealed test rows.
 
     Raises:
@@ -49,9 +58,13 @@ def parse_spec(document: object, *, purpose: Purpose = Purpose.PUBLISH) -> Study
             f"A study is a mapping of keys to values, not {type(document).__name__}.",
             "start the file with `name:`, `task:` and `data:`; see docs/formats/study-file.md",
         )
-    spec, problems = _validate(document)
+    spec, problems = _validate(_with_objective(document, cards))
     if spec is not None:
-        for problem in [*_combination_problems(spec, purpose), *unavailable_problems(spec)]:
+        for problem in [
+            *_combination_problems(spec, purpose),
+            *unavailable_problems(spec),
+            *task_problems(spec, cards),
+        ]:
             if not any(_is_within(known.path, problem.path) for known in problems):
                 problems.append(problem)
     if problems or spec is None:
@@ -64,6 +77,15 @@ def parse_spec(document: object, *, purpose: Purpose = Purpose.PUBLISH) -> Study
             problems,
         )
     return spec
+
+
+def _with_objective(document: Mapping[str, Any], cards: Mapping[str, Card]) -> Mapping[str, Any]:
+    """Return the document with the task's own objective, if it names none."""
+    task, search = document.get("task"), document.get("search", {})
+    card = cards.get(task) if isinstance(task, str) else None
+    if card is None or not isinstance(search, Mapping) or "objective" in search:
+        return document
+    return {**document, "search": {**search, "objective": card.default_objective.value}}
 
 
 def _is_within(path: str, place: str) -> bool:
@@ -83,23 +105,27 @@ def _validate(document: Mapping[str, Any]) -> tuple[StudySpec | None, list[Probl
         try:
             return StudySpec.model_validate(working), problems
         except ValidationError as error:
-            for details in error.errors():
-                path = ".".join(str(part) for part in _key_path(details))
+            paths = [(_key_path(details, working), details) for details in error.errors()]
+            for keys, details in paths:
+                path = ".".join(str(part) for part in keys)
                 if all(problem.path != path for problem in problems):
-                    problems.append(Problem(path, _message(details)))
-                _repair(working, _key_path(details))
+                    problems.append(Problem(path, _message(details, path)))
+                _repair(working, keys)
     return None, problems
 
 
-def _key_path(details: ErrorDetails) -> tuple[str | int, ...]:
+def _key_path(details: ErrorDetails, document: object) -> tuple[str | int, ...]:
     """Return where the error is, without the branch names that pydantic adds for unions."""
     path: list[str | int] = []
     model: type[BaseModel] | None = StudySpec
+    place = document
     for part in details["loc"]:
-        if model is None and not isinstance(part, int):
+        is_there = isinstance(place, dict) and part in place
+        if model is None and not isinstance(part, int) and not is_there:
             break
         path.append(part)
         model = _section_of(model, part) if model is not None else None
+        place = place[part] if isinstance(place, dict) and is_there else None
     return tuple(path)
 
 
@@ -130,7 +156,7 @@ def _repair(working: dict[str, Any], path: tuple[str | int, ...]) -> None:
             place.pop(last, None)
 
 
-def _message(details: ErrorDetails) -> str:
+def _message(details: ErrorDetails, path: str) -> str:
     value, context = details.get("input"), details.get("ctx", {})
     kind = details["type"]
     if kind == "extra_forbidden":
@@ -145,8 +171,8 @@ def _message(details: ErrorDetails) -> str:
         return f"{value!r} does not match {context['pattern']}"
     if kind in {"model_type", "dict_type"}:
         return f"{value!r} is not a section; write its keys below it, indented"
-    if len(details["loc"]) > len(_key_path(details)):  # a union: name both branches
-        return f"{value!r} is neither 'auto' nor an integer from 4 to 1024"
+    if path in _BESIDES_AUTO:
+        return f"{value!r} is neither 'auto' nor {_BESIDES_AUTO[path]}"
     return f"{value!r} is wrong: {details['msg'][0].lower()}{details['msg'][1:]}"
 
 
@@ -186,8 +212,6 @@ def _combination_problems(spec: StudySpec, purpose: Purpose) -> list[Problem]:
             refuse(f"data.{key}", f"split: {split} needs the column's name here")
         if data.split is not split and column is not None:
             refuse(f"data.{key}", f"only split: {split} uses it, and data.split is {data.split}")
-    if spec.task.is_classification != search.objective.is_for_classification:
-        refuse("search.objective", f"{search.objective} does not fit task {spec.task}")
     if search.spend.max_cost is not None and search.spend.price_per_gpu_hour is None:
         refuse("search.spend.price_per_gpu_hour", "max_cost needs a price")
     return problems

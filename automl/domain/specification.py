@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zoneinfo
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -26,19 +27,6 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 
 
-class Task(StrEnum):
-    """What the published file predicts, and from what."""
-
-    IMAGE_CLASSIFICATION = "image_classification"
-    TABULAR_CLASSIFICATION = "tabular_classification"
-    TABULAR_REGRESSION = "tabular_regression"
-
-    @property
-    def is_classification(self) -> bool:
-        """Whether the outputs are labels."""
-        return self is not Task.TABULAR_REGRESSION
-
-
 class Split(StrEnum):
     """How rows are held out."""
 
@@ -53,6 +41,23 @@ class Resize(StrEnum):
 
     STRETCH = "stretch"
     LETTERBOX = "letterbox"
+
+
+class SmallClasses(StrEnum):
+    """What becomes of classes that are too small for the split."""
+
+    STOP = "stop"
+    DROP = "drop"
+
+
+class ColumnKind(StrEnum):
+    """What a column of a table holds, where typing must be told."""
+
+    NUMBER = "number"
+    CATEGORY = "category"
+    DATE = "date"
+    TEXT = "text"
+    IGNORE = "ignore"
 
 
 class Strategy(StrEnum):
@@ -119,8 +124,13 @@ class DataSection(Section):
     test_fraction: Fraction = 0.2
     split: Split = Field(Split.STRATIFIED, strict=False)
     group: NonEmpty | None = None
+    columns: Mapping[NonEmpty, Annotated[ColumnKind, Field(strict=False)]] | None = None
+    weights: NonEmpty | None = None
     time: NonEmpty | None = None
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
+    max_pixels: Annotated[int, Field(ge=1)] = 50_000_000
+    small_classes: SmallClasses = Field(SmallClasses.STOP, strict=False)
+    corrections: NonEmpty | None = None
     gate: GateSection = Field(default_factory=GateSection)
 
     @property
@@ -176,7 +186,7 @@ class FinalFitSection(Section):
 
     retrain: bool = True
     time_limit: Duration = Field(default_factory=lambda: parse_duration("1h"))
-    ensemble: Annotated[int, Field(ge=1, le=16)] = 1
+    ensemble: Literal["auto"] | Annotated[int, Field(ge=1, le=16)] = "auto"
     from_: Annotated[int, Field(ge=1)] | None = Field(None, alias="from")
 
 
@@ -188,6 +198,7 @@ class ExportSection(Section):
     min_improvement: Annotated[float, Field(ge=0)] = 0.0
     approve: bool = False
     samples: bool = True
+    sign: NonEmpty | None = None
 
 
 class PredictSection(Section):
@@ -209,7 +220,7 @@ class StudySpec(Section):
     """One study: dataset, objective, limits and schedule."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-    task: Task = Field(strict=False)
+    task: NonEmpty
     data: DataSection
     search: SearchSection = Field(default_factory=SearchSection)
     final_fit: FinalFitSection = Field(default_factory=FinalFitSection)

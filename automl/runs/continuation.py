@@ -165,8 +165,8 @@ def _problems(
 
 def _misfits(context: StepContext, published: Manifest, manifest: ImageEnvelope) -> Iterator[str]:
     """Yield in what the version differs from what the run would train."""
-    if published.task != context.spec.task.value:
-        yield f"its task is {published.task}, the study's is {context.spec.task.value}"
+    if published.task != context.spec.task:
+        yield f"its task is {published.task}, the study's is {context.spec.task}"
     if published.labels != manifest.classes:
         old, new = set(published.labels), set(manifest.classes)
         lost, added = (", ".join(sorted(few)) or "none" for few in (old - new, new - old))

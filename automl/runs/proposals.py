@@ -27,6 +27,7 @@ from automl.search.searchers.evolution import RegularizedEvolution
 from automl.search.searchers.random import RandomSearcher
 from automl.search.searchers.tree_search import Effort
 from automl.search.space import SearchSpace
+from automl.tracks.cards import installed_cards
 from automl.tracks.image.snapshot import ImageEnvelope
 from automl.tracks.image.space import Allowance, NetworkMorphismSpace
 
@@ -134,7 +135,7 @@ def recorded_search(run: Run) -> SearchSection:
     """
     try:
         # an estimator's runs lack test rows, which is of no concern here
-        return parse_spec(run.spec, purpose=Purpose.ESTIMATOR).search
+        return parse_spec(run.spec, installed_cards(), purpose=Purpose.ESTIMATOR).search
     except ConfigError as error:
         raise ConfigError(
             f"Run {run.name} was opened with a specification that this version refuses.",

@@ -10,11 +10,11 @@ from pathlib import Path
 from automl.data.files import OnProgress
 from automl.domain.documents import JsonValue
 from automl.domain.facts import Origin, OriginKind
-from automl.domain.parsing import Purpose, parse_spec
+from automl.domain.parsing import Purpose
 from automl.domain.specification import StudySpec
 from automl.errors import ConfigError, Problem
 from automl.machine.signals import StopSignal
-from automl.steps.study_file import load_study_file
+from automl.steps.study_file import load_study_file, study_spec
 
 _KEYS = frozenset({"spec", "study_file", "run", "origin", "worker", "snapshot", "cause"})
 
@@ -119,7 +119,7 @@ def _read_spec(document: object, study_file: str | None, origin: str) -> StudySp
         raise ConfigError("The payload has no specification.", "pass `spec` or `study_file`")
     is_estimator = Origin.of(origin).kind is OriginKind.PYTHON
     purpose = Purpose.ESTIMATOR if is_estimator else Purpose.PUBLISH
-    return parse_spec(document, purpose=purpose)
+    return study_spec(document, purpose=purpose)
 
 
 class _Keys:

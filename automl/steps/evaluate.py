@@ -100,7 +100,7 @@ def _publish(context: StepContext, run: Run, registry: Registry, version: int) -
         run=context.run,
         trial=trial.number,
         snapshot=run.snapshot,
-        task=context.spec.task.value,
+        task=context.spec.task,
         objective=context.spec.search.objective.value,
         labels=classifier.labels,
         input=InputFormat(

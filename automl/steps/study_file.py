@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from automl.domain.parsing import parse_spec
+from automl.domain.parsing import Purpose, parse_spec
 from automl.domain.specification import LOCATION_KEYS, StudySpec
 from automl.errors import ConfigError
 from automl.tracks.cards import installed_cards, load
@@ -63,6 +63,19 @@ def load_study_document(path: Path) -> dict[str, Any]:
     return document
 
 
+def study_spec(document: object, *, purpose: Purpose = Purpose.PUBLISH) -> StudySpec:
+    """Return the specification that a document describes, for the tracks that are installed.
+
+    Args:
+        document: a mapping as read from YAML or JSON.
+        purpose: whether versions will be published, which takes sealed test rows.
+
+    Raises:
+        ConfigError: with every problem and its key path.
+    """
+    return parse_spec(document, installed_cards(), purpose=purpose)
+
+
 def load_study_file(path: Path) -> StudySpec:
     """Return the specification in the file at `path`.
 
@@ -71,7 +84,7 @@ def load_study_file(path: Path) -> StudySpec:
     """
     document = load_study_document(path)
     try:
-        return parse_spec(document)
+        return study_spec(document)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", error.hint, error.problems) from error
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from automl.domain.parsing import parse_spec
 from automl.domain.specification import (
     DataSection,
     ExportSection,
@@ -20,7 +19,7 @@ from automl.domain.specification import (
     StudySpec,
 )
 from automl.errors import ConfigError, Problem
-from automl.steps.study_file import Offer, offer
+from automl.steps.study_file import Offer, offer, study_spec
 
 _AUTO = "auto"
 _REQUIRED = frozenset({"name", "task", "data.source"})  # they have no default
@@ -191,7 +190,7 @@ def spec_from_params(params: Mapping[str, Any]) -> StudySpec:
     Raises:
         ConfigError: with every problem.
     """
-    return parse_spec(document_from_params(params))
+    return study_spec(document_from_params(params))
 
 
 def refuse_unknown_keys(conf: Iterable[str]) -> None:

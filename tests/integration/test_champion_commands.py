@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.publishing.registry import Registry
 from automl.runs.context import StepContext
 from automl.runs.opening import open_run
+from automl.steps.study_file import study_spec
 from automl.storage.objects import ObjectStore
 from automl.storage.open import open_home
 from tests.versions import NOW, publish
@@ -31,7 +31,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "s3":
         uri = request.getfixturevalue("s3_store_uri")
     document = {"name": STUDY, "task": "image_classification", "data": {"source": "rows.npz"}}
-    context = StepContext.open(Settings(uri), parse_spec(document), "one", "test")
+    context = StepContext.open(Settings(uri), study_spec(document), "one", "test")
     open_run(context, "snapshot")
     registry = Registry(context.store, STUDY)
     for run in ("a", "b", "c"):

@@ -14,7 +14,6 @@ import pytest
 from sklearn.datasets import load_digits
 
 from automl.domain.events import SearchEnd, SearchEnded
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.domain.training import StopReason
 from automl.domain.trial import Outcome, TrialState
@@ -24,6 +23,7 @@ from automl.runs.context import StepContext, StoreClock
 from automl.runs.deadline import WorkerClock
 from automl.runs.worker import run_worker
 from automl.steps import choose, prepare
+from automl.steps.study_file import study_spec
 
 
 class LaterClock(StoreClock):
@@ -61,7 +61,7 @@ def context(tmp_path: Path) -> StepContext:
         "search": {"time_limit": "60s", "workers": 1},
     }
     context = StepContext.open(
-        Settings(str(tmp_path / "home")), parse_spec(document), "one", "test"
+        Settings(str(tmp_path / "home")), study_spec(document), "one", "test"
     )
     snapshot = prepare.prepare(context, lambda done, total, what: None)
     opening.open_run(context, snapshot.id)

@@ -22,17 +22,16 @@ from automl.doctor.findings import Finding
 from automl.doctor.store import clock, examine_store
 from automl.domain.candidate import Candidate
 from automl.domain.events import TrialClaimed, TrialOpened, TrialProposed
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.run_lease import WAITING_TTL_S, RunLease
-from automl.steps.study_file import load_study_file
+from automl.steps.study_file import load_study_file, study_spec
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.open import open_store
 from benchmarks.servers import READER_ACCESS_KEY, READER_SECRET_KEY
 
-SPEC = parse_spec(
+SPEC = study_spec(
     {"name": "digits", "task": "image_classification", "data": {"source": "/rows.npz"}}
 )
 NOW = datetime.now(UTC)

@@ -19,7 +19,6 @@ from automl.domain.events import (
     TrialProposed,
 )
 from automl.domain.invariants import violations
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.domain.training import StopReason
 from automl.domain.trial import Measurement, Outcome, Trial
@@ -32,6 +31,7 @@ from automl.runs.worker import work_on
 from automl.search.pruning import Rungs, planned_epochs
 from automl.search.space import origin
 from automl.steps import prepare
+from automl.steps.study_file import study_spec
 from automl.tracks.image.space import NetworkMorphismSpace
 from automl.tracks.image.trainer import MOST_EPOCHS, TrialTrainer, TrialTraining
 from automl.training.results import curve_to_bytes
@@ -46,7 +46,7 @@ def trainer(tmp_path: Path) -> TrialTrainer:
     x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
     source = tmp_path / "rows.npz"
     np.savez(source, allow_pickle=False, x=x[:300], y=sample.target[:300])
-    spec = parse_spec(
+    spec = study_spec(
         {
             "name": "digits",
             "task": "image_classification",

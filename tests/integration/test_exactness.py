@@ -16,9 +16,9 @@ from onnx import TensorProto, helper
 from PIL import Image
 from safetensors.numpy import load
 
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.steps.local_run import run_study
+from automl.steps.study_file import study_spec
 from automl.storage.open import open_home
 from automl.tracks.image.decode import decode_image
 from automl.tracks.image.snapshot import ImageSnapshot
@@ -73,7 +73,7 @@ def publish(folder: Path, files: dict[str, bytes], image_size: int) -> Published
         "final_fit": {"retrain": False},
     }
     settings = Settings(str(folder / "home"))
-    result = run_study(settings, parse_spec(document), Quiet())
+    result = run_study(settings, study_spec(document), Quiet())
     store = open_home(settings).store
     (key,) = [e.key for e in store.list("datasets/pictures/") if e.key.endswith("/manifest.json")]
     manifest = ImageSnapshot.open(store, "pictures", key.split("/")[2]).envelope

@@ -17,7 +17,6 @@ import pytest
 from sklearn.datasets import load_digits
 
 from automl.data.splits import Part
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.domain.training import StopReason
@@ -29,6 +28,7 @@ from automl.runs.trial_files import load_tensors_of, load_weights
 from automl.runs.trials import Claim, TrialSource, record_result
 from automl.steps import evaluate, prepare
 from automl.steps.local_run import run_study
+from automl.steps.study_file import study_spec
 from automl.tracks.image.snapshot import ImageSnapshot
 from automl.tracks.image.trainer import TrialTrainer, TrialTraining
 
@@ -61,7 +61,7 @@ def study_of_digits(folder: Path) -> StudySpec:
         "search": {"time_limit": "5m", "max_trials": 1, "workers": 1},
         "final_fit": {"time_limit": "60s"},
     }
-    return parse_spec(document)
+    return study_spec(document)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from safetensors.numpy import load, save
 from sklearn.datasets import load_digits
 
 from automl.domain.facts import OriginKind
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.errors import NotFoundError, OutOfMemoryError, StorageError
@@ -27,6 +26,7 @@ from automl.runs.context import StepContext, StoreClock
 from automl.runs.worker import run_worker
 from automl.steps import choose, final_fit, prepare
 from automl.steps.open_run import open_search
+from automl.steps.study_file import study_spec
 from automl.tracks.image.snapshot import ImageEnvelope
 from automl.training.checkpoint import Checkpoint
 from automl.training.initialization import initial_weights
@@ -41,7 +41,7 @@ Edit = Callable[[dict[str, Any]], None]
 
 
 def spec_of(source: Path, **final: object) -> StudySpec:
-    return parse_spec(
+    return study_spec(
         {
             "name": "digits",
             "task": "image_classification",

@@ -14,7 +14,6 @@ import pytest
 from automl.domain.candidate import Candidate
 from automl.domain.events import TrialOpened, TrialProposed
 from automl.domain.facts import SpaceFacts
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.domain.study import Run
 from automl.domain.trial import Trial
@@ -30,6 +29,7 @@ from automl.runs.trials import TrialSource
 from automl.steps.final_fit import least_fresh_epochs
 from automl.steps.open_run import open_search
 from automl.steps.prepare import prepare
+from automl.steps.study_file import study_spec
 from automl.tracks.image.pretrained import (
     fresh_weights,
     pretrained_weights,
@@ -56,7 +56,7 @@ def open_context(
     rows = folder / "rows.npz"
     pixels = np.random.default_rng(0).integers(0, 256, (40, size, size, 3), dtype=np.uint8)
     np.savez(rows, allow_pickle=False, x=pixels, y=np.arange(40) % CLASSES)
-    spec = parse_spec(
+    spec = study_spec(
         {
             "name": "noise",
             "task": "image_classification",

@@ -31,9 +31,8 @@ from automl.domain.events import (
     VersionReserved,
     WinnerChosen,
 )
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
-from automl.domain.specification import StudySpec, Task
+from automl.domain.specification import StudySpec
 from automl.domain.study import Run, Study
 from automl.domain.trial import Measurement, Outcome
 from automl.errors import SearchError, StudyBusyError
@@ -42,6 +41,7 @@ from automl.runs.context import StepContext
 from automl.runs.run_lease import RUN_TTL_S, RunLease
 from automl.runs.trials import TrialSource
 from automl.steps.dispatch import run_named_step
+from automl.steps.study_file import study_spec
 from automl.tracks.image.space import NetworkMorphismSpace
 
 LATER_STEPS = ("run_worker", "choose", "final_fit", "export", "evaluate", "promote")
@@ -64,7 +64,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def spec_with(**sections: Mapping[str, Any]) -> StudySpec:
     merged = {key: DOCUMENT.get(key, {}) | dict(value) for key, value in sections.items()}
-    return parse_spec(DOCUMENT | merged)
+    return study_spec(DOCUMENT | merged)
 
 
 def opened(home: Path, run: str, spec: StudySpec | None = None) -> StepContext:
@@ -325,7 +325,7 @@ def test_the_operator_closes_a_run_whose_step_fails_for_good(home: Path) -> None
     from automl_airflow.operator import StepOperator, run_name
 
     name = run_name("automl_search", "manual")
-    context = opened(home, name, parse_spec(DOCUMENT | {"data": {"source": "/absent.csv"}}))
+    context = opened(home, name, study_spec(DOCUMENT | {"data": {"source": "/absent.csv"}}))
     params = {
         "name": "digits", "task": "image_classification", "source": "/absent.csv",
         "time_limit": "1m", "workers": 1, "objective": "auto",
@@ -383,7 +383,7 @@ def test_what_makes_scores_incomparable_starts_a_generation(
 
 @pytest.mark.parametrize(
     "change",
-    [{"task": Task.TABULAR_CLASSIFICATION}, {"objective": "log_loss"}],
+    [{"task": "tabular_classification"}, {"objective": "log_loss"}],
     ids=["task", "objective"],
 )
 def test_task_and_objective_belong_to_the_generation(change: dict[str, Any]) -> None:

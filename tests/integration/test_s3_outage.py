@@ -20,7 +20,6 @@ from sklearn.datasets import load_digits
 
 from automl.domain.documents import JsonValue
 from automl.domain.events import SearchEnd, TrialFinished, TrialReleased
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.domain.study import Study
@@ -33,6 +32,7 @@ from automl.runs.run_lease import RunLease
 from automl.runs.worker import run_worker
 from automl.steps import prepare
 from automl.steps.local_run import search
+from automl.steps.study_file import study_spec
 from automl.storage.home import ObjectHome
 from automl.storage.leases import Leases
 from automl.storage.s3.objects import S3ObjectStore
@@ -157,7 +157,7 @@ def test_a_worker_that_loses_its_lease_in_an_outage_resumes_the_trial_itself(
     tmp_path: Path, s3_store_uri: str, faulty_s3: FaultyProxy
 ) -> None:
     home = f"{s3_store_uri}/mein Zuhause/ü+%20"
-    run = Run(home, parse_spec(study_document(tmp_path))).open()
+    run = Run(home, study_spec(study_document(tmp_path))).open()
 
     with outage_while_training(faulty_s3, seconds=2 * TTL_S) as began:
         result = run.work(S3Limits(total_s=60.0))
@@ -175,7 +175,7 @@ def test_a_worker_that_loses_its_lease_in_an_outage_resumes_the_trial_itself(
 def test_an_outage_beyond_the_limit_ends_the_step_and_its_retry_goes_on(
     tmp_path: Path, s3_store_uri: str, faulty_s3: FaultyProxy
 ) -> None:
-    run = Run(s3_store_uri, parse_spec(study_document(tmp_path))).open()
+    run = Run(s3_store_uri, study_spec(study_document(tmp_path))).open()
 
     with outage_while_training(faulty_s3, seconds=8 * LIMIT_S) as began:
         with pytest.raises(StorageError, match=r"cannot be reached: \w+ of .* failed") as caught:
@@ -195,7 +195,7 @@ def test_an_outage_beyond_the_limit_ends_the_step_and_its_retry_goes_on(
 def test_two_workers_ride_out_a_minute(
     tmp_path: Path, s3_store_uri: str, faulty_s3: FaultyProxy
 ) -> None:
-    spec = parse_spec(study_document(tmp_path, workers=2, max_trials=6))
+    spec = study_spec(study_document(tmp_path, workers=2, max_trials=6))
     context = StepContext.open(Settings(s3_store_uri), spec, "one", "test")
     progress = Lines()
     snapshot = prepare.prepare(context, progress.items).id
@@ -226,7 +226,7 @@ def test_the_command_line_exits_with_4_after_a_long_outage_and_the_next_run_goes
     second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     assert second.returncode == 0, second.stderr
-    context = StepContext.open(Settings(s3_store_uri), parse_spec(study_document(tmp_path)), "", "")
+    context = StepContext.open(Settings(s3_store_uri), study_spec(study_document(tmp_path)), "", "")
     study = context.record.refresh()
     events = [event for _, event in context.record.log.read()]
     ends = Counter(event.n for event in events if isinstance(event, TrialFinished))

@@ -14,7 +14,6 @@ import pytest
 from sklearn.datasets import load_digits
 
 from automl.domain.events import SearchEnd, TrialFinished
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.domain.trial import Measurement, Outcome, TrialState
@@ -24,6 +23,7 @@ from automl.runs.run_lease import RunLease
 from automl.runs.trials import Claim, TrialSource
 from automl.steps import prepare
 from automl.steps.local_run import run_study, search
+from automl.steps.study_file import study_spec
 from automl.tracks.image.space import NetworkMorphismSpace
 
 
@@ -77,7 +77,7 @@ def study_of_digits(folder: Path, rows: int = 300, **changes: object) -> StudySp
         "search": {"time_limit": "60s", "max_trials": 2, "workers": 1},
         "final_fit": {"time_limit": "30s"},
     }
-    return parse_spec({**document, **changes})
+    return study_spec({**document, **changes})
 
 
 def opened(settings: Settings, spec: StudySpec, run: str = "one") -> StepContext:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from automl.domain.parsing import parse_spec
 from automl.domain.specification import Strategy
+from automl.steps.study_file import study_spec
 from automl.training.examples import Examples
 from benchmarks import arms
 from benchmarks.accuracy import ARMS, DATASETS, Difference, Unit, accuracy_cell, report, run_missing
@@ -96,7 +96,7 @@ def test_an_arm_that_is_skipped_leaves_no_line(
 def test_a_study_is_the_defaults_but_for_rows_and_times(tmp_path: Path) -> None:
     dataset = load("digits", tmp_path)
 
-    spec = parse_spec(study_document(dataset, Strategy.RANDOM, (300.0, 120.0), seed=3))
+    spec = study_spec(study_document(dataset, Strategy.RANDOM, (300.0, 120.0), seed=3))
 
     assert spec.search.time_limit.total_seconds() == 300
     assert spec.final_fit.time_limit.total_seconds() == 120

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automl.domain.byte_size import format_byte_size, parse_byte_size
-from automl.domain.parsing import parse_spec
+from automl.steps.study_file import study_spec
 
 UNIT_BYTES = {
     "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3,
@@ -37,12 +37,12 @@ def test_a_study_file_limits_memory_and_its_record_is_read_back() -> None:
         "search": {"limits": {"device_memory": "1500MB"}},
     }
 
-    spec = parse_spec(document)
+    spec = study_spec(document)
     recorded = spec.model_dump(mode="json", by_alias=True)
 
     assert spec.search.limits.device_memory == 1_500_000_000
     assert recorded["search"]["limits"]["device_memory"] == "1500MB"
-    assert parse_spec(recorded) == spec
+    assert study_spec(recorded) == spec
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.domain.specification import LOCATION_KEYS
 from automl.errors import ConfigError
 from automl.runs.context import StepContext
 from automl.steps.check import check
+from automl.steps.study_file import study_spec
 
 
 def test_every_place_that_the_data_name_is_checked(tmp_path: Path) -> None:
-    spec = parse_spec(
+    spec = study_spec(
         {"name": "cress", "task": "image_classification", "data": {"source": "train.csv"}}
     )
     places = {key: str(tmp_path / key) for key in LOCATION_KEYS}

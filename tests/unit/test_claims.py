@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from automl.domain.events import RunState, SearchEnd
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
 from automl.errors import LeaseLostError, SearchError
@@ -17,6 +16,7 @@ from automl.runs.checkpoints import counting_checkpoints
 from automl.runs.context import StepContext
 from automl.runs.trials import Claim, TrialResult, TrialSource, record_result
 from automl.steps.give_back import give_back
+from automl.steps.study_file import study_spec
 from automl.storage.home import ObjectHome
 from automl.storage.leases import Leases
 from automl.storage.memory import MemoryObjectStore
@@ -46,7 +46,7 @@ class Stage:
         search: dict[str, object] = {"workers": 2}
         if max_trials is not None:
             search["max_trials"] = max_trials
-        spec = parse_spec(
+        spec = study_spec(
             {
                 "name": "tiny",
                 "task": "image_classification",

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from automl.domain.objective import Objective
-from automl.domain.parsing import parse_spec
 from automl.errors import ConfigError
 from automl.steps import study_file
+from automl.steps.study_file import study_spec
 from automl.tracks.image.card import CARD
 
 os.environ.setdefault("AIRFLOW_HOME", "/tmp/automl-test-airflow")  # noqa: S108
@@ -20,8 +20,9 @@ pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
 
 MINIMAL = {"name": "leaves", "task": "image_classification", "data": {"source": "/leaves.csv"}}
 TABLES = replace(
-    CARD, task="guess_weights", objectives=frozenset({Objective.RMSE}), data_keys=frozenset()
-)
+    CARD, task="guess_weights", objectives=frozenset({Objective.RMSE}),
+    default_objective=Objective.RMSE, data_keys=frozenset(),
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,7 @@ def params(form: Any, **more: Any) -> dict[str, Any]:
 
 def test_a_form_that_nobody_has_touched_gives_a_study_of_defaults(form: Any) -> None:
     assert form.document_from_params(params(form)) == MINIMAL
-    assert form.spec_from_params(params(form)) == parse_spec(MINIMAL)
+    assert form.spec_from_params(params(form)) == study_spec(MINIMAL)
 
 
 def test_every_start_value_satisfies_its_own_schema(form: Any) -> None:

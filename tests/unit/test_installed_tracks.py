@@ -16,8 +16,11 @@ from automl.tracks.track import track_of
 
 CARD = """
 from automl.domain.card import Card
+from automl.domain.objective import Objective
 
-CARD = Card("{task}", frozenset(), frozenset(), uses_gpu=False, track="guests:TRACK")
+CARD = Card(
+    "{task}", frozenset(), Objective.RMSE, frozenset(), uses_gpu=False, track="guests:TRACK"
+)
 TRACK = "the track of {task}"
 """
 

@@ -16,7 +16,6 @@ from automl.domain.events import (
     TrialOpened,
     TrialProposed,
 )
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.domain.training import StopReason
 from automl.domain.trial import Measurement, Outcome, RungResult, Trial
@@ -24,6 +23,7 @@ from automl.errors import LeaseLostError
 from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.judging import Judge
+from automl.steps.study_file import study_spec
 from automl.storage.home import ObjectHome
 from automl.storage.leases import KeepAlive
 from automl.storage.memory import MemoryObjectStore
@@ -33,7 +33,7 @@ from automl.training.results import curve_to_bytes
 
 FULL, ROWS, SIZE = 30, 100, 32
 GENES = {"learning_rate": 0.1, "weight_decay": 5e-4, "augmentation": 0.5, "dropout": 0.0}
-SPEC = parse_spec({"name": "tiny", "task": "image_classification", "data": {"source": "/rows.npz"}})
+SPEC = study_spec({"name": "tiny", "task": "image_classification", "data": {"source": "/rows.npz"}})
 
 
 @pytest.fixture

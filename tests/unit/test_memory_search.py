@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from automl.domain.events import SearchEnd, TrialFinished
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.domain.study import Study
 from automl.domain.trial import Device, Measurement, Outcome, Trial
@@ -23,6 +22,7 @@ from automl.runs.proposals import SPACE_VERSION, search_space
 from automl.runs.replay import replay_document
 from automl.runs.trials import Claim, TrialSource
 from automl.search.memory_model import correction_of
+from automl.steps.study_file import study_spec
 from automl.storage.home import ObjectHome
 from automl.storage.memory import MemoryObjectStore
 
@@ -55,7 +55,7 @@ class Searching:
             "search": {"seed": 7, "workers": 1, "strategy": "random", **search},
         }  # fmt: skip
         self.home = ObjectHome(MemoryObjectStore())
-        self.spec = parse_spec(document)
+        self.spec = study_spec(document)
         self.context = StepContext.open(Settings("/"), self.spec, "one", "test", self.home)
         opening.open_run(self.context, "snapshot", FACTS)
 

@@ -10,7 +10,6 @@ import pytest
 
 from automl.domain.candidate import Candidate
 from automl.domain.events import Event, RunOpened, TrialFinished, TrialOpened, TrialProposed
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.domain.study import Run
@@ -25,6 +24,7 @@ from automl.runs.proposals import SPACE_VERSION, search_space
 from automl.runs.replay import rederive, replay_document
 from automl.runs.trials import Claim, TrialSource
 from automl.search.space import Description, LabelledGraph, SearchSpace
+from automl.steps.study_file import study_spec
 from automl.storage.home import ObjectHome
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.study_log import ObjectStudyLog
@@ -36,9 +36,9 @@ DOCUMENT: dict[str, Any] = {
     "data": {"source": "/rows.npz"},
     "search": {"seed": 7, "workers": 3},
 }
-SPEC = parse_spec(DOCUMENT)
+SPEC = study_spec(DOCUMENT)
 # draws its parents from all trials
-RANDOM = parse_spec(DOCUMENT | {"search": {"seed": 7, "workers": 3, "strategy": "random"}})
+RANDOM = study_spec(DOCUMENT | {"search": {"seed": 7, "workers": 3, "strategy": "random"}})
 Log = list[tuple[int, Event]]
 
 
@@ -265,7 +265,7 @@ class OneCandidateSpace:
 
 
 FACTORS = {"ps_per_flop": 25, "ps_per_byte": 100, "ns_per_layer": 15_000}
-LIMITED = parse_spec(
+LIMITED = study_spec(
     DOCUMENT
     | {"search": {"seed": 7, "workers": 3, "limits": {"latency_ms": 0.5, "device_memory": "8MB"}}}
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
 import json
 import re
@@ -16,9 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from automl.domain.card import Card
+from automl.domain.objective import Objective
 from automl.domain.parsing import Purpose, parse_spec
 from automl.domain.specification import Strategy, StudySpec
 from automl.errors import ConfigError
+from automl.steps.study_file import study_spec
 
 PAGE = Path(__file__).parents[2] / "docs" / "formats" / "study-file.md"
 MINIMAL: dict[str, Any] = {
@@ -43,7 +47,7 @@ def with_values(values: dict[str, Any]) -> dict[str, Any]:
 def problems_of(document: object, purpose: Purpose = Purpose.PUBLISH) -> dict[str, str]:
     """Return the messages of the problems by key path; each path must be told once."""
     with pytest.raises(ConfigError) as caught:
-        parse_spec(document, purpose=purpose)
+        study_spec(document, purpose=purpose)
     paths = [problem.path for problem in caught.value.problems]
     assert len(paths) == len(set(paths)), f"told twice: {paths}"
     return {problem.path: problem.message for problem in caught.value.problems}
@@ -66,7 +70,7 @@ def known_keys(model: type[BaseModel] = StudySpec, prefix: str = "") -> Iterator
 
 class TestDefaults:
     def test_name_task_and_source_are_enough(self) -> None:
-        spec = parse_spec(MINIMAL)
+        spec = study_spec(MINIMAL)
 
         assert spec.search.strategy is Strategy.BAYESIAN
         assert spec.search.time_limit == timedelta(hours=2)
@@ -75,12 +79,12 @@ class TestDefaults:
         assert spec.timezone == "UTC"
 
     def test_defaults_written_out_change_nothing(self) -> None:
-        spec = parse_spec(MINIMAL)
+        spec = study_spec(MINIMAL)
 
-        assert parse_spec(json.loads(spec.canonical())) == spec
+        assert study_spec(json.loads(spec.canonical())) == spec
 
     def test_a_specification_cannot_be_changed(self) -> None:
-        spec = parse_spec(MINIMAL)
+        spec = study_spec(MINIMAL)
 
         with pytest.raises(ValidationError, match="frozen"):
             spec.search.workers = 3  # type: ignore[misc] # what mypy refuses too
@@ -124,7 +128,7 @@ class TestProblems:
 
     def test_the_message_counts_them_and_names_the_study(self) -> None:
         with pytest.raises(ConfigError) as caught:
-            parse_spec(with_values({"search.workers": 0, "search.seed": -1}))
+            study_spec(with_values({"search.workers": 0, "search.seed": -1}))
 
         assert caught.value.message == "The specification of study 'digits' has 2 problems."
         assert "docs/formats/study-file.md" in caught.value.hint
@@ -150,7 +154,7 @@ class TestProblems:
     @pytest.mark.parametrize("document", [None, "name: digits", [MINIMAL], 3])
     def test_something_else_than_a_mapping_is_refused(self, document: object) -> None:
         with pytest.raises(ConfigError, match="A study is a mapping"):
-            parse_spec(document)
+            study_spec(document)
 
     @pytest.mark.parametrize("section", ["data", "search", "search.limits", "export", "retention"])
     @pytest.mark.parametrize("value", ["fast", 3, []])
@@ -197,7 +201,7 @@ class TestProblems:
     def test_any_values_are_accepted_or_told_once_each(self, values: dict[str, Any]) -> None:
         values = {path: value for path, value in values.items() if not path.startswith("predict")}
         try:
-            parse_spec(with_values(values))
+            study_spec(with_values(values))
         except ConfigError as error:
             paths = [problem.path for problem in error.problems]
             assert paths
@@ -218,6 +222,12 @@ class TestTypes:
             ("data.image_size", "32"),
             ("data.image_size", "automatic"),
             ("data.image_size", 3),
+            ("data.columns", ["age"]),
+            ("data.max_pixels", 0),
+            ("final_fit.ensemble", "all"),
+            ("final_fit.ensemble", 0),
+            ("final_fit.ensemble", 17),
+            ("task", ""),
             ("data.validation_fraction", "0.2"),
             ("data.test_fraction", float("nan")),
             ("data.max_bad_fraction", 1.01),
@@ -239,6 +249,24 @@ class TestTypes:
         assert list(problems) == [path]
         assert repr(value) in problems[path]
 
+    def test_a_kind_of_column_that_is_not_known_is_told_with_the_column(self) -> None:
+        columns = {"age": "number", "farm": "place", "day": 3}
+
+        problems = problems_of(with_values({"data.columns": columns}))
+
+        assert problems.keys() == {"data.columns.farm", "data.columns.day"}
+        assert problems["data.columns.farm"].startswith("'place' is not one of 'number', 'cat")
+
+    @pytest.mark.parametrize(
+        ("path", "words"),
+        [
+            ("data.image_size", "'big' is neither 'auto' nor an integer from 4 to 1024"),
+            ("final_fit.ensemble", "'big' is neither 'auto' nor an integer from 1 to 16"),
+        ],
+    )
+    def test_a_value_besides_auto_names_what_there_is(self, path: str, words: str) -> None:
+        assert problems_of(with_values({path: "big"})) == {path: words}
+
     def test_a_word_that_is_not_known_lists_those_that_are(self) -> None:
         message = problems_of(with_values({"search.strategy": "grid"}))["search.strategy"]
 
@@ -252,6 +280,11 @@ class TestAvailability:
         [
             ("data.source", "table.parquet"),
             ("data.resize", "letterbox"),
+            ("data.columns", {"age": "number"}),
+            ("data.weights", "weight"),
+            ("data.max_pixels", 10**6),
+            ("data.small_classes", "drop"),
+            ("data.corrections", "corrections.csv"),
             ("data.gate.on_change", "stop"),
             ("search.objective", "log_loss"),
             ("search.prefer", "small"),
@@ -259,6 +292,7 @@ class TestAvailability:
             ("search.resources.gpus", 2),
             ("search.resources.memory", "4GB"),
             ("final_fit.ensemble", 2),
+            ("export.sign", "key"),
             ("export.quantize", "int8"),
             ("export.max_loss", 0.01),
             ("export.approve", True),
@@ -276,13 +310,86 @@ class TestAvailability:
 
     @pytest.mark.parametrize("task", ["tabular_classification", "tabular_regression"])
     def test_tables_are_not_available_yet(self, task: str) -> None:
-        assert "is not available yet" in problems_of(with_values({"task": task}))["task"]
+        assert problems_of(with_values({"task": task})) == {
+            "task": f"{task!r} is not available yet; use image_classification"
+        }
+
+    @pytest.mark.parametrize("ensemble", ["auto", 1])
+    def test_one_network_is_published(self, ensemble: str | int) -> None:
+        spec = study_spec(with_values({"final_fit.ensemble": ensemble}))
+
+        assert spec.final_fit.ensemble == ensemble
 
     def test_a_broken_value_is_not_called_unavailable_as_well(self) -> None:
         problems = problems_of(with_values({"predict": {"source": 1}, "data.resize": "crop"}))
 
         assert problems.keys() == {"predict.source", "predict.output", "data.resize"}
         assert not any("not available" in message for message in problems.values())
+
+
+class TestTracks:
+    """What a study file may say depends on the card of its task's track."""
+
+    POEMS = Card(
+        task="poems",
+        objectives=frozenset({Objective.LOG_LOSS, Objective.MACRO_F1}),
+        default_objective=Objective.LOG_LOSS,
+        data_keys=frozenset({"source", "label"}),
+        uses_gpu=False,
+        track="poems:TRACK",
+        most_members=2,
+    )
+
+    def parse(self, values: dict[str, Any] | None = None) -> StudySpec:
+        document = with_values({"task": "poems", **(values or {})})
+        return parse_spec(document, {"poems": self.POEMS})
+
+    def problems(self, values: dict[str, Any]) -> dict[str, str]:
+        with pytest.raises(ConfigError) as caught:
+            self.parse(values)
+        return {problem.path: problem.message for problem in caught.value.problems}
+
+    def test_its_objective_is_the_default(self) -> None:
+        assert self.parse().search.objective is Objective.LOG_LOSS
+        assert self.parse({"search.seed": 3}).search.objective is Objective.LOG_LOSS
+        chosen = self.parse({"search.objective": "macro_f1"})
+        assert chosen.search.objective is Objective.MACRO_F1
+
+    def test_its_task_stays_a_text(self) -> None:
+        assert self.parse().task == "poems"
+
+    def test_other_objectives_are_refused(self) -> None:
+        assert self.problems({"search.objective": "accuracy"}) == {
+            "search.objective": "'accuracy' is not available yet; use log_loss or macro_f1"
+        }
+        assert self.problems({"search.objective": "mae"}) == {
+            "search.objective": "mae does not fit task poems"
+        }
+
+    @pytest.mark.parametrize(
+        ("key", "value"), [("images", "folder"), ("image_size", 32), ("split", "random")]
+    )
+    def test_keys_that_it_does_not_understand_are_refused(self, key: str, value: object) -> None:
+        assert self.problems({f"data.{key}": value}) == {
+            f"data.{key}": f"{value!r} means nothing to task poems; leave it out"
+        }
+
+    def test_their_defaults_and_its_own_keys_are_fine(self) -> None:
+        self.parse({"data.images": None, "data.label": "verse", "data.image_size": "auto"})
+
+    def test_it_blends_as_many_members_as_it_can(self) -> None:
+        assert self.parse({"final_fit.ensemble": 2}).final_fit.ensemble == 2
+        assert self.problems({"final_fit.ensemble": 3}) == {
+            "final_fit.ensemble": "3 is not available yet; use auto, or at most 2"
+        }
+
+    def test_a_task_of_no_installed_track_is_refused_with_those_that_are(self) -> None:
+        assert self.problems({"task": "songs", "data.images": "folder"}) == {
+            "task": "no installed track has the task 'songs'; use poems"
+        }
+
+    def test_a_task_that_is_no_text_is_told_once(self) -> None:
+        assert list(self.problems({"task": 3, "search.objective": "rmse"})) == ["task"]
 
 
 class TestCombinations:
@@ -297,7 +404,7 @@ class TestCombinations:
         document = with_values({"data.test_fraction": 0.0})
 
         assert set(problems_of(document)) == {"data.test_fraction"}
-        assert parse_spec(document, purpose=Purpose.ESTIMATOR).data.test_fraction == 0
+        assert study_spec(document, purpose=Purpose.ESTIMATOR).data.test_fraction == 0
 
     @pytest.mark.parametrize("split", ["group", "time"])
     def test_a_split_by_a_column_needs_the_column(self, split: str) -> None:
@@ -325,8 +432,8 @@ class TestCombinations:
 
 class TestHashes:
     def test_the_order_and_spelling_of_the_document_do_not_count(self) -> None:
-        first = parse_spec(with_values({"search.time_limit": "120m", "search.seed": 3}))
-        second = parse_spec(with_values({"search.seed": 3, "search.time_limit": "2h"}))
+        first = study_spec(with_values({"search.time_limit": "120m", "search.seed": 3}))
+        second = study_spec(with_values({"search.seed": 3, "search.time_limit": "2h"}))
 
         assert first.canonical() == second.canonical()
         assert first.spec_hash == second.spec_hash
@@ -341,7 +448,7 @@ class TestHashes:
             {"export.min_improvement": 0.01}, {"schedule": None},
             {"timezone": "Europe/Berlin"},
         ]  # fmt: skip
-        hashes = [parse_spec(with_values(values)).spec_hash for values in variants]
+        hashes = [study_spec(with_values(values)).spec_hash for values in variants]
 
         for one, other in itertools.combinations(hashes, 2):
             assert one != other
@@ -359,9 +466,9 @@ class TestHashes:
     def test_what_makes_scores_incomparable_changes_the_generation(
         self, path: str, value: object
     ) -> None:
-        changed = parse_spec(with_values({path: value}))
+        changed = study_spec(with_values({path: value}))
 
-        assert changed.generation_key != parse_spec(MINIMAL).generation_key
+        assert changed.generation_key != study_spec(MINIMAL).generation_key
 
     @pytest.mark.parametrize(
         ("path", "value"),
@@ -378,9 +485,9 @@ class TestHashes:
         ],
     )
     def test_other_changes_continue_the_generation(self, path: str, value: object) -> None:
-        changed = parse_spec(with_values({path: value}))
+        changed = study_spec(with_values({path: value}))
 
-        assert changed.generation_key == parse_spec(MINIMAL).generation_key
+        assert changed.generation_key == study_spec(MINIMAL).generation_key
 
     @given(
         workers=st.integers(1, 64),
@@ -399,12 +506,35 @@ class TestHashes:
             "data.image_size": size,
             "data.validation_fraction": fraction,
         }
-        spec = parse_spec(with_values(values))
+        spec = study_spec(with_values(values))
 
-        again = parse_spec(json.loads(spec.canonical()))
+        again = study_spec(json.loads(spec.canonical()))
 
         assert again == spec
         assert again.canonical() == spec.canonical()
+
+
+def test_generations_are_those_of_earlier_releases() -> None:
+    """The keys of what was hashed before are hashed as they were."""
+    spec = study_spec(with_values({"data.label": "Label", "search.seed": 3}))
+    parts = [
+        "image_classification", "accuracy", "Label", "stratified", None, None, 0.2, 0.2, None, 3,
+    ]  # fmt: skip
+
+    assert spec.generation_key == hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def test_a_specification_of_an_earlier_release_is_read() -> None:
+    stored = json.loads(study_spec(MINIMAL).canonical())
+    stored["final_fit"]["ensemble"] = 1
+    for key in ("columns", "weights", "max_pixels", "small_classes", "corrections"):
+        del stored["data"][key]
+    del stored["export"]["sign"]
+
+    spec = study_spec(stored, purpose=Purpose.ESTIMATOR)
+
+    assert spec.generation_key == study_spec(MINIMAL).generation_key
+    assert spec.final_fit.ensemble == 1
 
 
 def test_the_formats_page_lists_every_key_and_no_other() -> None:

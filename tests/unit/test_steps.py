@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from automl.domain.parsing import parse_spec
 from automl.errors import ConfigError
 from automl.machine.signals import StopSignal
 from automl.steps.call import Need, StepCall, parse_call
 from automl.steps.dispatch import run_named_step
 from automl.steps.specs import PIPELINE, STEPS, Compute, Pool, Queue, StepSpec, Trigger
+from automl.steps.study_file import study_spec
 
 DOCUMENT: dict[str, Any] = {
     "name": "leaves",
@@ -79,7 +79,7 @@ def test_what_the_steps_hold_and_end_is_as_documented() -> None:
     ],
 )
 def test_limits_follow_the_study(name: str, limit: timedelta) -> None:
-    assert STEPS[name].limit.seconds(parse_spec(DOCUMENT)) == limit.total_seconds()
+    assert STEPS[name].limit.seconds(study_spec(DOCUMENT)) == limit.total_seconds()
 
 
 # --- calls ---
@@ -91,7 +91,7 @@ def call_of(step: str, **more: Any) -> StepCall:
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 def test_a_call_comes_back_from_its_payload(step: StepSpec) -> None:
-    spec = parse_spec(DOCUMENT)
+    spec = study_spec(DOCUMENT)
     call = StepCall(spec, "r", "airflow:automl_leaves", worker=3, snapshot="abc", cause="it broke")
 
     read = parse_call(call.payload(), step.needs, call.stop)

@@ -38,7 +38,6 @@ from automl.domain.events import (
     TrialReleased,
 )
 from automl.domain.invariants import LogAudit
-from automl.domain.parsing import parse_spec
 from automl.domain.settings import Settings
 from automl.domain.study import replay
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
@@ -50,6 +49,7 @@ from automl.runs.judging import record_rung
 from automl.runs.trials import Claim, TrialResult, TrialSource, end_search
 from automl.runs.worker import work_on
 from automl.steps.give_back import give_back
+from automl.steps.study_file import study_spec
 from automl.storage.home import ObjectHome
 from automl.storage.leases import TTL_S, KeepAlive, Lease, Leases
 from automl.storage.memory import MemoryObjectStore
@@ -59,7 +59,7 @@ from tests.spaces import FewCandidates
 
 WORKERS, CANDIDATES = 4, 5
 EPOCHS = 3  # of a trial, each of which is a rung
-SPEC = parse_spec(
+SPEC = study_spec(
     {
         "name": "tiny",
         "task": "image_classification",

@@ -8,6 +8,7 @@ from automl.domain.objective import Objective
 CARD = Card(
     task="image_classification",
     objectives=frozenset({Objective.ACCURACY}),
+    default_objective=Objective.ACCURACY,
     data_keys=frozenset(
         {
             "source",
@@ -19,6 +20,8 @@ CARD = Card(
             "test_fraction",
             "split",
             "max_bad_fraction",
+            "max_pixels",
+            "small_classes",
         }
     ),
     uses_gpu=True,
