@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from automl.domain.layout import MODEL_FILE
-from automl.publishing.manifest import InputFormat, Parity, VersionFacts
+from automl.publishing.manifest import Parity, VersionFacts
 from automl.publishing.registry import Registry
 from automl.scoring.interval import Interval
 
@@ -28,7 +28,7 @@ def facts(run: str) -> VersionFacts:
         task="image_classification",
         objective="accuracy",
         labels=("a", "b"),
-        input=InputFormat(decode="rgb8", resize="stretch", size=8),
+        input={"decode": "rgb8", "resize": "stretch", "size": 8},
         metrics={"accuracy": Interval(value=0.9, low=0.8, high=0.95, n=100)},
         selected_on=True,
         decisions=1,

@@ -86,14 +86,14 @@ class StoredFile(BaseModel):
 
 
 class Parity(BaseModel):
-    """How far the file's outputs are from the network's.
+    """How far a file's outputs are from what its members compute.
 
     Attributes:
-        rows: images compared.
-        max_abs_diff: largest difference of two probabilities.
-        label_mismatches: labels that differ although the network's two best probabilities are
-            at least 2e-4 apart.
-        ok: the difference is at most 1e-4 and no label mismatches.
+        rows: how many were compared.
+        max_abs_diff: largest difference of two probabilities, or of two values.
+        label_mismatches: labels that differ although the members' two best probabilities are not
+            that close.
+        ok: both are within the track's tolerance.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -108,7 +108,7 @@ class ExportRecord(Record):
     """What the step `export` leaves for the step `evaluate`, beside the run.
 
     Attributes:
-        parity: network against file on raw validation images.
+        parity: members against file on raw held-out rows.
         files: what it stored under the version.
     """
 
@@ -116,39 +116,44 @@ class ExportRecord(Record):
     files: Mapping[str, StoredFile]
 
 
-class InputFormat(BaseModel):
-    """What happens to an encoded image before the network sees it.
+class Column(BaseModel):
+    """One input of a file that reads the columns of a table.
 
     Attributes:
-        decode: the decoding rules.
-        resize: the resize inside `model.onnx`.
-        size: height and width in pixels after it.
+        name: of the column and the input.
+        dtype: of its values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    decode: str
-    resize: str
-    size: int
+    name: str
+    dtype: str
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or value == () or value == {}
 
 
 class VersionFacts(Record):
     """The manifest's fields that the registry does not fill in itself.
 
+    What a file does not have is left out of the document.
+
     Attributes:
         run: the run that published it.
-        trial: number of the trial it was trained from.
+        trial: number of the trial it was fitted from; of the first one where it blends several.
         snapshot: id of the training data.
-        task: `image-classification`.
+        task: names the track that made it.
         objective: what the search minimised or maximised.
-        labels: classes in the order of the probabilities.
-        input: decoding and resizing.
+        labels: classes in the order of the probabilities; empty for values.
+        columns: the columns that it reads; empty where the input is no table.
+        input: what happens to an input before the file sees it; empty for tables.
         metrics: on the report rows.
         selected_on: the report rows also decided about promotions.
         decisions: how often they did so far, this version's included.
-        parity: network against file on raw validation images.
+        parity: members against file on raw held-out rows.
         latency_ms: p50 and p95 by batch size, and the `threads` used.
-        parameters: learned scalars.
+        parameters: learned scalars; None where they are not counted.
         made_by: versions of the platform and its libraries, `at` (ISO 8601).
     """
 
@@ -157,14 +162,15 @@ class VersionFacts(Record):
     snapshot: str
     task: str
     objective: str
-    labels: tuple[str, ...]
-    input: InputFormat
+    labels: tuple[str, ...] = Field((), exclude_if=_is_empty)
+    columns: tuple[Column, ...] = Field((), exclude_if=_is_empty)
+    input: Mapping[str, str | int] = Field(default_factory=dict, exclude_if=_is_empty)
     metrics: Mapping[str, Interval]
     selected_on: bool
     decisions: int | None = None
     parity: Parity
     latency_ms: Mapping[str, Mapping[str, float] | int]
-    parameters: int
+    parameters: int | None = Field(None, exclude_if=_is_empty)
     made_by: Mapping[str, str]
 
 

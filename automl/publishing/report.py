@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
 
-import numpy as np
-
+from automl.domain.training import CurvePoint
 from automl.scoring.interval import Interval
-
-Array = np.ndarray[Any, Any]
+from automl.tracks.track import Table
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;"
@@ -20,7 +17,7 @@ _STYLE = (
     ".scroll{overflow-x:auto}.hit{background:#dff0d8}.miss{background:#f8d7da}"
 )
 _WIDTH, _HEIGHT, _MARGIN = 640, 240, 44
-_MOST_CLASSES = 50
+_COLOURS = ("#1f77b4", "#d62728")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +28,22 @@ class ReportContent:
         title: the heading.
         summary: facts by name, in order.
         metrics: with their intervals.
-        labels: classes in the order of the confusion matrix.
-        confusion: counts `[true class, predicted class]`.
+        tables: what else the predictions come to.
+        curve: the learning curve.
+        portrait: what was fitted, in words.
         leaderboard: one mapping of column to value per trial, best first, same columns.
         strategies: one mapping of column to value per strategy, same columns.
-        architecture: the architecture's summary.
-        curve: one mapping per epoch with `train_loss` and, where measured, `selection_loss`.
         notes: sentences for the reader, such as the reason of a decision.
     """
 
     title: str
     summary: Mapping[str, object]
     metrics: Mapping[str, Interval]
-    labels: Sequence[str]
-    confusion: Array
+    tables: Sequence[Table]
+    curve: Sequence[CurvePoint]
+    portrait: str
     leaderboard: Sequence[Mapping[str, object]]
     strategies: Sequence[Mapping[str, object]]
-    architecture: str
-    curve: Sequence[Mapping[str, Any]]
     notes: Sequence[str] = field(default=())
 
 
@@ -65,12 +60,11 @@ def build_report(content: ReportContent) -> bytes:
         notes,
         "<h2>Metrics</h2>",
         _metrics(content.metrics),
-        "<h2>Confusion matrix</h2>",
-        _confusion(content.labels, content.confusion),
+        *(_section(table) for table in content.tables),
         "<h2>Learning curve</h2>",
         learning_curve_svg(content.curve),
-        "<h2>Architecture</h2>",
-        f"<p><code>{escape(content.architecture)}</code></p>",
+        "<h2>Candidate</h2>",
+        f"<p><code>{escape(content.portrait)}</code></p>",
         "<h2>Leaderboard</h2>",
         _rows(content.leaderboard, "No trials."),
         "<h2>Strategies</h2>",
@@ -97,31 +91,30 @@ def _rows(rows: Sequence[Mapping[str, object]], without: str) -> str:
     return _table(columns, [[row.get(column) for column in columns] for row in rows])
 
 
-def _confusion(labels: Sequence[str], matrix: Array) -> str:
-    """Return the matrix, for very many classes only the most frequent confusions."""
-    if len(labels) > _MOST_CLASSES:
-        errors = np.array(matrix)
-        np.fill_diagonal(errors, 0)
-        worst = np.argsort(-errors, axis=None, kind="stable")[:_MOST_CLASSES]
-        pairs = [np.unravel_index(cell, errors.shape) for cell in worst]
-        rows = [[labels[t], labels[p], int(errors[t, p])] for t, p in pairs if errors[t, p]]
-        return _table(["true", "predicted", "rows"], rows)
-    head = "".join(f"<th>{escape(label)}</th>" for label in labels)
+def _section(table: Table) -> str:
+    note = f"<p>{escape(table.note)}</p>" if table.note else ""
+    is_marked = table.highlight and table.rows
+    body = _highlighted(table) if is_marked else _rows(table.rows, "None.")
+    return f"<h2>{escape(table.title)}</h2>{note}{body}"
+
+
+def _highlighted(table: Table) -> str:
+    """Return a table whose rows begin with the column that is right, its cell marked as a hit."""
+    columns = [column for column in table.rows[0] if column != table.highlight]
+    head = "".join(f"<th>{escape(column)}</th>" for column in ["", *columns])
     lines = []
-    for true, label in enumerate(labels):
+    for row in table.rows:
+        right = str(row[table.highlight])
         cells = "".join(
-            f'<td class="number{_shade(true == predicted, count)}">{count}</td>'
-            for predicted, count in enumerate(int(value) for value in matrix[true])
+            _cell(row[column], _shade(is_hit=column == right, is_empty=not row[column]))
+            for column in columns
         )
-        lines.append(f"<tr><th>{escape(label)}</th>{cells}</tr>")
-    return (
-        '<p>Rows: true class; columns: predicted class.</p><div class="scroll"><table>'
-        f"<tr><th></th>{head}</tr>{''.join(lines)}</table></div>"
-    )
+        lines.append(f"<tr><th>{escape(right)}</th>{cells}</tr>")
+    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 
-def _shade(is_hit: bool, count: int) -> str:  # noqa: FBT001 - a fact about the cell, not a mode
-    if not count:
+def _shade(*, is_hit: bool, is_empty: bool) -> str:
+    if is_empty:
         return ""
     return " hit" if is_hit else " miss"
 
@@ -133,54 +126,64 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return f'<div class="scroll"><table>{heading}{body}</table></div>'
 
 
-def _cell(value: object) -> str:
+def _cell(value: object, shade: str = "") -> str:
     if value is None:
         return "<td>&ndash;</td>"
     if isinstance(value, float):
-        return f'<td class="number">{value:.4g}</td>'
+        return f'<td class="number{shade}">{value:.4g}</td>'
     if isinstance(value, int) and not isinstance(value, bool):
-        return f'<td class="number">{value:,}</td>'
+        return f'<td class="number{shade}">{value:,}</td>'
     return f"<td>{escape(str(value))}</td>"
 
 
-def learning_curve_svg(curve: Sequence[Mapping[str, Any]]) -> str:
-    """Return training and selection loss over the epochs as inline SVG."""
-    series = {
-        name: [
-            (place, float(point[key]))
-            for place, point in enumerate(curve)
-            if point.get(key) is not None
-        ]
-        for name, key in (("training", "train_loss"), ("selection", "selection_loss"))
+def learning_curve_svg(curve: Sequence[CurvePoint]) -> str:
+    """Return the losses over the epochs as inline SVG; the score where there are none."""
+    losses = {
+        "training loss": [point.train_loss for point in curve],
+        "selection loss": [point.log_loss for point in curve],
     }
-    values = [value for points in series.values() for _, value in points]
-    if not values:
+    if not any(value is not None for values in losses.values() for value in values):
+        return _chart("Score", {"score": [point.score for point in curve]})
+    return _chart("Loss", losses)
+
+
+def _chart(title: str, series: Mapping[str, Sequence[float | None]]) -> str:
+    """Return lines over the epochs, from zero up; a value of None leaves a gap."""
+    lines = {
+        name: [(place, value) for place, value in enumerate(values) if value is not None]
+        for name, values in series.items()
+    }
+    known = [value for points in lines.values() for _, value in points]
+    if not known:
         return "<p>No epochs.</p>"
-    top = max(values) or 1.0
-    lines = [
-        _line(points, len(curve), top, colour) + _legend(name, place, colour)
-        for place, ((name, points), colour) in enumerate(
-            zip(series.items(), ("#1f77b4", "#d62728"), strict=True)
-        )
+    bottom, top = min(0.0, *known), max(0.0, *known)
+    top = top if top > bottom else bottom + 1.0
+    epochs = max(len(values) for values in series.values())
+    drawn = [
+        _line(points, epochs, (bottom, top), colour) + _legend(name, place, colour)
+        for place, ((name, points), colour) in enumerate(zip(lines.items(), _COLOURS, strict=False))
         if points
     ]
-    right, bottom = _WIDTH - _MARGIN, _HEIGHT - _MARGIN
+    right, base = _WIDTH - _MARGIN, _HEIGHT - _MARGIN
     axes = (
-        f'<path d="M{_MARGIN},{_MARGIN / 2:.0f} V{bottom} H{right}" fill="none" stroke="#888"/>'
-        f'<text x="4" y="{_MARGIN / 2 + 4:.0f}">{top:.3g}</text><text x="4" y="{bottom}">0</text>'
-        f'<text x="{right - 60}" y="{_HEIGHT - 14}">epoch {len(curve)}</text>'
+        f'<path d="M{_MARGIN},{_MARGIN / 2:.0f} V{base} H{right}" fill="none" stroke="#888"/>'
+        f'<text x="4" y="{_MARGIN / 2 + 4:.0f}">{top:.3g}</text>'
+        f'<text x="4" y="{base}">{bottom:.3g}</text>'
+        f'<text x="{right - 60}" y="{_HEIGHT - 14}">epoch {epochs}</text>'
     )
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" role="img" font-size="12">'
-        f"<title>Loss per epoch</title>{axes}{''.join(lines)}</svg>"
+        f"<title>{title} per epoch</title>{axes}{''.join(drawn)}</svg>"
     )
 
 
-def _line(points: Sequence[tuple[int, float]], epochs: int, top: float, colour: str) -> str:
+def _line(
+    points: Sequence[tuple[int, float]], epochs: int, span: tuple[float, float], colour: str
+) -> str:
     across = (_WIDTH - 2 * _MARGIN) / max(epochs - 1, 1)
-    height = _HEIGHT - 1.5 * _MARGIN
+    height = (_HEIGHT - 1.5 * _MARGIN) / (span[1] - span[0])
     places = [
-        f"{_MARGIN + across * epoch:.1f},{_HEIGHT - _MARGIN - height * value / top:.1f}"
+        f"{_MARGIN + across * epoch:.1f},{_HEIGHT - _MARGIN - height * (value - span[0]):.1f}"
         for epoch, value in points
     ]
     if len(places) == 1:
@@ -191,4 +194,4 @@ def _line(points: Sequence[tuple[int, float]], epochs: int, top: float, colour: 
 
 def _legend(name: str, place: int, colour: str) -> str:
     x = _MARGIN + 12 + 90 * place
-    return f'<text x="{x}" y="{_HEIGHT - 14}" fill="{colour}">{name} loss</text>'
+    return f'<text x="{x}" y="{_HEIGHT - 14}" fill="{colour}">{name}</text>'

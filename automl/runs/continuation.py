@@ -1,4 +1,4 @@
-"""Continuing a published version: its weights, and what must hold before a run goes on from them.
+"""Continuing a published version: its models, and what must hold before a run goes on from them.
 
 A row that the version was trained on may neither be a calibration row nor a test row of the run, or
 both would flatter it. Rows keep their parts within a generation; across generations only if the
@@ -7,89 +7,93 @@ settings and thresholds that decide about them are the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
-from pydantic import JsonValue
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from automl.data.snapshot import Envelope
+from automl.domain.events import FinalFitFinished
 from automl.domain.objective import Objective
 from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
 from automl.errors import (
     ConfigError,
     DamagedDataError,
+    ExportError,
     NewerSchemaError,
     NotFoundError,
     Problem,
     SearchError,
+    TrainingError,
     VerificationError,
 )
 from automl.publishing.manifest import Manifest
 from automl.publishing.registry import Registry
 from automl.publishing.verify import require_verified
 from automl.runs.context import StepContext
-from automl.runs.trial_files import Weights, load_tensors_of
 from automl.search.space import SearchSpace
-from automl.tracks.image.snapshot import ImageEnvelope
-from automl.training.module import Normalization
+from automl.tracks.track import Dataset, FileFacts, Member, track_of
 
 _UNREADABLE = (NotFoundError, DamagedDataError, NewerSchemaError)
 
 
-@dataclass(frozen=True, slots=True)
-class FittedNetwork:
-    """A trial's architecture with weights.
-
-    Attributes:
-        trial: number of the trial.
-        weights: their key.
-        normalization: what the weights were trained with.
-    """
-
-    trial: int
-    weights: str
-    normalization: Normalization
+def final_fit_of(run: Run) -> FinalFitFinished:
+    """Return what the log tells of a run's final fit; raise SearchError if it has had none."""
+    if run.final_fit is None:
+        raise SearchError(f"Run {run.name} has no final fit yet.", "run the step final_fit first")
+    return run.final_fit
 
 
-def fitted_network(context: StepContext, run: Run) -> FittedNetwork:
-    """Return what the final fit of a run stored.
+def fitted_members(context: StepContext, run: Run) -> list[Member]:
+    """Return the candidates that a run's final fit stored, with their models.
 
     Raises:
         SearchError: the run has had none.
-        NotFoundError: its log does not name the normalisation, and its snapshot is gone.
+        NotFoundError: a model is gone, or its log does not tell all and its snapshot is gone.
     """
-    fit = run.final_fit
-    if fit is None:
-        raise SearchError(f"Run {run.name} has no final fit yet.", "run the step final_fit first")
-    member = fit.members[0]
-    mean, std = (_numbers(member.details.get(name)) for name in ("mean", "std"))
-    if mean and std:
-        return FittedNetwork(member.trial, member.model, Normalization(mean, std))
-    envelope = ImageEnvelope.read(context.store, context.spec.name, run.snapshot)
-    normalization = Normalization(envelope.mean, envelope.std)
-    return FittedNetwork(member.trial, member.model, normalization)
+    found = []
+    for fitted in final_fit_of(run).members:
+        trial, model = (
+            context.record.study.trials[fitted.trial],
+            context.store.get(fitted.model).data,
+        )
+        found.append(_member(trial, model, fitted.details or _details(context, run), fitted.weight))
+    return found
 
 
-def _numbers(value: JsonValue) -> tuple[float, ...]:
-    """Return the numbers of a list; none of anything else."""
-    numbers = value if isinstance(value, list) else []
-    return tuple(float(number) for number in numbers if isinstance(number, int | float))
+def trial_member(context: StepContext, run: Run, trial: Trial) -> Member:
+    """Return a trial of a run's snapshot with the model of its own training.
+
+    Raises:
+        NotFoundError: the model is gone.
+    """
+    key = trial.measurement.weights
+    assert key is not None
+    return _member(trial, context.store.get(key).data, _details(context, run))
 
 
-def published_network(context: StepContext, version: int) -> tuple[FittedNetwork, Weights]:
+def _member(trial: Trial, model: bytes, details: Mapping[str, Any], weight: float = 1.0) -> Member:
+    assert trial.candidate is not None
+    return Member(trial.candidate, model, details, weight)
+
+
+def _details(context: StepContext, run: Run) -> Mapping[str, Any]:
+    """Return what models are kept with that were fitted on a run's snapshot."""
+    track = track_of(context.spec.task)
+    return track.open(context.store, context.spec.name, run.snapshot).details
+
+
+def published_members(context: StepContext, version: int) -> list[Member]:
     """Return what a version was exported from, by the log as far as it is read.
 
     Raises:
-        SearchError: the version or its weights are gone.
-        DamagedDataError, NewerSchemaError: the weights cannot be read.
+        SearchError: the version or a model of it is gone.
+        DamagedDataError, NewerSchemaError: what its log does not tell cannot be read.
     """
     origin = context.record.study.fitted(version)
     if origin is None:
         raise _gone(context, version, "its run is not in the study's log")
     try:
-        network = fitted_network(context, origin)
-        return network, load_tensors_of(context, network.weights)
+        return fitted_members(context, origin)
     except NotFoundError as error:
         raise _gone(context, version, error.message) from error
 
@@ -109,12 +113,12 @@ def continued_trial(study: Study, version: int) -> Trial:
     return study.trials[origin.final_fit.members[0].trial]
 
 
-def check_continuation(context: StepContext, manifest: ImageEnvelope, space: SearchSpace) -> None:
+def check_continuation(context: StepContext, dataset: Dataset, space: SearchSpace) -> None:
     """Check that the version which the specification continues, if any, fits the snapshot.
 
     Args:
         context: the step's context, its record up to date.
-        manifest: the snapshot's.
+        dataset: the snapshot.
         space: the run's search space; only its limits count.
 
     Raises:
@@ -123,7 +127,7 @@ def check_continuation(context: StepContext, manifest: ImageEnvelope, space: Sea
     version = context.spec.final_fit.from_
     if version is None:
         return
-    found = [*_problems(context, version, manifest, space)]
+    found = [*_problems(context, version, dataset, space)]
     if found:
         raise ConfigError(
             f"Version {version} of study {context.spec.name} cannot be continued.",
@@ -134,7 +138,7 @@ def check_continuation(context: StepContext, manifest: ImageEnvelope, space: Sea
 
 
 def _problems(
-    context: StepContext, version: int, manifest: ImageEnvelope, space: SearchSpace
+    context: StepContext, version: int, dataset: Dataset, space: SearchSpace
 ) -> Iterator[str]:
     registry, study = Registry(context.store, context.spec.name), context.record.study
     if not registry.exists(version):
@@ -143,8 +147,11 @@ def _problems(
         return
     try:
         published = registry.manifest(version)
+        if published.task != context.spec.task:
+            yield f"its task is {published.task}, the study's is {context.spec.task}"
+            return
         require_verified(registry, version)
-        published_network(context, version)
+        members = published_members(context, version)
     except VerificationError as error:
         damaged = "; ".join(str(problem) for problem in error.problems)
         yield f"version {version} is damaged: {damaged}"
@@ -152,35 +159,45 @@ def _problems(
     except (SearchError, *_UNREADABLE) as error:
         yield error.message
         return
-    misfits = [*_misfits(context, published, manifest)]
+    misfits = [*dataset.misfits(_file_facts(published))]
     yield from misfits
     origin = study.fitted(version)
     assert origin is not None
-    yield from _moved_rows(context, origin, published, manifest)
-    candidate = continued_trial(study, version).candidate
+    yield from _moved_rows(context, origin, published, dataset.envelope)
+    if not misfits:
+        yield from _unusable(context, origin, members, dataset, space)
+
+
+def _file_facts(published: Manifest) -> FileFacts:
+    return FileFacts(
+        labels=published.labels,
+        columns=tuple((column.name, column.dtype) for column in published.columns),
+        input=published.input,
+        parameters=published.parameters,
+    )
+
+
+def _unusable(
+    context: StepContext,
+    origin: Run,
+    members: Sequence[Member],
+    dataset: Dataset,
+    space: SearchSpace,
+) -> Iterator[str]:
+    """Yield why a version that fits the snapshot cannot be fitted on it."""
     limits = context.spec.search.limits.model_dump(exclude_none=True)
-    if limits and not misfits and candidate is not None and not space.contains(candidate):
+    if limits and not all(space.contains(member.candidate) for member in members):
         yield f"its network is beyond search.limits ({', '.join(limits)})"
-
-
-def _misfits(context: StepContext, published: Manifest, manifest: ImageEnvelope) -> Iterator[str]:
-    """Yield in what the version differs from what the run would train."""
-    if published.task != context.spec.task:
-        yield f"its task is {published.task}, the study's is {context.spec.task}"
-    if published.labels != manifest.classes:
-        old, new = set(published.labels), set(manifest.classes)
-        lost, added = (", ".join(sorted(few)) or "none" for few in (old - new, new - old))
-        yield f"its classes are not the dataset's: missing now {lost}; new {added}"
-    if published.input.size != manifest.image_size:
-        size = published.input.size
-        yield (
-            f"its images are {size} px wide, the dataset's {manifest.image_size} px; "
-            f"data.image_size: {size} makes them equal"
-        )
+        return
+    try:
+        dataset.reference(members, 1)
+    except (DamagedDataError, NewerSchemaError, ExportError, TrainingError) as error:
+        keys = ", ".join(fitted.model for fitted in final_fit_of(origin).members)
+        yield f"{keys} cannot be used: {error.message}"
 
 
 def _moved_rows(
-    context: StepContext, origin: Run, published: Manifest, manifest: ImageEnvelope
+    context: StepContext, origin: Run, published: Manifest, envelope: Envelope
 ) -> Iterator[str]:
     """Yield why rows that the version was trained on might be held out now."""
     keys, spec = context.record.study.generation_keys, context.spec
@@ -199,7 +216,7 @@ def _moved_rows(
     except _UNREADABLE as error:
         yield f"which rows it was trained on is not known any more: {error.message}"
         return
-    if before.thresholds != manifest.thresholds:
+    if before.thresholds != envelope.thresholds:
         yield (
             f"rows that it was trained on may be held out now: the study's generation changed "
             f"after run {origin.name}, and with it the thresholds of the split"

@@ -4,44 +4,39 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-import statistics
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from automl import __version__
-from automl.data.splits import Part
+from automl.data.snapshot import Envelope
 from automl.domain.documents import JsonValue
 from automl.domain.events import Event, TestOpened, VersionPublished
 from automl.domain.layout import MODEL_FILE, REPORT_FILE
 from automl.domain.study import Run, Study
+from automl.domain.training import CurvePoint
 from automl.domain.trial import Trial
 from automl.errors import DamagedDataError, SearchError
 from automl.machine.cores import available_cores
-from automl.morphism.architecture import Architecture
-from automl.publishing.manifest import InputFormat, VersionFacts
+from automl.onnx.model import OnnxModel
+from automl.publishing.manifest import Column, Parity, VersionFacts
+from automl.publishing.measure import Latency, measure_latency, predict_rows
 from automl.publishing.registry import Registry
 from automl.publishing.report import ReportContent, build_report
 from automl.runs.context import StepContext
-from automl.scoring.metrics import classification_metrics, confusion_matrix
+from automl.runs.continuation import final_fit_of, fitted_members
+from automl.scoring.interval import Interval
 from automl.steps.call import StepCall
 from automl.steps.export import export_record
-from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.pretrained import seed_of, without_pretrained
-from automl.tracks.image.snapshot import ImageSnapshot
+from automl.tracks.track import Dataset, Table, Track, Use, track_of
 from automl.views.comparison import compare_strategies
 from automl.views.curve import curve_points
 from automl.views.leaderboard import trial_rows
 from automl.views.provenance import lineage_summary, weights_summary
+from automl.views.trial import portrait_of
 
-_ONE_TEST_SET_BELOW = 1000  # fewer test rows serve as gate and report at once
-_LATENCY_RUNS = 30
-_LATENCY_THREADS = 1
-DECODING = (
-    "8-bit RGB after EXIF orientation; alpha over white; 16-bit divided by 257; no colour profile"
-)
+_LEADERS = 20  # trials of the leaderboard that a report shows
 
 log = logging.getLogger(__name__)
 
@@ -77,127 +72,129 @@ def version_of(run: Run) -> int:
 
 def _publish(context: StepContext, run: Run, registry: Registry, version: int) -> None:
     """Open the sealed rows, measure the file on them, and write report and manifest."""
-    snapshot = ImageSnapshot.open(context.store, context.spec.name, run.snapshot)
-    parts, selected_on = report_parts(snapshot)
+    track = track_of(context.spec.task)
+    dataset = track.open(context.store, context.spec.name, run.snapshot)
+    exported = export_record(context)
+    registry.require_stored(version, exported.files)
+    study = _open_test(context, dataset, version)
+    measured = _measure(track, dataset, registry.read(version, MODEL_FILE))
+    facts = _facts(context, study, dataset, measured, exported.parity)
+    report = _report(context, study, dataset, measured, facts)
+    registry.write(version, {REPORT_FILE: report}, facts, exported.files)
+
+
+def _open_test(context: StepContext, dataset: Dataset, version: int) -> Study:
+    """Record that the sealed rows are read, unless it is, and return the study."""
+    sealed = {*dataset.parts(Use.GATE), *dataset.parts(Use.REPORT)}
+    rows = sum(dataset.envelope.counts[part] for part in sealed)
 
     def open_test(study: Study) -> Sequence[Event]:
         if context.run_in(study).test_opened:
             return ()
-        rows = sum(snapshot.envelope.counts[part] for part in (Part.GATE, Part.REPORT))
         return (TestOpened(at=context.clock.now(), run=context.run, version=version, rows=rows),)
 
-    exported = export_record(context)
-    registry.require_stored(version, exported.files)
-    study = context.record.commit(open_test)
-    classifier = OnnxClassifier(registry.read(version, MODEL_FILE), available_cores())
-    probabilities, labels = predict_rows(classifier, snapshot, parts)
-    final_fit = run.final_fit
-    assert final_fit is not None
-    trial = study.trials[final_fit.members[0].trial]
-    assert trial.candidate is not None
-    architecture = Architecture.from_genotype(trial.candidate.genotype)
-    facts = VersionFacts(
+    return context.record.commit(open_test)
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What was measured of a file.
+
+    Attributes:
+        metrics: on the report rows.
+        tables: what else its predictions for them come to.
+        latency: milliseconds per call.
+    """
+
+    metrics: Mapping[str, Interval]
+    tables: Sequence[Table]
+    latency: Latency
+
+
+def _measure(track: Track, dataset: Dataset, onnx: bytes) -> _Measured:
+    model = OnnxModel(onnx, available_cores())
+    outputs, truth = predict_rows(model, dataset.raw(Use.REPORT), dataset.labels)
+    return _Measured(
+        metrics=track.scores.metrics(outputs, truth),
+        tables=track.scores.tables(outputs, truth),
+        latency=measure_latency(onnx, dataset.example()),
+    )
+
+
+def _facts(
+    context: StepContext, study: Study, dataset: Dataset, measured: _Measured, parity: Parity
+) -> VersionFacts:
+    run = context.run_in(study)
+    file = dataset.file_facts(fitted_members(context, run))
+    decides_too = set(dataset.parts(Use.GATE)) & set(dataset.parts(Use.REPORT))
+    return VersionFacts(
         run=context.run,
-        trial=trial.number,
+        trial=final_fit_of(run).members[0].trial,
         snapshot=run.snapshot,
         task=context.spec.task,
         objective=context.spec.search.objective.value,
-        labels=classifier.labels,
-        input=InputFormat(
-            decode=DECODING,
-            resize=context.spec.data.resize.value,
-            size=snapshot.envelope.image_size,
-        ),
-        metrics=classification_metrics(probabilities, labels),
-        selected_on=selected_on,
+        labels=file.labels,
+        columns=tuple(Column(name=name, dtype=dtype) for name, dtype in file.columns),
+        input=file.input,
+        metrics=measured.metrics,
+        selected_on=bool(decides_too),
         decisions=study.decisions,
-        parity=exported.parity,
-        latency_ms=_latency(registry.read(version, MODEL_FILE), snapshot.envelope.image_size),
-        parameters=architecture.parameters,
+        parity=parity,
+        latency_ms=measured.latency,
+        parameters=file.parameters,
         made_by=_made_by(context),
     )
-    epochs, curve_note = _curve(context, trial)
-    report = build_report(
-        ReportContent(
-            title=f"{context.spec.name}, version {version}",
-            summary={
-                "run": context.run,
-                "trial": trial.number,
-                "seed": seed_of(study, trial),
-                "snapshot": run.snapshot,
-                "parameters": architecture.parameters,
-                "weights": weights_summary(run),
-                "lineage": lineage_summary(study, run),
-            },
-            metrics=facts.metrics,
-            labels=classifier.labels,
-            confusion=confusion_matrix(
-                probabilities.argmax(axis=1), labels, len(classifier.labels)
-            ),
-            leaderboard=[row.to_json() for row in trial_rows(study, run)[:20]],
-            strategies=[row.to_json() for row in compare_strategies(study.comparable(run))],
-            architecture=architecture.summary(),
-            curve=epochs,
-            notes=[
-                note
-                for note in (without_pretrained(run), _quarantine_note(snapshot), curve_note)
-                if note
-            ],
-        )
+
+
+def _report(
+    context: StepContext,
+    study: Study,
+    dataset: Dataset,
+    measured: _Measured,
+    facts: VersionFacts,
+) -> bytes:
+    run, trial = context.run_in(study), study.trials[facts.trial]
+    portrait = portrait_of(study, trial)
+    points, curve_note = _curve(context, trial)
+    notes = (without_pretrained(run), _quarantine_note(dataset.envelope), curve_note)
+    content = ReportContent(
+        title=f"{context.spec.name}, version {version_of(run)}",
+        summary={
+            "run": context.run,
+            "trial": trial.number,
+            "seed": seed_of(study, trial),
+            "snapshot": run.snapshot,
+            **({} if facts.parameters is None else {"parameters": facts.parameters}),
+            "weights": weights_summary(run),
+            "lineage": lineage_summary(study, run),
+        },
+        metrics=facts.metrics,
+        tables=measured.tables,
+        curve=points,
+        portrait="" if portrait is None else portrait.summary,
+        leaderboard=[row.to_json() for row in trial_rows(study, run)[:_LEADERS]],
+        strategies=[row.to_json() for row in compare_strategies(study.comparable(run))],
+        notes=[note for note in notes if note],
     )
-    registry.write(version, {REPORT_FILE: report}, facts, exported.files)
+    return build_report(content)
 
 
-def _curve(context: StepContext, trial: Trial) -> tuple[Sequence[dict[str, Any]], str]:
+def _curve(context: StepContext, trial: Trial) -> tuple[list[CurvePoint], str]:
     """Return the trial's learning curve, and why it is missing if it cannot be read.
 
     A damaged curve does not stand in the way of a version: only the report shows it.
     """
     try:
-        return curve_points(context.store, context.spec.name, trial), ""
+        points = curve_points(context.store, context.spec.name, trial)
     except DamagedDataError as error:
         log.warning("the report has no learning curve: %s", error)
-        return (), f"The learning curve is missing: {error.message}"
+        return [], f"The learning curve is missing: {error.message}"
+    return [CurvePoint.from_json(point) for point in points], ""
 
 
-def _quarantine_note(snapshot: ImageSnapshot) -> str:
-    rows = snapshot.envelope.quarantined
+def _quarantine_note(envelope: Envelope) -> str:
+    rows = envelope.quarantined
     return f"{len(rows)} rows were left out, the first is {rows[0].path}." if rows else ""
-
-
-def report_parts(snapshot: ImageSnapshot) -> tuple[tuple[Part, ...], bool]:
-    """Return the parts that give the metrics, and whether they also decide about promotion."""
-    counts = snapshot.envelope.counts
-    if counts[Part.GATE] + counts[Part.REPORT] < _ONE_TEST_SET_BELOW:
-        return (Part.GATE, Part.REPORT), True
-    return (Part.REPORT,), False
-
-
-def predict_rows(
-    classifier: OnnxClassifier, snapshot: ImageSnapshot, parts: tuple[Part, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return probabilities and labels of the raw rows; columns in the order of the snapshot."""
-    found, labels = [], []
-    for row in snapshot.files(*parts):
-        found.append(classifier.predict(row.pixels[None])[1][0])
-        labels.append(row.label)
-    return np.stack(found), np.asarray(labels, np.int64)
-
-
-def _latency(onnx: bytes, size: int) -> dict[str, dict[str, float] | int]:
-    """Return milliseconds per call, p50 and p95, for batches of 1 and 32 on one thread."""
-    classifier = OnnxClassifier(onnx, _LATENCY_THREADS)
-    measured: dict[str, dict[str, float] | int] = {"threads": _LATENCY_THREADS}
-    for batch in (1, 32):
-        pixels = np.zeros((batch, size, size, 3), np.uint8)
-        times = []
-        for _ in range(_LATENCY_RUNS):
-            start_s = time.perf_counter()
-            classifier.predict(pixels)
-            times.append(1000 * (time.perf_counter() - start_s))
-        cuts = statistics.quantiles(times, n=20)
-        measured[str(batch)] = {"p50": round(cuts[9], 3), "p95": round(cuts[18], 3)}
-    return measured
 
 
 def _made_by(context: StepContext) -> dict[str, str]:

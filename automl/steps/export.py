@@ -1,4 +1,4 @@
-"""The step `export`, and the ONNX bytes of a run: from weights to a file that agrees with them."""
+"""The step `export`, and the ONNX bytes of a run: a file that agrees with what was fitted."""
 
 from __future__ import annotations
 
@@ -7,29 +7,20 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from automl.data.splits import Part
 from automl.domain.documents import JsonValue
 from automl.domain.events import Event, VersionReserved
 from automl.domain.layout import MODEL_FILE, SAMPLES_FILE
 from automl.domain.study import Run, Study
 from automl.errors import ParityError, SearchError
 from automl.machine.cores import available_cores
-from automl.morphism.architecture import Architecture
+from automl.onnx.model import OnnxModel
 from automl.publishing.manifest import ExportRecord, Parity, parse_record
 from automl.publishing.parity import check_parity
 from automl.publishing.registry import Registry
-from automl.publishing.verify import build_samples
 from automl.runs.context import StepContext
-from automl.runs.continuation import FittedNetwork, fitted_network
-from automl.runs.trial_files import load_tensors_of
+from automl.runs.continuation import final_fit_of, fitted_members, trial_member
 from automl.steps.call import StepCall
-from automl.tracks.image.classifier import OnnxClassifier
-from automl.tracks.image.onnx import build_onnx
-from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
-from automl.training.inference import predict_probabilities
-from automl.training.module import Normalization
+from automl.tracks.track import Member, Use, track_of
 
 _PARITY_ROWS = 256
 _SAMPLE_ROWS = 16
@@ -43,8 +34,8 @@ class Exported:
 
     Attributes:
         onnx: its bytes.
-        parity: how far it is from the network.
-        samples: raw images and the network's probabilities for them, as `samples.npz`.
+        parity: how far it is from what its members compute.
+        samples: raw rows and what the members compute for them, in the track's format.
     """
 
     onnx: bytes
@@ -56,11 +47,11 @@ def export(context: StepContext) -> int:
     """Write the run's `model.onnx` under a version of its own, and return the version.
 
     Raises:
-        ParityError: the file disagrees with the network on raw validation images; the version then
+        ParityError: the file disagrees with what was fitted on raw held-out rows; the version then
             never exists.
     """
     run = context.opened_run()
-    network = fitted_network(context, run)
+    final_fit_of(run)
     registry = Registry(context.store, context.spec.name)
     version = registry.claim_version(context.run)
 
@@ -72,7 +63,7 @@ def export(context: StepContext) -> int:
     context.record.commit(reserve)
     if registry.exists(version):
         return version
-    exported = build(context, run, network, version)
+    exported = build(context, run, fitted_members(context, run), version)
     files = {MODEL_FILE: exported.onnx, SAMPLES_FILE: exported.samples}
     for name, data in files.items():
         registry.put_file(version, name, data)
@@ -99,44 +90,29 @@ def _record_key(context: StepContext) -> str:
     return context.keys.run(context.run).export
 
 
-def build(context: StepContext, run: Run, network: FittedNetwork, version: int) -> Exported:
-    """Return the exported file of a network, with the normalisation that it was trained with.
+def build(context: StepContext, run: Run, members: Sequence[Member], version: int) -> Exported:
+    """Return the exported file of fitted candidates.
 
     Args:
         context: the step's context, its record up to date.
-        run: the run, whose snapshot has the preprocessing and the rows to compare on.
-        network: the network.
+        run: the run, whose snapshot has the rows to compare on.
+        members: what the file blends.
         version: goes into the file's metadata; 0 for a file that is not published.
 
     Raises:
-        ParityError: the file disagrees with the network on raw validation images.
+        ParityError: the file disagrees with the members on raw held-out rows.
     """
-    candidate = context.record.study.trials[network.trial].candidate
-    assert candidate is not None
-    snapshot = ImageSnapshot.open(context.store, context.spec.name, run.snapshot)
-    envelope = snapshot.envelope
-    architecture = Architecture.from_genotype(candidate.genotype)
-    weights, normalization = load_tensors_of(context, network.weights), network.normalization
-    onnx = build_onnx(
-        architecture,
-        weights,
-        normalization.mean,
-        normalization.std,
-        preprocess=snapshot.preprocess,
-        labels=envelope.classes,
-        metadata={
-            "study": context.spec.name,
-            "version": str(version),
-            "snapshot": run.snapshot,
-        },
-    )
-    held_out = (Part.SELECTION, Part.CALIBRATION)
-    rows = [row.pixels for row in itertools.islice(snapshot.files(*held_out), _PARITY_ROWS)]
-    images, _ = snapshot.tensors(*held_out)
-    reference = predict_probabilities(
-        architecture, weights, normalization, images[: len(rows)], available_cores()
-    )
-    parity = check_parity(reference, OnnxClassifier(onnx, available_cores()), rows)
+    track = track_of(context.spec.task)
+    dataset = track.open(context.store, context.spec.name, run.snapshot)
+    properties = {
+        "study": context.spec.name,
+        "version": str(version),
+        "snapshot": run.snapshot,
+    }
+    onnx = dataset.emit(members, properties)
+    feeds = [row.feed for row in itertools.islice(dataset.raw(Use.HELD_OUT), _PARITY_ROWS)]
+    reference = dataset.reference(members, len(feeds))
+    parity = check_parity(reference, OnnxModel(onnx, available_cores()), feeds, track.tolerance)
     log.info(
         "parity on %d rows: largest difference %.2e, %d labels differ",
         parity.rows,
@@ -145,16 +121,16 @@ def build(context: StepContext, run: Run, network: FittedNetwork, version: int) 
     )
     if not parity.ok:
         raise ParityError(
-            f"The exported file and the network differ by up to {parity.max_abs_diff:.2e} on "
-            f"{parity.rows} validation images, and {parity.label_mismatches} labels differ.",
+            f"The exported file and what was fitted differ by up to {parity.max_abs_diff:.2e} on "
+            f"{parity.rows} held-out rows, and {parity.label_mismatches} labels differ.",
             "nothing was published; see docs/runbook.md",
         )
-    samples = build_samples(rows[:_SAMPLE_ROWS], np.asarray(reference[:_SAMPLE_ROWS]))
+    samples = track.samples.pack(feeds[:_SAMPLE_ROWS], reference[:_SAMPLE_ROWS])
     return Exported(onnx, parity, samples)
 
 
 def incumbent_onnx(context: StepContext) -> bytes:
-    """Return the exported file of the run's winner with the weights of its trial.
+    """Return the exported file of the run's winner with the model of its trial.
 
     Raises:
         SearchError: no winner has been chosen.
@@ -162,21 +138,18 @@ def incumbent_onnx(context: StepContext) -> bytes:
     run = context.opened_run()
     if run.winner is None:
         raise SearchError(f"Run {run.name} has no winner yet.", "run the step choose first")
-    key = context.record.study.trials[run.winner].measurement.weights
-    assert key is not None
-    envelope = ImageEnvelope.read(context.store, context.spec.name, run.snapshot)
-    normalization = Normalization(envelope.mean, envelope.std)
-    return build(context, run, FittedNetwork(run.winner, key, normalization), 0).onnx
+    trial = context.record.study.trials[run.winner]
+    return build(context, run, [trial_member(context, run, trial)], 0).onnx
 
 
 def fitted_onnx(context: StepContext) -> bytes:
-    """Return the exported file of the run's winner with the weights of its final fit.
+    """Return the exported file of the run's winner with the model of its final fit.
 
     Raises:
         SearchError: there was no final fit.
     """
     run = context.opened_run()
-    return build(context, run, fitted_network(context, run), 0).onnx
+    return build(context, run, fitted_members(context, run), 0).onnx
 
 
 def step(context: StepContext, call: StepCall) -> JsonValue:

@@ -26,9 +26,10 @@ from automl.machine.cores import threads_of_final_fit, threads_of_trial
 from automl.machine.signals import StopSignal
 from automl.morphism.architecture import Architecture
 from automl.runs.context import StepContext
-from automl.runs.continuation import published_network
+from automl.runs.continuation import published_members
 from automl.runs.trial_files import Weights, load_weights
 from automl.steps.call import StepCall
+from automl.tracks.image.members import weights_of
 from automl.tracks.image.pretrained import fresh_weights, frozen_in
 from automl.tracks.image.rows import joined
 from automl.tracks.image.trainer import MOST_EPOCHS, RUNG, TrialTrainer, useful_threads
@@ -214,16 +215,16 @@ def _plan(context: StepContext, run: Run, trainer: TrialTrainer) -> _Plan:
             seed=(seed, trial.number, 1),
             note=note,
         )
-    network, weights = published_network(context, run.continues)
+    (member,) = published_members(context, run.continues)
     origin = study.fitted(run.continues)
     assert origin is not None
     assert origin.final_fit is not None
     return _Plan(
         trial=trial,
-        incumbent=weights,
+        incumbent=weights_of(member),
         incumbent_epochs=origin.final_fit.epochs,
         # the weights know no other; that of the new snapshot would shift what every layer sees
-        normalization=network.normalization,
+        normalization=Normalization(tuple(member.details["mean"]), tuple(member.details["std"])),
         source=FitSource.CONTINUED,
         epochs=continued_epochs,
         seed=(seed, trial.number, 1, run.continues),  # another order than in the fit before

@@ -34,6 +34,7 @@ from automl.steps.call import StepCall
 from automl.tracks.image.pretrained import pretrained_facts
 from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
 from automl.tracks.image.trainer import RUNG, rung_of
+from automl.tracks.track import track_of
 from automl.training.augmentation import most_reach
 from automl.training.device import choose_device
 from automl.training.device_factors import calibrate
@@ -77,7 +78,9 @@ def open_search(context: StepContext, snapshot: str) -> list[int]:
         seed = pretrained_facts(context, known)
         times = training_facts(context, manifest, device, precision, is_pretrained=bool(seed))
         facts = {**known, **seed, **times}
-        check_continuation(context, manifest, space_of_search(context.spec.search, facts))
+        space = space_of_search(context.spec.search, facts)
+        dataset = track_of(context.spec.task).open(context.store, context.spec.name, snapshot)
+        check_continuation(context, dataset, space)
     return open_run(context, snapshot, facts)
 
 

@@ -7,39 +7,73 @@ from typing import Any
 
 from automl.domain.layout import MODEL_FILE
 from automl.domain.settings import Settings
-from automl.errors import AutoMLError, ConfigError, NotFoundError
+from automl.errors import AutoMLError, ConfigError, ExportError, NotFoundError
 from automl.machine.cores import available_cores
+from automl.onnx.model import OnnxModel
 from automl.publishing.registry import Registry
 from automl.publishing.verify import verify_files
 from automl.storage.objects import ObjectStore
 from automl.storage.open import open_home, open_store
-from automl.tracks.image.classifier import OnnxClassifier
-from automl.tracks.image.decode import decode_image
+from automl.tracks.cards import installed_cards
+from automl.tracks.track import Feed, Track, track_of
 
 
 def predict_files(settings: Settings, model: str, inputs: list[str]) -> dict[str, Any]:
-    """Classify image files; one that cannot be read gets an error of its own.
+    """Predict for the rows of input files; one that cannot be read gets an error of its own.
 
     Args:
         settings: where versions live.
         model: a study's name, `STUDY@VERSION`, or a path or URI that ends in `.onnx`.
-        inputs: paths or URIs of image files.
+        inputs: paths or URIs of files that the model's track reads.
 
     Raises:
-        ConfigError: there is no such model.
+        ConfigError: there is no such model, or no track for it is installed.
     """
-    classifier = OnnxClassifier(_model_bytes(settings, model), available_cores())
+    track, file = _open_model(settings, model)
     rows: list[dict[str, Any]] = []
     for name in inputs:
         try:
-            pixels = decode_image(_read(name))
+            for row, feed in track.read(name, _read(name)):
+                rows.append({"input": row, **_predicted(file, feed)})
         except AutoMLError as error:
             rows.append({"input": name, "error": str(error)})
-            continue
-        labels, probabilities = classifier.predict(pixels[None])
-        by_label = dict(zip(classifier.labels, map(float, probabilities[0]), strict=True))
-        rows.append({"input": name, "label": labels[0], "probabilities": by_label})
     return {"schema": 1, "rows": rows}
+
+
+def _predicted(file: OnnxModel, feed: Feed) -> dict[str, Any]:
+    """Return what is shown of the prediction for one row."""
+    values, chosen = file.predict(feed)
+    if not file.labels:
+        return {"value": float(values[0, 0])}
+    by_label = dict(zip(file.labels, map(float, values[0]), strict=True))
+    return {"label": chosen[0], "probabilities": by_label}
+
+
+def _open_model(settings: Settings, model: str) -> tuple[Track, OnnxModel]:
+    """Return the file and the track that it is one of."""
+    if model.endswith(".onnx"):
+        file = OnnxModel(_read(model), available_cores())
+        return _track_for(model, file), file
+    registry, version = resolve_version(open_home(settings).store, model)
+    track = track_of(registry.manifest(version).task)
+    return track, OnnxModel(registry.read(version, MODEL_FILE), available_cores())
+
+
+def _track_for(name: str, file: OnnxModel) -> Track:
+    """Return the track that recognises a file.
+
+    Raises:
+        ExportError: none does.
+    """
+    for task in installed_cards():
+        track = track_of(task)
+        if track.recognises(file.inputs, file.outputs):
+            return track
+    raise ExportError(
+        f"{name} reads {list(file.inputs)} and computes {sorted(file.outputs)}; no installed track "
+        f"({', '.join(installed_cards())}) writes such files.",
+        "give a file that this platform wrote, or install its track",
+    )
 
 
 def verify_version(settings: Settings, reference: str) -> dict[str, Any]:
@@ -69,13 +103,6 @@ def resolve_version(store: ObjectStore, reference: str) -> tuple[Registry, int]:
             "`automl studies` lists what is there; `automl run` makes a first version",
         )
     return registry, champion.version
-
-
-def _model_bytes(settings: Settings, model: str) -> bytes:
-    if model.endswith(".onnx"):
-        return _read(model)
-    registry, version = resolve_version(open_home(settings).store, model)
-    return registry.read(version, MODEL_FILE)
 
 
 def _read(name: str) -> bytes:

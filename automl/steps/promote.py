@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from automl.data.splits import Part
 from automl.domain.documents import JsonValue
 from automl.domain.events import RunState
 from automl.domain.layout import MODEL_FILE
 from automl.domain.study import Run
 from automl.machine.cores import available_cores
+from automl.onnx.model import OnnxModel
+from automl.publishing.measure import predict_rows
 from automl.publishing.registry import Registry
 from automl.runs.context import StepContext
 from automl.runs.opening import close_run
-from automl.scoring.promotion import FIRST_VERSION, Decision, decide_by_hits
+from automl.scoring.promotion import FIRST_VERSION, Decision
 from automl.steps.call import StepCall
-from automl.steps.evaluate import predict_rows, report_parts, version_of
-from automl.tracks.image.classifier import OnnxClassifier
-from automl.tracks.image.snapshot import ImageSnapshot
+from automl.steps.evaluate import version_of
+from automl.tracks.track import Use, track_of
 
 
 def promote(context: StepContext) -> dict[str, Any]:
@@ -63,19 +61,15 @@ def _decide(context: StepContext, run: Run, registry: Registry, version: int) ->
     champion = registry.champion()
     if champion is None:
         return FIRST_VERSION
-    snapshot = ImageSnapshot.open(context.store, context.spec.name, run.snapshot)
-    correct = []
+    track = track_of(context.spec.task)
+    dataset = track.open(context.store, context.spec.name, run.snapshot)
+    compared = []
     for number in (version, champion.version):
-        classifier = OnnxClassifier(registry.read(number, MODEL_FILE), available_cores())
-        probabilities, labels = predict_rows(classifier, snapshot, _gate_parts(snapshot))
-        predicted = np.asarray(classifier.labels, object)[probabilities.argmax(axis=1)]
-        correct.append(predicted == np.asarray(snapshot.envelope.classes, object)[labels])
-    return decide_by_hits(correct[0], correct[1], context.spec.export.min_improvement)
-
-
-def _gate_parts(snapshot: ImageSnapshot) -> tuple[Part, ...]:
-    parts, selected_on = report_parts(snapshot)
-    return parts if selected_on else (Part.GATE,)
+        model = OnnxModel(registry.read(number, MODEL_FILE), available_cores())
+        compared.append(predict_rows(model, dataset.raw(Use.GATE), dataset.labels))
+    (challenger, truth), (defender, _) = compared
+    least = context.spec.export.min_improvement
+    return track.scores.compare(challenger, defender, truth, least)
 
 
 def step(context: StepContext, call: StepCall) -> JsonValue:

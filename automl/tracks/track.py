@@ -51,7 +51,10 @@ log = logging.getLogger(__name__)
 
 
 class Use(StrEnum):
-    """What rows are read for. Which parts of a snapshot serve it, its track decides."""
+    """What rows are read for. Which parts of a snapshot serve it, its track decides.
+
+    One part may serve both the gate and the report, where there are few test rows.
+    """
 
     HELD_OUT = "held_out"  # no weights have been fitted to them before the final fit
     GATE = "gate"  # decide about promotions
@@ -142,6 +145,18 @@ class Tolerance:
     relative: bool = False
 
 
+class Remarks(NamedTuple):
+    """What a report says of a candidate besides its portrait.
+
+    Attributes:
+        summary: facts by name.
+        notes: sentences.
+    """
+
+    summary: Mapping[str, str]
+    notes: Sequence[str]
+
+
 @dataclass(frozen=True, slots=True)
 class FileFacts:
     """What a manifest says of a file's inputs and outputs.
@@ -172,6 +187,7 @@ class Table(NamedTuple):
     title: str
     note: str
     rows: Sequence[Mapping[str, object]]
+    highlight: str = ""
 
 
 class StudyFiles(Protocol):
@@ -344,6 +360,13 @@ class Dataset(Protocol):
     def labels(self) -> tuple[str, ...]:
         """The classes that truths count; empty for values."""
 
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What a model that is fitted on the snapshot must be kept with; see `Member`."""
+
+    def parts(self, use: Use) -> tuple[str, ...]:
+        """Return the parts of the snapshot that serve a use."""
+
     def size_facts(self) -> Mapping[str, int | str]:
         """Return what the search space depends on, the rows alone considered."""
 
@@ -368,6 +391,9 @@ class Dataset(Protocol):
         Raises:
             DamagedDataError: a shard is not what was written.
         """
+
+    def example(self) -> Feed:
+        """Return a row of the size that most inputs have, to measure with how long a file takes."""
 
     def emit(self, members: Sequence[Member], properties: Mapping[str, str]) -> bytes:
         """Return the ONNX file that blends the members; equal arguments give equal bytes.
@@ -507,6 +533,17 @@ class Track(Protocol):
             ConfigError: nothing is within the limits.
             DamagedDataError: a fact is missing.
             SearchSpaceExhaustedError: what is as small as the seeds ran out of memory.
+        """
+
+    def remarks(
+        self, lineage: Sequence[Ancestor], facts: SpaceFacts | None, search: SearchSection
+    ) -> Remarks:
+        """Return what a report says of a published candidate.
+
+        Args:
+            lineage: its trial, the parent, and so on up to the seed.
+            facts: what the opening of the run that publishes it recorded, or None.
+            search: how that run searched.
         """
 
     def recognises(self, inputs: Sequence[str], outputs: Sequence[str]) -> bool:

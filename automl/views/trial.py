@@ -97,7 +97,7 @@ def show_trial(library: Library, name: str, number: int) -> TrialDocument:
     trial = find_trial(study, name, number)
     order = [entry.number for entry in ranked(study.comparable(study.runs[-1]))]
     row = trial_row(trial, order.index(number) + 1 if number in order else None)
-    candidate, portrait = trial.candidate, _portrait(study, trial)
+    candidate, portrait = trial.candidate, portrait_of(study, trial)
     return TrialDocument(
         **dict(row),
         study=name,
@@ -132,7 +132,7 @@ def _rung_row(result: RungResult) -> RungRow:
     )
 
 
-def _portrait(study: Study, trial: Trial) -> Portrait | None:
+def portrait_of(study: Study, trial: Trial) -> Portrait | None:
     """Return a trial's candidate as its track draws it; None if there is nothing to draw."""
     drawer = card_of(study.runs[-1].task).portrait
     if trial.candidate is None or not drawer:

@@ -11,10 +11,10 @@ from automl.data.splits import Part
 from automl.domain.events import RunState, SearchEnd
 from automl.errors import SearchError
 from automl.morphism.architecture import Architecture
-from automl.runs.continuation import fitted_network
-from automl.runs.trial_files import load_tensors_of
+from automl.runs.continuation import fitted_members
 from automl.steps.dispatch import run_named_step
 from automl.tracks.image.classifier import OnnxClassifier
+from automl.tracks.image.members import normalization_of, weights_of
 from automl.tracks.image.snapshot import ImageSnapshot
 from automl.training.inference import predict_probabilities
 from automl.training.module import Normalization
@@ -63,25 +63,25 @@ def test_the_weights_keep_the_normalisation_that_they_were_trained_with(continue
     context, (old, new) = context_of(continued), runs(continued)
     snapshots = [ImageSnapshot.open(context.store, "digits", run.snapshot) for run in (old, new)]
     means = [np.array(snapshot.envelope.mean) for snapshot in snapshots]
-    network = fitted_network(context, new)
+    (before,), (member,) = (fitted_members(context, run) for run in (old, new))
 
-    assert network.normalization == fitted_network(context, old).normalization
-    assert network.normalization.mean == snapshots[0].envelope.mean
+    assert member.details == before.details
+    assert tuple(member.details["mean"]) == snapshots[0].envelope.mean
     assert np.abs(means[1] - means[0]).min() > 20
 
-    candidate = continued.study.trials[network.trial].candidate
-    assert candidate is not None
+    assert new.winner is not None
+    assert member.candidate == continued.study.trials[new.winner].candidate
     rows = [row.pixels for row in snapshots[1].files(Part.REPORT)]
     published = OnnxClassifier((continued.home / "models/digits/2/model.onnx").read_bytes())
     _, probabilities = published.predict(np.stack(rows))
     images, _ = snapshots[1].tensors(Part.REPORT)
-    weights = load_tensors_of(context, network.weights)
+    weights = weights_of(member)
     own, other = (
         predict_probabilities(
-            Architecture.from_genotype(candidate.genotype), weights, normalization, images, 1
+            Architecture.from_genotype(member.candidate.genotype), weights, normalization, images, 1
         )
         for normalization in (
-            network.normalization,
+            Normalization(*normalization_of(member, snapshots[1].envelope)),
             Normalization(snapshots[1].envelope.mean, snapshots[1].envelope.std),
         )
     )
@@ -129,8 +129,8 @@ def test_a_continued_version_can_be_continued(continued: Place, tmp_path: Path) 
     assert place.automl("run", str(study))["version"] == 3
 
     context, (first, _, third) = context_of(place), runs(place)
-    normalizations = [fitted_network(context, run).normalization for run in (first, third)]
-    assert normalizations[0] == normalizations[1]
+    (fitted_first,), (fitted_last,) = (fitted_members(context, run) for run in (first, third))
+    assert fitted_first.details == fitted_last.details
     report = (place.home / "models/digits/3/report.html").read_text()
     assert f"version 2 ← version 1 ← trial {third.winner}" in report
 

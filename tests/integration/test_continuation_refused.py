@@ -11,10 +11,9 @@ import pytest
 
 from automl.domain.events import SearchEnd
 from automl.errors import ConfigError
-from automl.runs.continuation import fitted_network
+from automl.runs.continuation import fitted_members
 from automl.steps.dispatch import run_named_step
 from automl.tracks.image.snapshot import ImageSnapshot
-from automl.training.module import Normalization
 from tests.continuing import (
     OLD_ROWS,
     WEIGHTS,
@@ -75,7 +74,7 @@ def test_damaged_weights_are_refused(place: Place) -> None:
     flip(place.home / key)
 
     (message,) = refusal(place)
-    assert message.startswith(f"{key} holds no weights: ")
+    assert message.startswith(f"{key} cannot be used: ")
 
 
 def test_weights_that_are_gone_are_refused(place: Place) -> None:
@@ -114,7 +113,7 @@ def test_a_network_beyond_the_limits_is_refused(place: Place) -> None:
     limit = max(sizes) - 1
 
     def of_the_largest(event: dict[str, Any]) -> None:
-        event["trial"] = sizes[max(sizes)]
+        event["members"][0]["trial"] = sizes[max(sizes)]
 
     edit_fit(place, of_the_largest)
     limits = {"limits": {"parameters": limit}}
@@ -177,4 +176,5 @@ def test_a_fit_that_does_not_name_its_normalisation_had_its_snapshots(place: Pla
     assert run.final_fit.members[0].details == {}
 
     manifest = ImageSnapshot.open(context.store, "digits", run.snapshot).envelope
-    assert fitted_network(context, run).normalization == Normalization(manifest.mean, manifest.std)
+    (member,) = fitted_members(context, run)
+    assert member.details == {"mean": list(manifest.mean), "std": list(manifest.std)}

@@ -19,16 +19,17 @@ from automl.errors import (
     VerificationError,
 )
 from automl.morphism.architecture import Architecture, Node, Op
-from automl.publishing.manifest import InputFormat, Parity, Promotion, VersionFacts
+from automl.publishing.manifest import Parity, Promotion, VersionFacts
 from automl.publishing.promotions import version_before
 from automl.publishing.registry import Registry
-from automl.publishing.verify import build_samples, read_samples, require_verified, verify_files
+from automl.publishing.verify import require_verified, verify_files
 from automl.scoring.interval import Interval
 from automl.storage.file import FileObjectStore
 from automl.storage.objects import ObjectStore
 from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.onnx import build_onnx
 from automl.tracks.image.resize import resize_graph
+from automl.tracks.image.sample_rows import ImageSamples
 
 NOW = datetime(2026, 3, 1, 4, 5, 6, tzinfo=UTC)
 STUDY = "greens"
@@ -71,8 +72,9 @@ def _images() -> list[np.ndarray]:
 
 def _samples(images: list[np.ndarray]) -> bytes:
     classifier = OnnxClassifier(MODEL)
-    return build_samples(
-        images, np.concatenate([classifier.predict(image[None])[1] for image in images])
+    return ImageSamples().pack(
+        [{"image": image[None]} for image in images],
+        np.concatenate([classifier.predict(image[None])[1] for image in images]),
     )
 
 
@@ -84,10 +86,10 @@ def _facts(run: str) -> VersionFacts:
         run=run,
         trial=4,
         snapshot="abc",
-        task="image-classification",
+        task="image_classification",
         objective="accuracy",
         labels=LABELS,
-        input=InputFormat(decode="rgb8", resize="stretch", size=8),
+        input={"decode": "rgb8", "resize": "stretch", "size": 8},
         metrics={"accuracy": Interval(value=0.9, low=0.8, high=0.95, n=100)},
         selected_on=True,
         decisions=2,
@@ -567,19 +569,19 @@ def test_a_lost_race_for_the_champion_keeps_both_promotions(
 
 
 def test_samples_round_trip_without_pickles(tmp_path: Path) -> None:
-    rows, probabilities = read_samples(SAMPLES)
+    feeds, probabilities = ImageSamples().unpack(SAMPLES)
 
-    assert len(rows) == 4
-    for row, image in zip(rows, _images(), strict=True):
-        np.testing.assert_array_equal(row, image)
+    assert len(feeds) == 4
+    for feed, image in zip(feeds, _images(), strict=True):
+        np.testing.assert_array_equal(feed["image"][0], image)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
     assert _samples(_images()) == SAMPLES
     with pytest.raises(DamagedDataError, match=r"samples\.npz cannot be read"):
-        read_samples(b"PK\x03\x04")
+        ImageSamples().unpack(b"PK\x03\x04")
     path = tmp_path / "pickled.npz"
     np.savez(path, pixels=np.array([{}]), shapes=np.array([[1, 1]]), probabilities=np.ones(1))
     with pytest.raises(DamagedDataError, match=r"samples\.npz cannot be read"):
-        read_samples(path.read_bytes())
+        ImageSamples().unpack(path.read_bytes())
 
 
 def test_an_untouched_version_verifies(registry: Registry) -> None:
@@ -623,7 +625,7 @@ def test_a_file_that_predicts_something_else_fails_parity(registry: Registry) ->
     assert not document["ok"]
     assert all(file["ok"] for file in document["files"])
     assert not document["parity"]["ok"]
-    with pytest.raises(VerificationError, match="probabilities differ by up to"):
+    with pytest.raises(VerificationError, match="predictions differ by up to"):
         require_verified(registry, version)
 
 

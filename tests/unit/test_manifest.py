@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -6,11 +7,14 @@ from automl.errors import DamagedDataError, NewerSchemaError
 from automl.publishing.manifest import (
     Champion,
     Claim,
+    Column,
     Manifest,
     Promotion,
     Record,
+    VersionFacts,
     parse_record,
 )
+from tests import versions
 
 GOLDEN = Path(__file__).parent / "golden" / "bundle-1"
 KINDS: dict[str, type[Record]] = {
@@ -26,6 +30,25 @@ def test_documents_of_schema_1_are_read_and_written_unchanged(name: str) -> None
     data = (GOLDEN / name).read_bytes()
 
     assert parse_record(KINDS[name], data, name).to_bytes() + b"\n" == data
+
+
+def test_a_file_of_values_that_reads_columns_has_neither_labels_nor_an_input_format() -> None:
+    facts = versions.facts("a")
+    document = facts.model_dump() | {
+        "labels": (),
+        "columns": [{"name": "age", "dtype": "float32"}],
+        "input": {},
+        "parameters": None,
+    }
+
+    data = VersionFacts.model_validate(document).to_bytes()
+
+    stored = json.loads(data)
+    assert stored["columns"] == [{"name": "age", "dtype": "float32"}]
+    assert not {"labels", "input", "parameters"} & stored.keys()
+    read = parse_record(VersionFacts, data, "x.json")
+    assert (read.labels, read.columns) == ((), (Column(name="age", dtype="float32"),))
+    assert (read.input, read.parameters) == ({}, None)
 
 
 @pytest.mark.parametrize("kind", KINDS.values())

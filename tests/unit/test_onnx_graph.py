@@ -8,10 +8,13 @@ import pytest
 
 from automl.errors import DataError, ExportError, ParityError
 from automl.morphism.architecture import Architecture, Node, Op
+from automl.onnx.model import OnnxModel
+from automl.publishing.manifest import Parity
 from automl.publishing.parity import check_parity
 from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.onnx import build_onnx
 from automl.tracks.image.resize import ImagePreprocessor, resize_graph
+from automl.tracks.image.track import TRACK
 from automl.training.inference import predict_probabilities
 from automl.training.module import Normalization
 
@@ -203,11 +206,16 @@ def test_a_preprocessing_graph_that_does_not_fit_is_refused(
         )
 
 
+def _parity(reference: np.ndarray, model: bytes, images: list[np.ndarray]) -> Parity:
+    feeds = [{"image": image[None]} for image in images]
+    return check_parity(reference, OnnxModel(model), feeds, TRACK.tolerance)
+
+
 def test_parity_holds_on_images_of_mixed_sizes(architecture: Architecture, model: bytes) -> None:
     images = [_images(1, *size)[0] for size in [(20, 20), (20, 20), (31, 17), (20, 20)]]
     reference = np.concatenate([_reference(architecture, image[None]) for image in images])
 
-    parity = check_parity(reference, OnnxClassifier(model), images)
+    parity = _parity(reference, model, images)
 
     assert parity.ok
     assert (parity.rows, parity.label_mismatches) == (4, 0)
@@ -219,7 +227,7 @@ def test_parity_fails_on_a_larger_difference(architecture: Architecture, model: 
     reference = _reference(architecture, np.stack(images))
     reference[1, 0] += 3e-4
 
-    parity = check_parity(reference, OnnxClassifier(model), images)
+    parity = _parity(reference, model, images)
 
     assert not parity.ok
     assert parity.max_abs_diff == pytest.approx(3e-4, rel=0.05)
@@ -230,22 +238,21 @@ def test_a_label_may_differ_only_where_the_network_hardly_decides(
     model: bytes, gap: float, mismatches: int
 ) -> None:
     images = list(_images(1, 20, 20))
-    classifier = OnnxClassifier(model)
-    _, reference = classifier.predict(np.stack(images))
+    _, reference = OnnxClassifier(model).predict(np.stack(images))
     best, worst = reference[0].argmax(), reference[0].argmin()
     reference[0, worst] = reference[0, best] + gap
 
-    assert check_parity(reference, classifier, images).label_mismatches == mismatches
+    assert _parity(reference, model, images).label_mismatches == mismatches
 
 
 def test_parity_of_nothing_is_refused(model: bytes) -> None:
-    with pytest.raises(ParityError, match="0 images"):
-        check_parity(np.zeros((0, 4)), OnnxClassifier(model), [])
+    with pytest.raises(ParityError, match="0 rows"):
+        _parity(np.zeros((0, 4)), model, [])
 
 
 def test_parity_with_probabilities_that_are_not_finite_is_refused(model: bytes) -> None:
     with pytest.raises(ParityError, match="not finite"):
-        check_parity(np.full((1, 4), np.nan), OnnxClassifier(model), list(_images(1, 5, 5)))
+        _parity(np.full((1, 4), np.nan), model, list(_images(1, 5, 5)))
 
 
 def test_bytes_that_are_no_onnx_file_are_refused(tmp_path: Path) -> None:

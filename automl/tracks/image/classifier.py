@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from automl.errors import DataError, ExportError
 from automl.onnx import LABEL, PROBABILITIES
 from automl.onnx.model import OnnxModel
-from automl.tracks.image.onnx import INPUT
+from automl.tracks.image.resize import INPUT_NAME
 
 
 class OnnxClassifier:
@@ -34,8 +34,8 @@ class OnnxClassifier:
         if not is_image_classifier(self._model.inputs, self._model.outputs):
             raise ExportError(
                 f"{self._model.name} reads {list(self._model.inputs)} and computes "
-                f"{sorted(self._model.outputs)}; an image classifier reads {INPUT} and computes "
-                f"{LABEL} and {PROBABILITIES}."
+                f"{sorted(self._model.outputs)}; an image classifier reads {INPUT_NAME} and "
+                f"computes {LABEL} and {PROBABILITIES}."
             )
         self.labels, self.properties = self._model.labels, self._model.properties
 
@@ -52,10 +52,10 @@ class OnnxClassifier:
             raise DataError(
                 f"Images are {pixels.dtype} of shape {pixels.shape}, not uint8 [N, H, W, 3]."
             )
-        prediction = self._model.predict({INPUT: pixels})
+        prediction = self._model.predict({INPUT_NAME: pixels})
         return list(prediction.chosen), prediction.values
 
 
 def is_image_classifier(inputs: Sequence[str], outputs: Sequence[str]) -> bool:
     """Return whether a file with these inputs and outputs classifies images."""
-    return list(inputs) == [INPUT] and {LABEL, PROBABILITIES} <= set(outputs)
+    return list(inputs) == [INPUT_NAME] and {LABEL, PROBABILITIES} <= set(outputs)

@@ -11,11 +11,11 @@ import numpy as np
 from automl.errors import ExportError, Problem
 from automl.morphism.architecture import BATCH_NORM_EPS, Architecture, Node, Op, Shape
 from automl.onnx import IR_VERSION, LABEL, OPSET, PROBABILITIES
+from automl.tracks.image.resize import INPUT_NAME
 
 if TYPE_CHECKING:
     import onnx
 
-INPUT = "image"
 _PREPROCESS = "preprocess/"
 
 _OPERATORS = {
@@ -69,7 +69,7 @@ def build_onnx(  # noqa: PLR0913 - the file is a function of exactly these value
     graph = helper.make_graph(
         emitter.nodes,
         "classifier",
-        [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["N", "H", "W", 3])],
+        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["N", "H", "W", 3])],
         [
             helper.make_tensor_value_info(LABEL, TensorProto.STRING, ["N"]),
             helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["N", len(labels)]),
@@ -129,7 +129,7 @@ def _splice(emitter: _Emitter, preprocess: bytes, size: int) -> str:
         raise ExportError(
             f"The preprocessing graph makes {produced}, the network reads {[size, size, 3]}."
         )
-    names = {"": "", graph.input[0].name: INPUT}
+    names = {"": "", graph.input[0].name: INPUT_NAME}
     for tensor in graph.initializer:
         tensor.name = _PREPROCESS + tensor.name
         emitter.initializers.append(tensor)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from automl.data.dask import Workers
 from automl.data.files import FileStore, SnapshotStore
 from automl.data.request import DatasetRequest
 from automl.domain.card import Card
 from automl.tracks.image.card import CARD
+from automl.tracks.image.classifier import is_image_classifier
 from automl.tracks.image.dataset import ImageDataset
+from automl.tracks.image.decode import decode_image
 from automl.tracks.image.prepare import prepare_images
 from automl.tracks.image.request import ImageRequest
+from automl.tracks.image.resize import INPUT_NAME
+from automl.tracks.image.sample_rows import ImageSamples
+from automl.tracks.image.scores import ClassificationScores
 from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
+from automl.tracks.track import Feed, Tolerance
 
 
 class ImageTrack:
@@ -38,6 +46,33 @@ class ImageTrack:
             NotFoundError, DamagedDataError, NewerSchemaError: it cannot be read.
         """
         return ImageDataset(ImageSnapshot.open(store, dataset, snapshot))
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """How exact its files must be."""
+        return Tolerance(max_abs_diff=1e-4, min_gap=2e-4)
+
+    @property
+    def scores(self) -> ClassificationScores:
+        """How its predictions are scored and compared."""
+        return ClassificationScores()
+
+    @property
+    def samples(self) -> ImageSamples:
+        """The format of the images stored with a version."""
+        return ImageSamples()
+
+    def recognises(self, inputs: Sequence[str], outputs: Sequence[str]) -> bool:
+        """Return whether a file with these inputs and outputs classifies images."""
+        return is_image_classifier(inputs, outputs)
+
+    def read(self, name: str, data: bytes) -> Iterator[tuple[str, Feed]]:
+        """Yield the pixels of an image file.
+
+        Raises:
+            DataError: it is none.
+        """
+        yield name, {INPUT_NAME: decode_image(data)[None]}
 
 
 TRACK = ImageTrack()
