@@ -12,26 +12,17 @@ import numpy.typing as npt
 from rich.console import Console
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from automl.domain.events import RunState
-from automl.domain.facts import OriginKind
 from automl.domain.parsing import Purpose
 from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
-from automl.errors import ConfigError, DataError, StorageError
-from automl.machine.cores import available_cores
+from automl.errors import ConfigError, DataError
 from automl.progress import progress_for
-from automl.runs import opening
-from automl.runs.context import StepContext
-from automl.runs.run_lease import RunLease
-from automl.scoring.metrics import classification_metrics
-from automl.steps import check, choose, export, local_run, prepare
-from automl.steps.open_run import open_search
+from automl.steps import estimator
+from automl.steps.estimator import EstimatorRun
 from automl.steps.study_file import study_spec
-from automl.storage.durable import write_file
-from automl.tracks.image.arrays import load_image_dataset
-from automl.tracks.image.classifier import OnnxClassifier
 
-__all__ = ["ImageClassifier", "load_image_dataset"]
+_TASK = "image_classification"
+_INPUT = "image"  # of the exported file
 
 Images = npt.NDArray[np.uint8]
 
@@ -72,22 +63,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
         with tempfile.TemporaryDirectory() as folder:
             spec = self._spec(images, labels, Path(folder), time_limit)
             settings = Settings.from_environment(home=self.home)
-            context = StepContext.open(settings, spec, local_run.new_run_name(), OriginKind.PYTHON)
             with progress_for(Console(stderr=True)) as progress:
-                progress.step("prepare")
-                check.check(context)
-                snapshot = prepare.prepare(context, progress.items)
-                with RunLease(context) as lease:
-                    workers = open_search(context, snapshot.id)
-                    try:
-                        local_run.search(context, workers, progress)
-                        self.best_trial_ = choose.choose(context).trial
-                    except BaseException as error:
-                        opening.close_run(context, RunState.FAILED, str(error) or "interrupted")
-                        raise
-                lease.release()  # the run stays open for `final_fit`, but another may take over
-        self._context = context
-        self._load(export.incumbent_onnx(context))
+                self._keep(estimator.search(settings, spec, progress))
+        self.best_trial_ = self._run.trial
         return self
 
     def final_fit(self, x: Images, y: npt.ArrayLike, *, retrain: bool = True) -> ImageClassifier:
@@ -101,21 +79,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
         Raises:
             ConfigError: `fit` was not called, or was called with other rows.
         """
-        context = self._fitted()
+        run = self._fitted()
         images, labels = _check_rows(x, y)
-        if _name(images, labels) != context.spec.name:
+        if _name(images, labels) != run.study:
             raise ConfigError(
                 "final_fit was given other rows than fit.", "call fit with these rows first"
             )
-        fit_section = context.spec.final_fit.model_copy(update={"retrain": retrain})
-        spec = context.spec.model_copy(update={"final_fit": fit_section})
-        changed = StepContext.open(context.settings, spec, context.run, context.origin)
-        with RunLease(changed):
-            with progress_for(Console(stderr=True)) as progress:
-                progress.step("final_fit")
-                local_run.final_fit(changed, progress)
-            opening.close_run(changed, RunState.SUCCEEDED, "")
-        self._load(export.fitted_onnx(changed))
+        with progress_for(Console(stderr=True)) as progress:
+            self._keep(estimator.final_fit(run, progress, retrain=retrain))
         return self
 
     def predict(self, x: Images) -> npt.NDArray[Any]:
@@ -127,8 +98,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
     def predict_proba(self, x: Images) -> npt.NDArray[np.float32]:
         """Return probabilities [n, K], columns in the order of `classes_`."""
         self._fitted()
-        _, probabilities = self._classifier.predict(_as_rgb(x))
-        order = [self._classifier.labels.index(str(label)) for label in self.classes_]
+        probabilities = self._file.predict({_INPUT: _as_rgb(x)}).values
+        order = [self._file.labels.index(str(label)) for label in self.classes_]
         columns: npt.NDArray[np.float32] = probabilities[:, order]
         return columns
 
@@ -137,7 +108,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
         probabilities = self.predict_proba(x)
         position = {label: index for index, label in enumerate(self.classes_.tolist())}
         labels = np.asarray([position[label] for label in np.asarray(y).tolist()])
-        metrics = classification_metrics(probabilities, labels)
+        metrics = estimator.score(probabilities, labels)
         return {name: interval.model_dump() for name, interval in metrics.items()}
 
     def export(self, path: str | Path) -> Path:
@@ -146,25 +117,16 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
         Raises:
             StorageError: it cannot be written there.
         """
-        self._fitted()
-        target = Path(path)
-        try:
-            write_file(target, self._onnx)
-        except OSError as error:
-            raise StorageError(
-                f"{target} cannot be written: {error.strerror}.", "choose another place"
-            ) from error
-        return target
+        return estimator.save_file(self._fitted().onnx, path)
 
-    def _load(self, onnx: bytes) -> None:
-        self._onnx = onnx
-        self._classifier = OnnxClassifier(onnx, available_cores())
+    def _keep(self, run: EstimatorRun) -> None:
+        self._run, self._file = run, estimator.open_file(run.onnx)
 
-    def _fitted(self) -> StepContext:
-        context: StepContext | None = getattr(self, "_context", None)
-        if context is None:
+    def _fitted(self) -> EstimatorRun:
+        run: EstimatorRun | None = getattr(self, "_run", None)
+        if run is None:
             raise ConfigError("This ImageClassifier has not been fitted.", "call fit first")
-        return context
+        return run
 
     def _spec(
         self, images: Images, labels: npt.NDArray[Any], folder: Path, time_limit: str
@@ -173,20 +135,31 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
         np.savez(source, allow_pickle=False, x=images, y=labels)
         document = {
             "name": _name(images, labels),
-            "task": "image_classification",
+            "task": _TASK,
             "data": {"source": str(source), "test_fraction": 0.0},
             "search": {"time_limit": time_limit, "workers": self.workers, "seed": self.seed},
         }
         return study_spec(document, purpose=Purpose.ESTIMATOR)
 
 
+def load_image_dataset(csv_path: str | Path, images_path: str | Path) -> tuple[Any, Any]:
+    """Return images and labels that a CSV manifest lists.
+
+    Args:
+        csv_path: manifest with a path and a label column, as in a study file.
+        images_path: folder where its paths start.
+
+    Returns:
+        x, uint8 [n, H, W, 3], resized to one size where sizes differ; y, text [n].
+
+    Raises:
+        DataError: a row cannot be read; all such rows are listed.
+    """
+    return estimator.read_rows(_TASK, csv_path, images_path)
+
+
 def _check_rows(x: Images, y: npt.ArrayLike) -> tuple[Images, npt.NDArray[Any]]:
-    images, labels = np.asarray(x), np.asarray(y)
-    if images.dtype != np.uint8 or images.ndim not in {3, 4}:
-        raise DataError(
-            f"x is {images.dtype} of shape {images.shape}.",
-            "pass uint8 pixels of shape [n, H, W], [n, H, W, 1] or [n, H, W, 3]",
-        )
+    images, labels = _check_images(x), np.asarray(y)
     if labels.shape != (len(images),) or labels.dtype.kind not in "iuUb":
         raise DataError(
             f"y is {labels.dtype} of shape {labels.shape} for {len(images)} images.",
@@ -195,8 +168,18 @@ def _check_rows(x: Images, y: npt.ArrayLike) -> tuple[Images, npt.NDArray[Any]]:
     return images, labels
 
 
-def _as_rgb(x: Images) -> Images:
+def _check_images(x: Images) -> Images:
     images = np.asarray(x)
+    if images.dtype != np.uint8 or images.ndim not in {3, 4} or not images.size:
+        raise DataError(
+            f"x is {images.dtype} of shape {images.shape}.",
+            "pass uint8 pixels of shape [n, H, W], [n, H, W, 1] or [n, H, W, 3]",
+        )
+    return images
+
+
+def _as_rgb(x: Images) -> Images:
+    images = _check_images(x)
     if images.ndim == 3:
         images = images[..., None]
     return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images

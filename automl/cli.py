@@ -17,8 +17,6 @@ from rich.table import Table
 
 from automl.domain.settings import Settings
 from automl.errors import AutoMLError
-from automl.storage.home import Home as StateHome
-from automl.storage.open import open_home
 
 if TYPE_CHECKING:
     from automl.views.library import Library
@@ -107,7 +105,7 @@ def run(study: Path, home: Home = None, as_json: AsJson = False) -> None:
 
         spec = load_study_file(study)
         with progress_for(Console(stderr=True)) as progress:
-            return run_study(Settings.from_environment(home=home), spec, progress)
+            return run_study(_settings(home), spec, progress)
 
     def show(document: dict[str, Any]) -> None:
         metric = document["metrics"][document["objective"]]
@@ -121,14 +119,14 @@ def run(study: Path, home: Home = None, as_json: AsJson = False) -> None:
     _emit(as_json, make, show)
 
 
-def _open(home: str | None) -> StateHome:
-    return open_home(Settings.from_environment(home=home))
+def _settings(home: str | None) -> Settings:
+    return Settings.from_environment(home=home)
 
 
 def _library(home: str | None) -> Library:
     from automl.views.library import Library
 
-    return Library(_open(home))
+    return Library.open(_settings(home))
 
 
 def _table(rows: list[dict[str, Any]], columns: list[str]) -> None:
@@ -239,7 +237,7 @@ def promote(
     """Make VERSION the champion of STUDY."""
     from automl.steps.champion import promote_version
 
-    _emit(as_json, lambda: promote_version(_open(home), study, version, why), _show_champion)
+    _emit(as_json, lambda: promote_version(_settings(home), study, version, why), _show_champion)
 
 
 @app.command()
@@ -247,7 +245,7 @@ def rollback(study: str, why: Why = None, home: Home = None, as_json: AsJson = F
     """Make the champion before STUDY's present one champion again."""
     from automl.steps.champion import roll_back
 
-    _emit(as_json, lambda: roll_back(_open(home), study, why), _show_champion)
+    _emit(as_json, lambda: roll_back(_settings(home), study, why), _show_champion)
 
 
 def _show_champion(document: dict[str, Any]) -> None:
@@ -261,17 +259,19 @@ def _show_champion(document: dict[str, Any]) -> None:
 
 @app.command()
 def predict(model: str, inputs: list[str], home: Home = None, as_json: AsJson = False) -> None:
-    """Classify image files with MODEL: a study (its champion), STUDY@VERSION or an ONNX file."""
+    """Predict for INPUTS with MODEL: a study (its champion), STUDY@VERSION or an ONNX file."""
 
     def make() -> dict[str, Any]:
         from automl.steps.predict import predict_files
 
-        return predict_files(Settings.from_environment(home=home), model, inputs)
+        return predict_files(_settings(home), model, inputs)
 
     def show_rows(document: dict[str, Any]) -> None:
         for row in document["rows"]:
             if "error" in row:
                 typer.echo(f"{row['input']}: error: {row['error']}")
+            elif "value" in row:
+                typer.echo(f"{row['input']}: {row['value']:.6g}")
             else:
                 probability = row["probabilities"][row["label"]]
                 typer.echo(f"{row['input']}: {row['label']} ({probability:.4f})")
@@ -286,7 +286,7 @@ def verify(study: str, home: Home = None, as_json: AsJson = False) -> None:
     def make() -> dict[str, Any]:
         from automl.steps.predict import verify_version
 
-        return verify_version(Settings.from_environment(home=home), study)
+        return verify_version(_settings(home), study)
 
     def pretty(document: dict[str, Any]) -> None:
         for file in document["files"]:
@@ -303,14 +303,14 @@ def verify(study: str, home: Home = None, as_json: AsJson = False) -> None:
 @app.command()
 def replay(study: str, home: Home = None, as_json: AsJson = False) -> None:
     """Derive every proposal of STUDY from its log again and say which differ."""
-    from automl.runs.replay import replay_document
+    from automl.doctor.audit import replay_study
 
     def pretty(document: dict[str, Any]) -> None:
         for row in document["different"]:
             typer.echo(f"trial {row['trial']}: {row['field']} does not follow from the log")
         typer.echo(f"{document['trials']} proposals were derived again")
 
-    document = _emit(as_json, lambda: replay_document(_open(home), study), pretty)
+    document = _emit(as_json, lambda: replay_study(_settings(home), study), pretty)
     if not document["ok"]:
         trials = sorted({row["trial"] for row in document["different"]})
         typer.echo(

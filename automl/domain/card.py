@@ -24,6 +24,8 @@ class Card:
             the latter's path, by name, each as `module:function`.
         portrait: the function that draws a candidate's `Portrait` from its genotype and that of its
             parent, or None, as `module:function`; "" for a track without. It loads numpy at most.
+        reader: the function that reads a data set into arrays of rows and labels, for those who
+            work in Python, as `module:function`; "" for a track without.
     """
 
     task: str
@@ -35,6 +37,7 @@ class Card:
     most_members: int = 1
     samples: Mapping[str, str] = field(default_factory=dict)
     portrait: str = ""
+    reader: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,19 +9,22 @@ from datetime import datetime
 from typing import Any
 
 from automl.domain.layout import MODEL_FILE
+from automl.domain.settings import Settings
 from automl.errors import ConfigError, NotFoundError
 from automl.publishing.promotions import Change
 from automl.publishing.registry import Registry
 from automl.runs.context import StoreClock
-from automl.storage.home import Home
+from automl.storage.open import open_home
 from automl.views.library import Library
 
 
-def promote_version(home: Home, study: str, version: int, why: str | None) -> dict[str, Any]:
+def promote_version(
+    settings: Settings, study: str, version: int, why: str | None
+) -> dict[str, Any]:
     """Make a published version the champion and return what changed.
 
     Args:
-        home: where versions live.
+        settings: where versions live.
         study: the study's name.
         version: its number.
         why: one sentence for the record.
@@ -34,14 +37,14 @@ def promote_version(home: Home, study: str, version: int, why: str | None) -> di
     def change(registry: Registry, now: datetime) -> Change:
         return registry.promote(version, _person(), why or "Promoted by hand.", now)
 
-    return _document(home, study, change)
+    return _document(settings, study, change)
 
 
-def roll_back(home: Home, study: str, why: str | None) -> dict[str, Any]:
+def roll_back(settings: Settings, study: str, why: str | None) -> dict[str, Any]:
     """Make the champion before the present one champion again and return what changed.
 
     Args:
-        home: where versions live.
+        settings: where versions live.
         study: the study's name.
         why: one sentence for the record.
 
@@ -53,12 +56,13 @@ def roll_back(home: Home, study: str, why: str | None) -> dict[str, Any]:
     def change(registry: Registry, now: datetime) -> Change:
         return registry.rollback(_person(), why or "Rolled back by hand.", now)
 
-    return _document(home, study, change)
+    return _document(settings, study, change)
 
 
 def _document(
-    home: Home, study: str, change: Callable[[Registry, datetime], Change]
+    settings: Settings, study: str, change: Callable[[Registry, datetime], Change]
 ) -> dict[str, Any]:
+    home = open_home(settings)
     Library(home).study(study)  # raises if there is none
     registry = Registry(home.store, study)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+from automl.domain.settings import Settings
 from automl.domain.study import Study
 from automl.domain.trial import Trial
 from automl.errors import ConfigError
@@ -12,6 +13,7 @@ from automl.publishing.manifest import Manifest
 from automl.publishing.registry import Registry
 from automl.storage.home import Home
 from automl.storage.objects import ObjectStore
+from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
 
 
@@ -43,6 +45,15 @@ class Library:
         self._home = home
         self._followed: dict[str, _Followed] = {}
         self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, settings: Settings) -> Library:
+        """Return the studies of the home that settings name; nothing is read yet.
+
+        Raises:
+            ConfigError: they name no home.
+        """
+        return cls(open_home(settings))
 
     @property
     def store(self) -> ObjectStore:

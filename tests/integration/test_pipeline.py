@@ -316,6 +316,9 @@ def test_an_estimator_fits_evaluates_and_exports(tmp_path: Path) -> None:
     (labels,) = session.run(["label"], {"image": pixels})
     assert labels.tolist() == classifier.predict(test_x).astype(str).tolist()
     assert not (tmp_path / "home" / "models").exists()
+    floats: Any = np.zeros((1, 8, 8))
+    with pytest.raises(DataError, match="x is float64"):
+        classifier.predict(floats)
 
 
 def test_an_estimator_refuses_rows_it_cannot_use(tmp_path: Path) -> None:

@@ -28,4 +28,5 @@ CARD = Card(
     track="automl.tracks.image.track:TRACK",
     samples={"digits": "automl.tracks.image.samples:write_digits"},
     portrait="automl.tracks.image.portrait:portrait",
+    reader="automl.tracks.image.arrays:load_image_dataset",
 )
