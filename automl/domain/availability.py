@@ -82,24 +82,22 @@ def task_problems(spec: StudySpec, cards: Mapping[str, Card]) -> list[Problem]:
     card = cards.get(spec.task)
     if card is not None:
         return [*_track_problems(spec, card)]
-    installed = " or ".join(sorted(cards)) or "none: no track is installed"
+    instead = f"use {' or '.join(sorted(cards))}" if cards else "no track is installed"
     if spec.task in _PLANNED_TASKS:
-        return [Problem("task", f"{spec.task!r} is not available yet; use {installed}")]
-    return [Problem("task", f"no installed track has the task {spec.task!r}; use {installed}")]
+        return [Problem("task", f"{spec.task!r} is not available yet; {instead}")]
+    return [Problem("task", f"no installed track has the task {spec.task!r}; {instead}")]
 
 
 def _track_problems(spec: StudySpec, card: Card) -> Iterator[Problem]:
     objective, members = spec.search.objective, spec.final_fit.ensemble
     if objective not in card.objectives:
-        kinds = {one.is_for_classification for one in card.objectives}
-        known = " or ".join(sorted(card.objectives))
-        fits = objective.is_for_classification in kinds
-        yield Problem(
-            "search.objective",
-            f"{objective.value!r} is not available yet; use {known}"
-            if fits
-            else f"{objective} does not fit task {spec.task}",
-        )
+        message = f"{objective} does not fit task {spec.task}"
+        if objective.is_for_classification in {
+            one.is_for_classification for one in card.objectives
+        }:
+            known = " or ".join(sorted(card.objectives))
+            message = f"{objective.value!r} is not available yet; use {known}"
+        yield Problem("search.objective", message)
     if members != "auto" and members > card.most_members:
         most = "1" if card.most_members == 1 else f"at most {card.most_members}"
         yield Problem("final_fit.ensemble", f"{members} is not available yet; use auto, or {most}")

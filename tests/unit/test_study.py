@@ -21,7 +21,7 @@ from automl.domain.events import (
     event_from_json,
     event_to_json,
 )
-from automl.domain.study import replay
+from automl.domain.study import lineage, replay
 from automl.domain.trial import Measurement, Outcome, RungResult, TrialState
 from automl.errors import DamagedDataError, NewerSchemaError
 
@@ -231,3 +231,14 @@ def test_a_choice_names_the_trials_that_are_blended_with_the_winner() -> None:
     assert event_from_json(event_to_json(choice), "here") == choice
     assert replay(log(opened(), choice)).runs[0].blended == (2, 1)
     assert replay(log(opened(), event_from_json(older, "here"))).runs[0].blended == ()
+
+
+def test_a_lineage_goes_from_a_trial_to_its_seed() -> None:
+    child = proposed(1).model_copy(
+        update={"candidate": Candidate(genotype="{}", hyperparameters={}, parent=0)}
+    )
+    study = replay(log(opened(), ticket(), proposed(), ticket(1), child, ticket(2)))
+
+    assert [trial.number for trial in lineage(study, study.trials[1])] == [1, 0]
+    assert [trial.number for trial in lineage(study, study.trials[0])] == [0]
+    assert [trial.number for trial in lineage(study, study.trials[2])] == [2]
