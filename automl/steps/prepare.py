@@ -60,7 +60,7 @@ def _locate(uri: str) -> tuple[ObjectStore, str]:
         return open_store(f"s3://{bucket}"), key
     path = Path(uri).resolve()
     if not path.exists():
-        raise DataError(f"{path} does not exist.", "correct data.source or data.images")
+        raise DataError(f"{path} does not exist.", "correct the paths of the section data")
     return FileObjectStore(path.parent), path.name
 
 
