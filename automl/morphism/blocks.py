@@ -51,13 +51,10 @@ def insert_block(parent: Architecture, move: Move) -> Edit:
         raise illegal(move, "the kernel is even")
     width = parent.shapes()[site][0]
     is_separable = move.kind is MoveKind.SEPARABLE
+    second_kernel = 1 if is_separable else kernel
     layers = [
         conv(site, width, kernel, groups=width if is_separable else 1),
-        Node(Op.BATCH_NORM, (site + 1,)),
-        Node(Op.RELU, (site + 2,)),
-        conv(site + 3, width, 1 if is_separable else kernel),
-        Node(Op.BATCH_NORM, (site + 4,)),
-        Node(Op.ADD, (site, site + 5)),
+        *_after_first(site, width, second_kernel),
     ]
     if never_negative(parent, site):
         layers.append(Node(Op.RELU, (site + 6,)))
@@ -66,7 +63,7 @@ def insert_block(parent: Architecture, move: Move) -> Edit:
     def changed(_: Weights) -> dict[str, Array]:
         rng = np.random.default_rng(move.seed)
         first = (width, 1 if is_separable else width, kernel, kernel)
-        second = (width, width, *(2 * (1 if is_separable else kernel,)))
+        second = (width, width, second_kernel, second_kernel)
         return {
             f"{site + 1}.weight": he_normal(first, rng),
             **keyed(site + 2, fresh_norm(width, 1.0)),
@@ -75,6 +72,17 @@ def insert_block(parent: Architecture, move: Move) -> Edit:
         }
 
     return Edit(nodes, origins, changed)
+
+
+def _after_first(site: int, width: int, kernel: int) -> list[Node]:
+    """Return what follows a block's first convolution, up to the addition."""
+    return [
+        Node(Op.BATCH_NORM, (site + 1,)),
+        Node(Op.RELU, (site + 2,)),
+        conv(site + 3, width, kernel),
+        Node(Op.BATCH_NORM, (site + 4,)),
+        Node(Op.ADD, (site, site + 5)),
+    ]
 
 
 def _may_follow(architecture: Architecture, index: int) -> bool:

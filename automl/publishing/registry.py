@@ -131,33 +131,39 @@ class Registry:
         Raises:
             ExportError: the version was claimed by another run, or has no `model.onnx`.
         """
-        owner = self._owner(version)
-        if owner != facts.run:
-            raise ExportError(
-                f"Version {version} of {self._study} belongs to run {owner}, not {facts.run}."
-            )
+        self._check_owner(version, facts.run)
         if self.exists(version):
             return self.manifest(version)
         for name, data in files.items():
             self.put_file(version, name, data)
-        known = stored or {}
-        described = {
-            name: known[name] if name in known else self.describe(version, name)
-            for name in self._file_names(version)
-        }
-        if MODEL_FILE not in described:
-            raise ExportError(f"Version {version} of {self._study} has no {MODEL_FILE}.")
         manifest = Manifest(
             **{name: getattr(facts, name) for name in VersionFacts.model_fields},
             study=self._study,
             version=version,
-            files=described,
+            files=self._described(version, stored or {}),
         )
         try:
             self._store.put_if_absent(self._keys.file(version, MANIFEST_FILE), manifest.to_bytes())
         except PreconditionFailedError:
             return self.manifest(version)
         return manifest
+
+    def _check_owner(self, version: int, run: str) -> None:
+        owner = self._owner(version)
+        if owner != run:
+            raise ExportError(
+                f"Version {version} of {self._study} belongs to run {owner}, not {run}."
+            )
+
+    def _described(self, version: int, known: Mapping[str, StoredFile]) -> dict[str, StoredFile]:
+        """Return size and checksum of the version's files; those that are not known are read."""
+        described = {
+            name: known[name] if name in known else self.describe(version, name)
+            for name in self._file_names(version)
+        }
+        if MODEL_FILE not in described:
+            raise ExportError(f"Version {version} of {self._study} has no {MODEL_FILE}.")
+        return described
 
     def exists(self, version: int) -> bool:
         """Return whether the version is published."""

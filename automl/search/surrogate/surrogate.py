@@ -139,8 +139,7 @@ class Surrogate:
         """Return what follows from a history that holds at least one loss.
 
         Trials of other snapshots enter with a shared offset and more noise, pruned ones as lower
-        bounds of their losses, unfinished ones at their posterior mean, which lowers the variance
-        around them and changes no mean.
+        bounds, unfinished ones at their posterior mean: it lowers the variance and no mean.
         """
         self._heritage = Heritage(history)
         scored = [trial for trial in (*history.elsewhere, *history.finished) if _has_loss(trial)]
@@ -161,11 +160,7 @@ class Surrogate:
             z = np.concatenate([z, across.T @ posterior.weights])
             noise = np.concatenate([noise, np.full(pending.size, kernel.noise)])
             posterior = condition(np.block([[K, across], [across.T, among]]), noise, z)
-        here = {
-            trial.number: float(mean)
-            for trial, mean in zip(scored, means, strict=True)
-            if trial.snapshot == history.snapshot
-        }
+        here = _of_snapshot(history.snapshot, scored, means)
         return FittedSurrogate(
             encoder=self._encoder,
             view=view,
@@ -286,6 +281,15 @@ def _offsets(scored: Sequence[Trial], snapshot: str) -> Matrix:
 
 def _losses(scored: Sequence[Trial]) -> Vector:
     return np.array([trial.loss for trial in scored], dtype=np.float64)
+
+
+def _of_snapshot(snapshot: str, scored: Sequence[Trial], means: Vector) -> dict[int, float]:
+    """Return the means of a snapshot's trials by number."""
+    return {
+        trial.number: float(mean)
+        for trial, mean in zip(scored, means, strict=True)
+        if trial.snapshot == snapshot
+    }
 
 
 def _bounds(scored: Sequence[Trial]) -> Vector:

@@ -54,10 +54,7 @@ def make_plan(
         DataError: too many rows are unusable, or the rest cannot be learnt from.
     """
     quarantined = _quarantine(request, listing, inspected)
-    rows = sorted(
-        (index for index, seen in enumerate(inspected) if not seen.problem),
-        key=lambda i: (inspected[i].digest, listing.rows[i].label, listing.rows[i].path),
-    )
+    rows = _usable(listing, inspected)
     labels = tuple(listing.rows[index].label for index in rows)
     digests = tuple(inspected[index].digest for index in rows)
     _check_classes(request, labels)
@@ -68,14 +65,9 @@ def make_plan(
     )
     graph = resize_graph(size).SerializeToString(deterministic=True)
     versions = {**versions, "graph_sha256": hashlib.sha256(graph).hexdigest()}
-    content = [
-        list(zip(digests, labels, strict=True)),
-        thresholds,
-        asdict(request.split_settings),
-        versions,
-    ]
+    content = [list(zip(digests, labels, strict=True)), thresholds]
     return Plan(
-        id=hash_json(content)[:20],
+        id=hash_json([*content, asdict(request.split_settings), versions])[:20],
         rows=tuple(rows),
         digests=digests,
         labels=labels,
@@ -87,6 +79,14 @@ def make_plan(
         image_size_reason=reason,
         graph=graph,
         versions=versions,
+    )
+
+
+def _usable(listing: Listing, inspected: Sequence[Inspected]) -> list[int]:
+    """Return the indices of the rows that can be used, in the order of the snapshot."""
+    return sorted(
+        (index for index, seen in enumerate(inspected) if not seen.problem),
+        key=lambda i: (inspected[i].digest, listing.rows[i].label, listing.rows[i].path),
     )
 
 
