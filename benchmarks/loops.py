@@ -75,12 +75,7 @@ def bare_loop(loop: Loop, change: Change) -> list[float]:
     for _ in range(loop.epochs):
         start_s = time.perf_counter()
         for rows in torch.split(torch.randperm(len(labels), device=images.device), loop.batch_size):
-            with autocast(loop.place.device, loop.place.precision):
-                logits = module(change(images[rows]))
-            loss = nn.functional.cross_entropy(logits.float(), labels[rows])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
-            optimizer.step()
+            _step(loop, module, optimizer, change(images[rows]), labels[rows])
         loop.synchronize()
         seconds.append(time.perf_counter() - start_s)
     return seconds
@@ -121,15 +116,25 @@ def loader_loop(loop: Loop, workers: int) -> list[float]:
         start_s = time.perf_counter()
         for images, labels in batches:
             shown = images.to(loop.place.device, memory_format=torch.channels_last)
-            with autocast(loop.place.device, loop.place.precision):
-                logits = module(shown)
-            loss = nn.functional.cross_entropy(logits.float(), labels.to(loop.place.device))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
-            optimizer.step()
+            _step(loop, module, optimizer, shown, labels.to(loop.place.device))
         loop.synchronize()
         seconds.append(time.perf_counter() - start_s)
     return seconds
+
+
+def _step(
+    loop: Loop,
+    module: Network,
+    optimizer: torch.optim.Optimizer,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+) -> None:
+    with autocast(loop.place.device, loop.place.precision):
+        logits = module(images)
+    loss = nn.functional.cross_entropy(logits.float(), labels)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
+    optimizer.step()
 
 
 class _SingleImages(Dataset[tuple[torch.Tensor, int]]):

@@ -289,9 +289,7 @@ def backends(names: Sequence[str]) -> Iterator[dict[str, Callable[[], Settings]]
             os.environ.update(s3.environment)
             makers["s3"] = lambda: Settings(f"s3://{s3.bucket}/{next(counter)}")
         if "postgres" in names:
-            server = PostgresServer()
-            server.start()
-            stack.callback(server.remove)
+            server = stack.enter_context(PostgresServer())
             url = server.url(server.create_database())
             makers["postgres"] = lambda: Settings(home(), study_log=url)
         yield makers

@@ -39,12 +39,8 @@ def s3_store_uri(s3_server: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> s
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A real PostgreSQL server, started by the first test that wants it."""
-    server = PostgresServer()
-    try:
-        server.start()
+    with PostgresServer() as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture

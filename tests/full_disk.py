@@ -23,21 +23,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import psutil
-from sklearn.datasets import load_digits
 
 from automl.domain.events import TrialFinished
 from automl.domain.settings import Settings
-from automl.domain.specification import StudySpec
 from automl.domain.study import replay
 from automl.machine.process import StepResult, run_step
 from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
 from automl.steps import prepare
-from automl.steps.study_file import study_spec
 from automl.training.checkpoint import Checkpoint
+from tests.digits import study_of_digits
 
 ROOM = 64 * 1024  # bytes: enough for leases, log and a whole curve, too little for a checkpoint
 _TMPFS_BYTES = 64 * 2**20  # room for some ten checkpoints
@@ -126,25 +123,13 @@ def find_worker() -> int | None:
     return None
 
 
-def study_of_digits(folder: Path) -> StudySpec:
-    sample = load_digits()
-    x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
-    source = folder / "rows.npz"
-    np.savez(source, allow_pickle=False, x=x[:250], y=sample.target[:250])
-    document = {
-        "name": "digits",
-        "task": "image_classification",
-        "data": {"source": str(source)},
-        "search": {"time_limit": "10m", "max_trials": 1, "workers": 1},
-    }
-    return study_spec(document)
-
-
 class Study:
     """A study with an open run and one worker, which is started as often as the test likes."""
 
     def __init__(self, folder: Path) -> None:
-        self.spec, self.settings = study_of_digits(folder), Settings(str(folder / "home"))
+        search = {"time_limit": "10m", "max_trials": 1, "workers": 1}
+        self.spec = study_of_digits(folder, 250, search=search, final_fit={})
+        self.settings = Settings(str(folder / "home"))
         self.lines: list[str] = []
         context = self.context()
         with RunLease(context):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,14 @@ from automl.storage.sql.url import parse_url
 
 SHARED_KINDS = ("file", "sqlite", "postgres", "s3")  # processes can share them
 KINDS = ("memory", *SHARED_KINDS)
+
+
+def use_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make `home` the platform's only setting in this process and its children, and return it."""
+    for name in [name for name in os.environ if name.startswith("AUTOML_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AUTOML_HOME", str(home))
+    return home
 
 
 class IgnoringFileStore(FileObjectStore):

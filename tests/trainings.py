@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from automl.domain.training import StopReason
 from automl.morphism.architecture import Architecture, Node, Op
@@ -16,6 +15,7 @@ from automl.training.examples import Examples
 from automl.training.module import Normalization
 from automl.training.problem import FitHooks, FitProblem, FitResult, Rung
 from automl.training.symmetry import Symmetries
+from tests.digits import digits
 
 
 def network(
@@ -40,16 +40,15 @@ def network(
     return Architecture(size, 3, tuple(nodes)).canonical()[0]
 
 
-def digits() -> Examples:
+def shuffled_digits() -> Examples:
     """Return all of scikit-learn's digits in some order."""
-    data = load_digits()
-    pixels = (data.images * (255 / 16)).round().astype(np.uint8)
+    pixels, labels = digits()
     images = np.repeat(pixels[..., None], 3, axis=3)
     order = np.random.default_rng(0).permutation(len(images))
-    return Examples(images[order], data.target.astype(np.int64)[order])
+    return Examples(images[order], labels.astype(np.int64)[order])
 
 
-DIGITS = digits()
+DIGITS = shuffled_digits()
 
 
 def rows(start: int, stop: int) -> Examples:

@@ -15,15 +15,13 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from sklearn.datasets import load_digits
-
 from automl.domain.settings import Settings
 from automl.domain.study import Study
 from automl.errors import AutoMLError
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
 from tests.crash.points import Crash, Operation, read_trace
+from tests.digits import write_digits
 
 STUDY, RUN = "small", "night-1"
 WORKERS, TRIALS = 2, 4
@@ -79,9 +77,7 @@ def small_study(
     source: Path, *, workers: int = WORKERS, trials: int = TRIALS, rows: int = _ROWS
 ) -> dict[str, Any]:
     """Write a few digits to `source` and return a study of them, as a document."""
-    sample = load_digits(n_class=_CLASSES)
-    x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
-    np.savez(source, allow_pickle=False, x=x[:rows], y=sample.target[:rows])
+    write_digits(source, rows, _CLASSES)
     return {
         "name": STUDY,
         "task": "image_classification",

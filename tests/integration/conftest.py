@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from tests.continuing import Place, publish_and_grow
+from tests.homes import use_home
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +19,6 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.fixture
 def place(first: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     """A copy that may be changed, and the settings of this process for it."""
-    for name in [name for name in os.environ if name.startswith("AUTOML_")]:
-        monkeypatch.delenv(name)
     copy = first.copy(tmp_path)
-    monkeypatch.setenv("AUTOML_HOME", str(copy.home))
+    use_home(copy.home, monkeypatch)
     return copy

@@ -11,9 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from automl.data.splits import Part
 from automl.domain.settings import Settings
@@ -21,6 +19,7 @@ from automl.errors import NotFoundError
 from automl.storage.objects import ObjectStore
 from automl.storage.open import open_home
 from automl.tracks.image.snapshot import ImageSnapshot
+from tests.digits import write_digits
 
 DATASET = "digits"
 DAY_S = 86_400
@@ -37,10 +36,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def spec(tmp_path: Path) -> dict[str, Any]:
     """A study whose shard of training rows takes longer than all the others."""
-    sample = load_digits()
-    source = tmp_path / "rows.npz"
-    x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
-    np.savez(source, allow_pickle=False, x=x[:ROWS], y=sample.target[:ROWS])
+    source = write_digits(tmp_path / "rows.npz", ROWS)
     return {
         "name": DATASET,
         "task": "image_classification",

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from automl.domain.events import SearchEnd, SearchEnded
 from automl.domain.settings import Settings
@@ -23,7 +21,7 @@ from automl.runs.context import StepContext, StoreClock
 from automl.runs.deadline import WorkerClock
 from automl.runs.worker import run_worker
 from automl.steps import choose, prepare
-from automl.steps.study_file import study_spec
+from tests.digits import study_of_digits
 
 
 class LaterClock(StoreClock):
@@ -51,18 +49,8 @@ class StopAfterTheFirstEpoch(logging.Handler):
 @pytest.fixture
 def context(tmp_path: Path) -> StepContext:
     """A run of a minute, opened just now, on 300 digits."""
-    sample = load_digits()
-    x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
-    np.savez(tmp_path / "rows.npz", allow_pickle=False, x=x[:300], y=sample.target[:300])
-    document = {
-        "name": "digits",
-        "task": "image_classification",
-        "data": {"source": str(tmp_path / "rows.npz")},
-        "search": {"time_limit": "60s", "workers": 1},
-    }
-    context = StepContext.open(
-        Settings(str(tmp_path / "home")), study_spec(document), "one", "test"
-    )
+    spec = study_of_digits(tmp_path, 300, search={"time_limit": "60s", "workers": 1}, final_fit={})
+    context = StepContext.open(Settings(str(tmp_path / "home")), spec, "one", "test")
     snapshot = prepare.prepare(context, lambda done, total, what: None)
     opening.open_run(context, snapshot.id)
     return context

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from automl.domain.candidate import Candidate
 from automl.domain.events import (
@@ -31,10 +29,10 @@ from automl.runs.worker import work_on
 from automl.search.pruning import Rungs, planned_epochs
 from automl.search.space import origin
 from automl.steps import prepare
-from automl.steps.study_file import study_spec
 from automl.tracks.image.space import NetworkMorphismSpace
 from automl.tracks.image.trainer import MOST_EPOCHS, TrialTrainer, TrialTraining
 from automl.training.results import curve_to_bytes
+from tests.digits import study_of_digits
 
 FIRST = Rungs.of(MOST_EPOCHS).epochs[0]  # epochs of the first rung of so few rows
 
@@ -42,18 +40,7 @@ FIRST = Rungs.of(MOST_EPOCHS).epochs[0]  # epochs of the first rung of so few ro
 @pytest.fixture
 def trainer(tmp_path: Path) -> TrialTrainer:
     """Of a run that has no trials yet."""
-    sample = load_digits()
-    x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
-    source = tmp_path / "rows.npz"
-    np.savez(source, allow_pickle=False, x=x[:300], y=sample.target[:300])
-    spec = study_spec(
-        {
-            "name": "digits",
-            "task": "image_classification",
-            "data": {"source": str(source)},
-            "search": {"workers": 1},
-        }
-    )
+    spec = study_of_digits(tmp_path, 300, search={"workers": 1}, final_fit={})
     context = StepContext.open(Settings(str(tmp_path / "home")), spec, "one", "test")
     snapshot = prepare.prepare(context, lambda done, total, what: None)
     opening.open_run(context, snapshot.id)

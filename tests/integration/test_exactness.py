@@ -23,26 +23,11 @@ from automl.storage.open import open_home
 from automl.tracks.image.decode import decode_image
 from automl.tracks.image.snapshot import ImageSnapshot
 from benchmarks.shared_data import shared_dataset
+from tests.quiet import Quiet
 
 CLOTHING = "clothing"
 PER_SIZE = 3
 MOST_PIXELS = 200
-
-
-class Quiet:
-    """Shows nothing."""
-
-    def step(self, name: str) -> None:
-        """A step begins."""
-
-    def items(self, done: int, total: int, what: str) -> None:
-        """Of `total` items, `done` are through."""
-
-    def line(self, text: str) -> None:
-        """A worker says something."""
-
-    def search(self, look: object) -> None:
-        """The search goes on."""
 
 
 @dataclass(frozen=True)

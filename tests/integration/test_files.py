@@ -12,9 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from automl.data.splits import Part
 from automl.domain.settings import Settings
@@ -28,47 +26,23 @@ from automl.runs.trial_files import load_tensors_of, load_weights
 from automl.runs.trials import Claim, TrialSource, record_result
 from automl.steps import evaluate, prepare
 from automl.steps.local_run import run_study
-from automl.steps.study_file import study_spec
 from automl.tracks.image.snapshot import ImageSnapshot
 from automl.tracks.image.trainer import TrialTrainer, TrialTraining
+from tests.digits import study_of_digits
+from tests.quiet import Quiet
 
 
-class Quiet:
-    """Shows nothing."""
-
-    def step(self, name: str) -> None:
-        """A step begins."""
-
-    def items(self, done: int, total: int, what: str) -> None:
-        """Of `total` items, `done` are through."""
-
-    def line(self, text: str) -> None:
-        """A worker says something."""
-
-    def search(self, look: object) -> None:
-        """The search goes on."""
-
-
-def study_of_digits(folder: Path) -> StudySpec:
-    sample = load_digits()
-    x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
-    source = folder / "rows.npz"
-    np.savez(source, allow_pickle=False, x=x[:250], y=sample.target[:250])
-    document = {
-        "name": "digits",
-        "task": "image_classification",
-        "data": {"source": str(source)},
-        "search": {"time_limit": "5m", "max_trials": 1, "workers": 1},
-        "final_fit": {"time_limit": "60s"},
-    }
-    return study_spec(document)
+def short_study(folder: Path) -> StudySpec:
+    """Return a study of one trial of 250 digits."""
+    search = {"time_limit": "5m", "max_trials": 1, "workers": 1}
+    return study_of_digits(folder, 250, search=search, final_fit={"time_limit": "60s"})
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudySpec]:
     """The home of a study that has published its first version."""
     folder = tmp_path_factory.mktemp("finished")
-    spec = study_of_digits(folder)
+    spec = short_study(folder)
     run_study(Settings(str(folder / "home")), spec, Quiet())
     return folder / "home", spec
 
@@ -254,7 +228,7 @@ def test_the_report_says_where_the_winner_comes_from(home: Path) -> None:
 @pytest.fixture
 def interrupted(tmp_path: Path) -> tuple[TrialTrainer, TrialSource]:
     """A trial whose first attempt was stopped in its fourth epoch, with two checkpoints."""
-    spec = study_of_digits(tmp_path)
+    spec = short_study(tmp_path)
     context = StepContext.open(Settings(str(tmp_path / "home")), spec, "one", "test")
     opening.open_run(context, prepare.prepare(context, Quiet().items).id)
     trainer = TrialTrainer.load(context, context.opened_run())

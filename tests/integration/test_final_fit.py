@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load, save
-from sklearn.datasets import load_digits
 
 from automl.domain.facts import OriginKind
 from automl.domain.settings import Settings
@@ -33,6 +32,7 @@ from automl.training.initialization import initial_weights
 from automl.training.problem import FitHooks, FitProblem, FitResult, InitialWeights
 from automl.training.results import weights_to_bytes
 from automl.training.trainer import fit
+from tests.digits import write_digits
 
 ROWS = 200
 LIMIT_S = 600
@@ -56,10 +56,7 @@ def spec_of(source: Path, **final: object) -> StudySpec:
 def chosen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A home whose run has a winner, and the source of its rows."""
     folder = tmp_path_factory.mktemp("chosen")
-    sample = load_digits(n_class=4)
-    x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
-    source = folder / "rows.npz"
-    np.savez(source, allow_pickle=False, x=x[:ROWS], y=sample.target[:ROWS])
+    source = write_digits(folder / "rows.npz", ROWS, classes=4)
     context = StepContext.open(Settings(str(folder / "home")), spec_of(source), "one", "test")
     open_search(context, prepare.prepare(context, lambda *_: None).id)
     run_worker(context, 0, StopSignal())

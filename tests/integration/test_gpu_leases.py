@@ -29,8 +29,9 @@ from automl.steps import prepare
 from automl.steps.local_run import run_study
 from automl.steps.study_file import load_study_file
 from automl.tracks.image.snapshot import ImageEnvelope
+from tests.digits import study_of_digits
 from tests.gpus import machine_with, pretended_gpus
-from tests.integration.test_worker import Quiet, study_of_digits
+from tests.quiet import Quiet
 
 WHOLE = Claim(None, 1, "a test")
 GPUS = 3

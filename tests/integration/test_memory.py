@@ -31,6 +31,7 @@ from automl.storage.study_log import StudyRecord
 from automl.tracks.image.space import GENES
 from automl.training.initialization import initial_weights
 from automl.training.results import weights_to_bytes
+from tests.homes import use_home
 
 SIZE = 63  # odd, so that trainings do not begin with smaller images
 SPARE_MB = 460
@@ -47,10 +48,7 @@ HYPERPARAMETERS = {name: gene.default for name, gene in GENES.items()}
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in [name for name in os.environ if name.startswith("AUTOML_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AUTOML_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+    return use_home(tmp_path / "home", monkeypatch)
 
 
 class Night:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ from automl.steps.dispatch import run_named_step
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
 from automl.tracks.image.trainer import RUNG
+from tests.homes import use_home
 
 MEMORY = {"batch_size", "evaluation_batch", "dataset_bytes", "shards", "bfloat16"}
 FACTORS = {"ps_per_flop", "ps_per_byte", "ns_per_layer"}
@@ -50,10 +50,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in [name for name in os.environ if name.startswith("AUTOML_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AUTOML_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+    return use_home(tmp_path / "home", monkeypatch)
 
 
 def document(rows: Path, limits: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import yaml
-from sklearn.datasets import load_digits
 
 from automl.api import ImageClassifier, load_image_dataset
 from automl.domain.settings import Settings
@@ -31,21 +30,15 @@ from automl.storage.study_log import ObjectStudyLog, StudyRecord
 from automl.tracks.image.decode import encode_png
 from automl.tracks.image.snapshot import ImageSnapshot
 from benchmarks.servers import POSTGRES_PASSWORD
+from tests.digits import digits, write_digits
 
 ROWS = 300
-
-
-def digits() -> tuple[np.ndarray, np.ndarray]:
-    """Return all scans, uint8 [n, 8, 8], and their digits, int64 [n]."""
-    sample = load_digits()
-    return np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8), sample.target
 
 
 def write_study(folder: Path) -> Path:
     """Write a study of a few short trials on the first digits."""
     folder.mkdir(parents=True, exist_ok=True)
-    x, y = digits()
-    np.savez(folder / "rows.npz", allow_pickle=False, x=x[:ROWS], y=y[:ROWS])
+    write_digits(folder / "rows.npz", ROWS)
     document = {
         "name": "digits",
         "task": "image_classification",

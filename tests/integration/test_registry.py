@@ -19,17 +19,17 @@ from automl.errors import (
     VerificationError,
 )
 from automl.morphism.architecture import Architecture, Node, Op
-from automl.publishing.manifest import Parity, Promotion, VersionFacts
+from automl.publishing.manifest import Promotion, VersionFacts
 from automl.publishing.promotions import version_before
 from automl.publishing.registry import Registry
 from automl.publishing.verify import require_verified, verify_files
-from automl.scoring.interval import Interval
 from automl.storage.file import FileObjectStore
 from automl.storage.objects import ObjectStore
 from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.onnx import build_onnx
 from automl.tracks.image.resize import resize_graph
 from automl.tracks.image.sample_rows import ImageSamples
+from tests.versions import facts
 
 NOW = datetime(2026, 3, 1, 4, 5, 6, tzinfo=UTC)
 STUDY = "greens"
@@ -82,22 +82,7 @@ SAMPLES = _samples(_images())
 
 
 def _facts(run: str) -> VersionFacts:
-    return VersionFacts(
-        run=run,
-        trial=4,
-        snapshot="abc",
-        task="image_classification",
-        objective="accuracy",
-        labels=LABELS,
-        input={"decode": "rgb8", "resize": "stretch", "size": 8},
-        metrics={"accuracy": Interval(value=0.9, low=0.8, high=0.95, n=100)},
-        selected_on=True,
-        decisions=2,
-        parity=Parity(rows=4, max_abs_diff=1e-7, label_mismatches=0, ok=True),
-        latency_ms={"1": {"p50": 0.5, "p95": 0.75}, "threads": 1},
-        parameters=12,
-        made_by={"automl": "0.1.0", "at": NOW.isoformat()},
-    )
+    return facts(run).model_copy(update={"labels": LABELS})
 
 
 def _publish(registry: Registry, run: str) -> int:

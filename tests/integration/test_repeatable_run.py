@@ -10,18 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from sklearn.datasets import load_digits
+
+from tests.digits import write_digits
 
 ROWS = 400
 MEASURED = ("latency_ms", "seconds")  # of a leaderboard's rows; they decide nothing
 
 
 def write_study(folder: Path) -> Path:
-    data = load_digits()
-    images = np.rint(data.images * (255 / 16)).astype(np.uint8)
-    np.savez(folder / "rows.npz", allow_pickle=False, x=images[:ROWS], y=data.target[:ROWS])
+    write_digits(folder / "rows.npz", ROWS)
     document = {
         "name": "digits",
         "task": "image_classification",

@@ -11,15 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
-from sklearn.datasets import load_digits
 
 from automl.domain.settings import Settings
 from automl.domain.trial import Trial
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
+from tests.digits import write_digits
 
 ROWS = 90
 REDERIVE = """
@@ -55,9 +54,7 @@ def automl(*arguments: str) -> subprocess.CompletedProcess[str]:
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home of a study that three workers have searched together."""
     folder = tmp_path_factory.mktemp("replay")
-    sample = load_digits(n_class=3)
-    x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
-    np.savez(folder / "rows.npz", allow_pickle=False, x=x[:ROWS], y=sample.target[:ROWS])
+    write_digits(folder / "rows.npz", ROWS, classes=3)
     document = {
         "name": "digits",
         "task": "image_classification",

@@ -43,6 +43,7 @@ from automl.runs.trials import TrialSource
 from automl.steps.dispatch import run_named_step
 from automl.steps.study_file import study_spec
 from automl.tracks.image.space import NetworkMorphismSpace
+from tests.homes import use_home
 
 LATER_STEPS = ("run_worker", "choose", "final_fit", "export", "evaluate", "promote")
 DOCUMENT: dict[str, Any] = {
@@ -56,10 +57,7 @@ Payload = Callable[..., dict[str, Any]]
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in [name for name in os.environ if name.startswith("AUTOML_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AUTOML_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+    return use_home(tmp_path / "home", monkeypatch)
 
 
 def spec_with(**sections: Mapping[str, Any]) -> StudySpec:

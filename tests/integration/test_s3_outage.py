@@ -14,9 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from automl.domain.documents import JsonValue
 from automl.domain.events import SearchEnd, TrialFinished, TrialReleased
@@ -37,7 +35,9 @@ from automl.storage.home import ObjectHome
 from automl.storage.leases import Leases
 from automl.storage.s3.objects import S3ObjectStore
 from automl.storage.s3.retries import S3Limits
+from tests.digits import write_digits
 from tests.faulty_proxy import FaultyProxy
+from tests.quiet import Quiet
 
 TTL_S = 4.0
 LIMIT_S = 1.0
@@ -51,30 +51,18 @@ class QuickHome(ObjectHome):
         return super().leases(study, ttl_s)
 
 
-class Lines:
+class Lines(Quiet):
     """Keeps what workers say and shows nothing."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def step(self, name: str) -> None:
-        """A step begins."""
-
-    def items(self, done: int, total: int, what: str) -> None:
-        """Of `total` items, `done` are through."""
-
     def line(self, text: str) -> None:
         self.lines.append(text)
 
-    def search(self, look: object) -> None:
-        """The search goes on."""
-
 
 def study_document(folder: Path, **search: object) -> dict[str, object]:
-    sample = load_digits()
-    x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
-    source = folder / "rows.npz"
-    np.savez(source, allow_pickle=False, x=x[:200], y=sample.target[:200])
+    source = write_digits(folder / "rows.npz", 200)
     return {
         "name": "digits",
         "task": "image_classification",

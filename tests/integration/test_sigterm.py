@@ -17,7 +17,8 @@ from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
 from automl.steps import prepare
 from automl.training.checkpoint import Checkpoint
-from tests.integration.test_worker import Quiet, study_of_digits
+from tests.digits import study_of_digits
+from tests.quiet import Quiet
 
 WITHIN = timedelta(seconds=5)
 

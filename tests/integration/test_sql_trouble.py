@@ -26,12 +26,8 @@ from tests.databases import AT, STUDY, append, home_on, versions
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[PostgresServer]:
     """A server that a test may stop."""
-    server = PostgresServer()
-    try:
-        server.start()
+    with PostgresServer() as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.mark.parametrize(

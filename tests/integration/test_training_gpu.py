@@ -21,8 +21,9 @@ from automl.runs.training_gpu import SMALL_STEP_WORK, final_fit_gpu, step_work, 
 from automl.steps import prepare
 from automl.steps.open_run import open_search
 from automl.training.device import device_type
+from tests.digits import study_of_digits
 from tests.gpus import GIB, machine_with, pretended_gpus
-from tests.integration.test_worker import Quiet, study_of_digits
+from tests.quiet import Quiet
 
 NOW = datetime.now(UTC)
 

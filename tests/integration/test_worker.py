@@ -8,10 +8,8 @@ from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-from sklearn.datasets import load_digits
 
 from automl.domain.events import SearchEnd, TrialFinished
 from automl.domain.settings import Settings
@@ -23,24 +21,9 @@ from automl.runs.run_lease import RunLease
 from automl.runs.trials import Claim, TrialSource
 from automl.steps import prepare
 from automl.steps.local_run import run_study, search
-from automl.steps.study_file import study_spec
 from automl.tracks.image.space import NetworkMorphismSpace
-
-
-class Quiet:
-    """Shows nothing."""
-
-    def step(self, name: str) -> None:
-        """A step begins."""
-
-    def items(self, done: int, total: int, what: str) -> None:
-        """Of `total` items, `done` are through."""
-
-    def line(self, text: str) -> None:
-        """A worker says something."""
-
-    def search(self, look: object) -> None:
-        """The search goes on."""
+from tests.digits import study_of_digits
+from tests.quiet import Quiet
 
 
 class KillAfterCheckpoint(Quiet):
@@ -63,21 +46,6 @@ class KillAfterCheckpoint(Quiet):
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(str(tmp_path / "home"))
-
-
-def study_of_digits(folder: Path, rows: int = 300, **changes: object) -> StudySpec:
-    sample = load_digits()
-    x = np.rint(np.asarray(sample.images) * (255 / 16)).astype(np.uint8)
-    source = folder / "rows.npz"
-    np.savez(source, allow_pickle=False, x=x[:rows], y=sample.target[:rows])
-    document = {
-        "name": "digits",
-        "task": "image_classification",
-        "data": {"source": str(source)},
-        "search": {"time_limit": "60s", "max_trials": 2, "workers": 1},
-        "final_fit": {"time_limit": "30s"},
-    }
-    return study_spec({**document, **changes})
 
 
 def opened(settings: Settings, spec: StudySpec, run: str = "one") -> StepContext:

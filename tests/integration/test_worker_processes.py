@@ -29,7 +29,8 @@ from automl.runs.proposals import space_facts
 from automl.runs.run_lease import RunLease
 from automl.steps import prepare
 from automl.tracks.image.snapshot import ImageEnvelope
-from tests.integration.test_worker import Quiet, study_of_digits
+from tests.digits import study_of_digits
+from tests.quiet import Quiet
 from tests.worker_child import READY
 
 TTL_S = 8.0  # of the leases of trials, where a test waits for one to run out
