@@ -22,7 +22,8 @@ from automl.training.examples import Examples
 from automl.training.inference import predict_probabilities
 from automl.training.module import Network, Normalization, build_module, load_weights
 from automl.training.precision import choose_precision
-from automl.training.problem import FitHooks, FitProblem, Rung
+from automl.training.problem import Budget as TrainingBudget
+from automl.training.problem import FitHooks, FitProblem
 from automl.training.symmetry import find_symmetries
 from automl.training.trainer import fit
 from benchmarks.arm_networks import Airbench, SmallResNet
@@ -116,7 +117,7 @@ def _default_seed(dataset: Dataset, terms: Terms, _folder: Path) -> Answer:
     choices = [replace(problem, threads=count) for count in sorted({1, terms.threads})]
     problem = max(choices, key=lambda one: _steps_per_second(one, _PROBED_SHARE * budget.seconds))
     left_s = budget.seconds - (time.monotonic() - started_s)
-    problem = replace(problem, rung=replace(problem.rung, seconds=left_s))
+    problem = replace(problem, budget=replace(problem.budget, seconds=left_s))
     result = fit(problem, None, FitHooks())
     train_seconds = time.monotonic() - started_s
     if result.best_weights is None:
@@ -142,13 +143,13 @@ def _seed_problem(dataset: Dataset, train: Examples, terms: Terms) -> FitProblem
     seed = NetworkMorphismSpace(dataset.size, len(dataset.classes)).seeds()[0]
     architecture = Architecture.from_genotype(seed.genotype)
     place = Place(threads=terms.threads, precision=choose_precision("cpu", architecture))
-    rung = Rung(terms.budget.most_epochs, _BATCH_SIZE, patience=0)
+    budget = TrainingBudget(terms.budget.most_epochs, _BATCH_SIZE, patience=0)
     is_asked = np.random.default_rng(terms.seed).random(len(train)) < 0.2
     asked, known = (
         Examples(train.images[part], train.labels[part]) for part in (is_asked, ~is_asked)
     )
     return replace(
-        fit_problem(architecture, train, rung, (terms.seed,), place),
+        fit_problem(architecture, train, budget, (terms.seed,), place),
         hyperparameters=seed.hyperparameters,
         symmetries=find_symmetries(known, asked),
     )

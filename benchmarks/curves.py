@@ -15,20 +15,21 @@ from automl.domain.candidate import Candidate
 from automl.domain.objective import Objective
 from automl.domain.study import Run
 from automl.domain.trial import Outcome, Trial
-from automl.morphism.architecture import Architecture
 from automl.runs.context import StepContext
-from automl.runs.curves import curve_point, read_curve
+from automl.runs.curves import read_curve
+from automl.runs.judging import judged_points
 from automl.runs.proposals import search_space
 from automl.runs.run_lease import RunLease
-from automl.search.pruning import CurvePoint
+from automl.runs.training import Length
+from automl.search.memory_model import MemoryBound
+from automl.search.pruning import JudgedPoint
 from automl.search.space import Description, SearchSpace
 from automl.steps.give_back import give_back
-from automl.tracks.image.space import NetworkMorphismSpace
-from automl.tracks.image.trainer import RUNG, Length
+from automl.tracks.image.spending import FULL_BUDGET
 from benchmarks.json_lines import read_lines
-from benchmarks.trained import Plan, open_study, prepare_home, search
+from benchmarks.trained import Plan, open_study, prepare_home, search, with_budget
 
-CURVES = Path(__file__).parent / "data" / "curves"
+CURVES = Path(__file__).parents[1] / "tests" / "data" / "curves"
 _FRESH_SHARE = 0.4  # of the candidates after the seeds
 _LONGEST_CHAIN = 4
 
@@ -49,16 +50,16 @@ class Recorded:
     genes: dict[str, float]
     macs: int
     rows: int
-    curve: tuple[CurvePoint, ...]
+    curve: tuple[JudgedPoint, ...]
 
     @property
     def planned(self) -> int:
         """Epochs of its training."""
         return len(self.curve)
 
-    def best(self, epochs: int) -> CurvePoint:
+    def best(self, epochs: int) -> JudgedPoint:
         """Return what it has after so many epochs: the one with the lowest log loss."""
-        return min(self.curve[:epochs], key=lambda point: point.log_loss)
+        return min(self.curve[:epochs], key=log_loss_of)
 
     def stale(self, epochs: int) -> int:
         """Return after how many of its first epochs it has not been better than before."""
@@ -71,7 +72,7 @@ class Recorded:
             "genes": self.genes,
             "macs": self.macs,
             "rows": self.rows,
-            "curve": [[round(p.log_loss, 6), round(-p.loss, 6)] for p in self.curve],
+            "curve": [[round(log_loss_of(p), 6), round(-p.loss, 6)] for p in self.curve],
         }
 
     @classmethod
@@ -79,7 +80,7 @@ class Recorded:
         """Return what `to_json` wrote; images below 48 px are whole in all epochs."""
         planned = len(document["curve"])
         curve = tuple(
-            CurvePoint(-score, log_loss, epoch / planned)
+            JudgedPoint(-score, log_loss, epoch / planned)
             for epoch, (log_loss, score) in enumerate(document["curve"], start=1)
         )
         return cls(
@@ -91,6 +92,12 @@ class Recorded:
         )
 
 
+def log_loss_of(point: JudgedPoint) -> float:
+    """Return the log loss of a recorded point, which all have."""
+    assert point.log_loss is not None
+    return point.log_loss
+
+
 @dataclass(frozen=True, slots=True)
 class MixedSpace:
     """Networks as a search meets them: fresh ones up to a few moves from a seed, and children.
@@ -99,7 +106,7 @@ class MixedSpace:
         inner: draws the moves.
     """
 
-    inner: NetworkMorphismSpace
+    inner: SearchSpace
 
     def seeds(self) -> Sequence[Candidate]:
         """Return the seeds."""
@@ -160,7 +167,7 @@ def train_judged(plan: Plan, folder: Path) -> Sequence[Trial]:
         plan: how many candidates of which dataset, for how many epochs.
         folder: where the study's home is; one of its own.
     """
-    return _train(plan, folder, Length.JUDGED, RUNG.patience)[1]
+    return _train(plan, folder, Length.JUDGED, FULL_BUDGET.patience)[1]
 
 
 def _train(
@@ -169,28 +176,31 @@ def _train(
     """Return the study, its trials, and the number of its selection rows."""
     prepare_home(plan, folder)
     context, run, trainer = open_study(plan, folder)
-    trainer = replace(trainer, length=length, rung=replace(trainer.rung, patience=patience))
+    trainer, fitter = with_budget(trainer, patience=patience)
+    trainer = replace(trainer, length=length)
     with RunLease(context):
         give_back(context, 0)
         search(context, trainer, _mixed, trial_limit_s=math.inf)
     trials = context.record.refresh().comparable(run)
-    return context, trials, len(trainer.selection)
+    return context, trials, len(fitter.rows.selection)
 
 
-def _mixed(run: Run) -> SearchSpace:
-    return MixedSpace(search_space(run))
+def _mixed(run: Run, memory: MemoryBound | None) -> SearchSpace:
+    return MixedSpace(search_space(run, memory))
 
 
 def _recorded(context: StepContext, trial: Trial, places: Mapping[int, int], rows: int) -> Recorded:
-    candidate = trial.candidate
+    candidate, network = trial.candidate, trial.measurement.network
     assert candidate is not None
-    size = Architecture.from_genotype(candidate.genotype).input_size
+    assert network is not None
+    assert network.macs is not None
     curve = read_curve(context.store, context.spec.name, trial)
-    points = (curve_point(epoch, size, Objective.ACCURACY) for epoch in curve)
+    points = judged_points(curve, Objective.ACCURACY)
+    assert points is not None
     return Recorded(
         parent=None if candidate.parent is None else places[candidate.parent],
         genes=candidate.hyperparameters,
-        macs=trial.measurement.cost,
+        macs=network.macs,
         rows=rows,
-        curve=tuple(point for point in points if point is not None),
+        curve=tuple(points),
     )

@@ -15,7 +15,7 @@ from automl.training.head import features_of
 from automl.training.inference import BATCH_ROWS
 from automl.training.module import Network, Normalization
 from automl.training.precision import Precision
-from automl.training.problem import FitProblem, Rung
+from automl.training.problem import Budget, FitProblem
 from automl.training.rows import ResidentRows
 from automl.training.symmetry import Symmetries
 
@@ -36,7 +36,7 @@ class Place:
 
 
 def fit_problem(
-    architecture: Architecture, train: Examples, rung: Rung, seed: Sequence[int], place: Place
+    architecture: Architecture, train: Examples, budget: Budget, seed: Sequence[int], place: Place
 ) -> FitProblem:
     """Return a training of fresh weights with default genes, of images that bear every change.
 
@@ -49,7 +49,7 @@ def fit_problem(
         symmetries=Symmetries(mirror=True, colour=True),
         train=train,
         selection=None,
-        rung=rung,
+        budget=budget,
         seed=seed,
         device=place.device,
         threads=place.threads,

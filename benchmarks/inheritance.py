@@ -31,7 +31,7 @@ from automl.errors import DivergedError
 from automl.morphism.architecture import Architecture
 from automl.morphism.moves import Move, inherit
 from automl.tracks.image.space import NetworkMorphismSpace
-from automl.tracks.image.trainer import RUNG
+from automl.tracks.image.spending import FULL_BUDGET
 from automl.training.examples import Examples
 from automl.training.inference import predict_probabilities
 from automl.training.problem import FitHooks, FitProblem, FitResult, InitialWeights
@@ -157,9 +157,9 @@ def _data(name: str, folder: Path) -> Data:
 
 def _problem(candidate: Candidate, data: Data, plan: Plan) -> FitProblem:
     """Return the training of a trial as production has it, but that patience never ends it."""
-    rung = replace(RUNG, epochs=plan.epochs, patience=0)
+    budget = replace(FULL_BUDGET, epochs=plan.epochs, patience=0)
     architecture = _architecture(candidate)
-    problem = fit_problem(architecture, data.train, rung, (plan.pair,), Place(threads=_THREADS))
+    problem = fit_problem(architecture, data.train, budget, (plan.pair,), Place(threads=_THREADS))
     return replace(
         problem,
         selection=data.selection,
@@ -184,7 +184,7 @@ def _losses(result: FitResult) -> list[float]:
 def _hits(candidate: Candidate, result: FitResult, data: Data) -> str:
     """Return which test rows are right, "1" or "0" each."""
     assert result.best_weights is not None
-    problem = fit_problem(_architecture(candidate), data.train, RUNG, (0,), Place())
+    problem = fit_problem(_architecture(candidate), data.train, FULL_BUDGET, (0,), Place())
     probabilities = predict_probabilities(
         problem.architecture, result.best_weights, problem.normalization, data.test.images, _THREADS
     )
@@ -263,7 +263,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS))
     parser.add_argument("--pairs", type=int, default=PAIRS, help="of each dataset")
-    parser.add_argument("--epochs", type=int, default=RUNG.epochs, help="of a full training")
+    parser.add_argument("--epochs", type=int, default=FULL_BUDGET.epochs, help="of a full training")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(arguments)

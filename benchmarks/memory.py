@@ -18,8 +18,9 @@ from automl.morphism.architecture import Architecture
 from automl.morphism.memory import memory_need
 from automl.morphism.moves import Limits, random_move
 from automl.morphism.seeds import seed_architectures
-from automl.runs.memory import training_plan
 from automl.search.memory_model import fit_correction
+from automl.tracks.image.facts import ImageFacts
+from automl.tracks.image.memory import training_plan
 from automl.tracks.image.space import DEFAULT_HYPERPARAMETERS
 from automl.training.augmentation import most_reach
 from automl.training.device import choose_device, device_type
@@ -27,7 +28,7 @@ from automl.training.examples import Examples
 from automl.training.lines import Lines
 from automl.training.module import Normalization
 from automl.training.peak_memory import peak_memory
-from automl.training.problem import FitHooks, FitProblem, Rung
+from automl.training.problem import Budget, FitHooks, FitProblem
 from automl.training.symmetry import find_symmetries
 from automl.training.trainer import fit
 
@@ -43,17 +44,19 @@ def measured(size: int) -> list[tuple[int, int]]:
     train, selection = _noise(ROWS, size, rng), _noise(SELECTION, size, rng)
     symmetries = find_symmetries(train, selection)
     lines = Lines.of(torch.from_numpy(train.images), most_reach(size))
-    facts = {
-        "batch_size": 64,
-        "evaluation_batch": SELECTION,
-        "dataset_bytes": lines.values.nbytes + selection.images.nbytes,
-    }
+    facts = ImageFacts(
+        image_size=size,
+        classes=2,
+        batch_size=64,
+        evaluation_batch=SELECTION,
+        dataset_bytes=lines.values.nbytes + selection.images.nbytes,
+    )
     plan = training_plan(facts, Device(type=device_type()))
     for number in range(LEARNED + JUDGED):
         architecture = _morph(size, number, rng)
         problem = FitProblem(
             architecture, DEFAULT_HYPERPARAMETERS, NORMALIZATION, symmetries, train, selection,
-            Rung(epochs=2, batch_size=64, patience=0), (0,), choose_device(), threads=1,
+            Budget(epochs=2, batch_size=64, patience=0), (0,), choose_device(), threads=1,
         )  # fmt: skip
         with peak_memory(problem.device) as peak:
             result = fit(problem, None, FitHooks())

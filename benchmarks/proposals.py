@@ -36,10 +36,11 @@ from automl.domain.study import Study, replay
 from automl.domain.trial import Measurement
 from automl.morphism.architecture import Architecture
 from automl.morphism.moves import Limits, random_move
-from automl.runs.proposals import SPACE_VERSION, Proposer, search_space
+from automl.runs.proposals import Proposer, search_space
 from automl.steps.study_file import study_spec
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyLog, StudyRecord
+from automl.tracks.image.facts import SPACE_VERSION
 from automl.tracks.image.space import NetworkMorphismSpace
 from benchmarks.studies import RUN, WORKER, run_opened, trial_completed, trial_taken
 

@@ -37,9 +37,9 @@ from automl.domain.events import (
 )
 from automl.domain.study import Study, replay
 from automl.domain.trial import Measurement, Outcome, Trial
-from automl.search.pruning import Rungs, incumbent, verdict
-from automl.tracks.image.space import SLOW_GENES
-from automl.tracks.image.trainer import RUNG
+from automl.search.pruning import Judging, halving_rungs, incumbent, verdict
+from automl.tracks.image.space import REGULARISATION
+from automl.tracks.image.spending import FULL_BUDGET
 from automl.training.problem import standard_error
 from benchmarks.curves import CURVES, Recorded, read_curves, record, train_judged
 from benchmarks.trained import Plan
@@ -51,6 +51,7 @@ WORKERS = (1, 2, 4)
 ORDERS = 200
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
 _RUN = "run"
+_JUDGING = Judging(unjudged=REGULARISATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class _Simulation:
         self.done[number] += 1
         done = self.done[number]
         best, known = one.best(done), self.study.trials[number].rungs
-        rung = Rungs.of(one.planned).passed(one.curve[done - 1].share)
+        rung = halving_rungs(one.planned).passed(one.curve[done - 1].share)
         error = standard_error(-best.loss, one.rows)
         if rung is not None and all(result.rung < rung for result in known):
             self._tell(
@@ -112,8 +113,8 @@ class _Simulation:
                     log_loss=best.log_loss,
                 )
             )  # fmt: skip
-        reason = verdict(self.study, number, one.curve[:done], one.planned, SLOW_GENES)
-        if reason is None and done < one.planned and one.stale(done) < RUNG.patience:
+        reason = verdict(self.study, number, one.curve[:done], one.planned, _JUDGING)
+        if reason is None and done < one.planned and one.stale(done) < FULL_BUDGET.patience:
             return True
         measured = Measurement(
             score=-best.loss, error=error, loss=best.loss, log_loss=best.log_loss, epochs=done,
@@ -201,7 +202,8 @@ def rank_correlations(recorded: Iterable[Recorded]) -> dict[str, tuple[int, floa
     pairs: dict[str, list[tuple[float, float]]] = {}
     for one in recorded:
         kind = "fresh" if one.parent is None else "inherited"
-        for epochs in Rungs.of(one.planned).epochs[:-1]:
+        for share in halving_rungs(one.planned).shares[:-1]:
+            epochs = round(share * one.planned)
             pair = one.best(epochs).loss, one.best(one.planned).loss
             pairs.setdefault(f"{kind} {epochs} of {one.planned}", []).append(pair)
     return {

@@ -43,6 +43,7 @@ from automl.domain.trial import Measurement, NetworkMeasurement, Outcome, Trial
 from automl.runs.context import StepContext
 from automl.runs.proposals import Proposer
 from automl.runs.trials import TrialResult, TrialSource, record_result
+from automl.search.memory_model import MemoryBound
 from automl.search.space import Description, LabelledGraph
 from automl.steps.study_file import study_spec
 from automl.storage.objects import StoredObject
@@ -133,7 +134,7 @@ def spec() -> StudySpec:
     )
 
 
-def _space_of(run: Run) -> TextSpace:
+def _space_of(run: Run, memory: MemoryBound | None) -> TextSpace:
     return TextSpace()
 
 

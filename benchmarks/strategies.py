@@ -23,7 +23,7 @@ from typing import Any
 
 from automl.domain.study import Study
 from automl.domain.trial import Outcome
-from automl.runs.proposals import SPACE_VERSION
+from automl.tracks.image.facts import SPACE_VERSION
 from benchmarks.json_lines import append_line, read_lines
 from benchmarks.trained import Plan, prepare_home, run_search
 

@@ -33,11 +33,11 @@ from automl.domain.training import StopReason
 from automl.machine.cores import available_cores, limited_pools, threads_of_trial
 from automl.morphism.seeds import seed_architectures
 from automl.tracks.image.space import DEFAULT_HYPERPARAMETERS
-from automl.tracks.image.trainer import RUNG, useful_threads
+from automl.tracks.image.spending import FULL_BUDGET, useful_threads
 from automl.training.checkpoint import EpochResult
 from automl.training.examples import Examples
 from automl.training.module import Normalization
-from automl.training.problem import FitHooks, FitProblem, Rung
+from automl.training.problem import Budget, FitHooks, FitProblem
 from automl.training.symmetry import Symmetries
 from automl.training.trainer import fit
 from benchmarks.json_lines import append_line, read_lines
@@ -86,7 +86,7 @@ def train(seed: int, threads: int, seconds: float) -> tuple[float, float]:
         symmetries=Symmetries(mirror=True, colour=False),
         train=Examples(images, rng.integers(0, CLASSES, ROWS)),
         selection=None,
-        rung=Rung(epochs=100_000, batch_size=RUNG.batch_size, patience=0),
+        budget=Budget(epochs=100_000, batch_size=FULL_BUDGET.batch_size, patience=0),
         seed=(0,),
         device="cpu",
         threads=threads,

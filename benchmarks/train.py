@@ -28,7 +28,7 @@ from automl.morphism.architecture import Architecture
 from automl.morphism.seeds import seed_architectures
 from automl.training.examples import Examples
 from automl.training.precision import choose_precision
-from automl.training.problem import FitHooks, Rung
+from automl.training.problem import Budget, FitHooks
 from automl.training.trainer import fit
 from benchmarks.fits import Place, fit_problem
 from benchmarks.loops import Loop, bare_loop, flip_and_shift, loader_loop, unchanged
@@ -88,8 +88,8 @@ def our_seconds(loop: Loop) -> list[float]:
     and the copies that it makes for checkpoints. Weights count as trained before, since fresh ones
     would see smaller images at first, which makes epochs shorter than a bare loop's.
     """
-    rung = Rung(loop.epochs, loop.batch_size, patience=0)
-    problem = fit_problem(loop.architecture, loop.rows, rung, (0,), loop.place)
+    budget = Budget(loop.epochs, loop.batch_size, patience=0)
+    problem = fit_problem(loop.architecture, loop.rows, budget, (0,), loop.place)
     problem = replace(problem, is_warm=True)
     curve = fit(problem, None, FitHooks()).curve
     assert all(epoch.resolution == loop.architecture.input_size for epoch in curve)

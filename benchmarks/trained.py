@@ -22,9 +22,10 @@ from automl.domain.trial import Trial
 from automl.morphism.architecture import Architecture
 from automl.runs.context import StepContext
 from automl.runs.opening import open_run
-from automl.runs.proposals import SpaceOf, search_space, space_facts
+from automl.runs.proposals import SpaceOf, search_space
 from automl.runs.run_lease import RunLease
-from automl.runs.trial_files import load_weights
+from automl.runs.training import Length, TrialTrainer, TrialTraining
+from automl.runs.trial_files import load_model
 from automl.runs.trials import TrialResult, TrialSource
 from automl.runs.worker import Trainer, work_on
 from automl.steps.give_back import give_back
@@ -32,10 +33,11 @@ from automl.steps.prepare import prepare
 from automl.steps.study_file import study_spec
 from automl.storage.leases import KeepAlive
 from automl.storage.open import open_home
-from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
-from automl.tracks.image.trainer import Length, TrialTrainer, TrialTraining
+from automl.tracks.image.fitter import ImageFitter
+from automl.tracks.image.snapshot import ImageSnapshot
+from automl.tracks.track import track_of
 from automl.training.inference import predict_probabilities
-from automl.training.problem import Rung
+from automl.training.results import weights_from_bytes
 from benchmarks.datasets import data_section
 
 RUN = "run-1"
@@ -130,18 +132,31 @@ def open_study(plan: Plan, folder: Path) -> tuple[StepContext, Run, TrialTrainer
         shutil.copytree(folder / "prepared" / f"{plan.dataset}-{plan.seed}", partial)
         partial.rename(home)
     context = _context(home, _spec(plan, data_section(plan.dataset, folder / "sources")))
-    snapshot = prepare(context, lambda done, total, what: None).id
-    facts = space_facts(ImageEnvelope.read(context.store, context.spec.name, snapshot))
+    manifest = prepare(context, lambda done, total, what: None)
     with RunLease(context):
-        open_run(context, snapshot, facts)
+        track = track_of(context.spec.task)
+        dataset = track.open(context.store, context.spec.name, manifest.id)
+        open_run(context, manifest.id, dataset.size_facts())
     run = context.opened_run()
-    trainer = replace(
-        TrialTrainer.load(context, run),
-        threads=_THREADS,
-        rung=Rung(plan.epochs, _BATCH_SIZE, patience=0),
-        length=Length.FULL,
+    trainer, _ = with_budget(
+        replace(TrialTrainer.load(context, run), length=Length.FULL),
+        epochs=plan.epochs,
+        batch_size=_BATCH_SIZE,
+        patience=0,
     )
     return context, run, trainer
+
+
+def with_budget(trainer: TrialTrainer, **changes: int) -> tuple[TrialTrainer, ImageFitter]:
+    """Return a trainer whose trainings have another budget, and what fits for it.
+
+    Args:
+        trainer: the trainer.
+        changes: values of fields of the budget.
+    """
+    assert isinstance(trainer.fitter, ImageFitter)
+    fitter = replace(trainer.fitter, budget=replace(trainer.fitter.budget, **changes))
+    return replace(trainer, fitter=fitter), fitter
 
 
 def read_log(plan: Plan, folder: Path) -> Sequence[tuple[int, Event]]:
@@ -182,12 +197,13 @@ def search(
 
 def _test_accuracy(context: StepContext, trainer: TrialTrainer, best: Trial) -> float:
     assert best.candidate is not None
+    assert isinstance(trainer.fitter, ImageFitter)
     snapshot = ImageSnapshot.open(context.store, context.spec.name, best.snapshot)
     images, labels = snapshot.tensors(Part.REPORT, Part.GATE)
     probabilities = predict_probabilities(
         Architecture.from_genotype(best.candidate.genotype),
-        load_weights(context, best),
-        trainer.normalization,
+        weights_from_bytes(load_model(context, best), f"The model of trial {best.number}"),
+        trainer.fitter.normalization,
         images,
         _THREADS,
     )

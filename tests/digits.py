@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from automl.domain.specification import StudySpec
+from automl.runs.context import StepContext
 from automl.steps.study_file import study_spec
+from automl.tracks.track import track_of
 
 
 def digits(classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
@@ -41,3 +44,9 @@ def study_of_digits(folder: Path, rows: int = 300, **sections: object) -> StudyS
         "final_fit": {"time_limit": "30s"},
     }
     return study_spec({**document, **sections})
+
+
+def sizes_of(context: StepContext, snapshot: str) -> Mapping[str, int | str]:
+    """Return what a search space depends on, the rows of the snapshot alone considered."""
+    track = track_of(context.spec.task)
+    return track.open(context.store, context.spec.name, snapshot).size_facts()

@@ -17,7 +17,7 @@ from automl.training.checkpoint import Checkpoint
 from automl.training.examples import Examples
 from automl.training.module import Normalization
 from automl.training.precision import Precision, has_bfloat16_units
-from automl.training.problem import FitHooks, FitProblem, Rung
+from automl.training.problem import Budget, FitHooks, FitProblem
 from automl.training.results import weights_to_bytes
 from automl.training.symmetry import Symmetries
 from automl.training.trainer import fit
@@ -79,7 +79,7 @@ def _problem() -> FitProblem:
         symmetries=Symmetries(mirror=True, colour=True),
         train=Examples(images[:count], labels[:count]),
         selection=Examples(images[count : count + 200], labels[count : count + 200]),
-        rung=Rung(EPOCHS, 64, 0),
+        budget=Budget(EPOCHS, 64, 0),
         seed=(1, 2),
         device="cpu",
         threads=1,

@@ -13,7 +13,7 @@ from automl.tracks.image.space import DEFAULT_HYPERPARAMETERS
 from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.examples import Examples
 from automl.training.module import Normalization
-from automl.training.problem import FitHooks, FitProblem, FitResult, Rung
+from automl.training.problem import Budget, FitHooks, FitProblem, FitResult
 from automl.training.symmetry import Symmetries
 from tests.digits import digits
 
@@ -67,7 +67,7 @@ def problem(
         symmetries=Symmetries(mirror=True, colour=True),
         train=rows(360, 360 + train),
         selection=rows(0, 360),
-        rung=Rung(epochs=epochs, batch_size=32, patience=patience),
+        budget=Budget(epochs=epochs, batch_size=32, patience=patience),
         seed=(5, 7),
         device="cpu",
         threads=1,

@@ -171,23 +171,23 @@ class RunKeys:
 
     folder: str
 
-    @property
-    def weights(self) -> str:
-        """The weights that the final fit publishes."""
-        return f"{self.folder}/weights.safetensors"
+    def member(self, place: int) -> str:
+        """Return the key of what the final fit publishes of a member of the model, from 0."""
+        name = "weights" if place == 0 else f"weights-{place}"
+        return f"{self.folder}/{name}.safetensors"
 
     @property
     def export(self) -> str:
         """What the export leaves for the version's manifest."""
         return f"{self.folder}/export.json"
 
-    def final_fit(self, runner_up: int | None = None) -> str:
+    def final_fit(self, other: int | None = None) -> str:
         """Return the key of the final fit's checkpoint.
 
         Args:
-            runner_up: number of the trial that took the winner's place; None: none did.
+            other: number of the trial that is fitted, if it is not the winner.
         """
-        name = "final-fit" if runner_up is None else f"final-fit-{runner_up}"
+        name = "final-fit" if other is None else f"final-fit-{other}"
         return f"{self.folder}/{name}.safetensors"
 
 
@@ -224,9 +224,9 @@ class StudyKeys:
         """Return the keys of what a run's steps leave."""
         return RunKeys(f"{self.folder}/runs/{name}")
 
-    def pretrained(self, sha256: str) -> str:
-        """Return the key of the weights of a pretrained seed."""
-        return f"{self.folder}/pretrained/{sha256}.safetensors"
+    def file(self, name: str) -> str:
+        """Return the key of a file that the study's track keeps with it."""
+        return f"{self.folder}/{name}"
 
 
 def study_of_log(key: str) -> str | None:

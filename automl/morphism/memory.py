@@ -40,14 +40,14 @@ class TrainingPlan:
         evaluation_batch: images that are evaluated at once, in float32; 0 without evaluation.
         dataset_bytes: of the images and labels that lie on the device.
         precision: of the forward passes of steps.
-        shards: copies of the network between which a batch is divided.
+        replicas: copies of the network between which a batch is divided.
     """
 
     batch_size: int
     evaluation_batch: int = 0
     dataset_bytes: int = 0
     precision: Precision = Precision.FLOAT32
-    shards: int = 1
+    replicas: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class MemoryNeed:
 
     Attributes:
         weights: parameters, and the running statistics of batch norms.
-        gradients: of the trained parameters, every shard's; they live until the next backward pass
-            starts.
+        gradients: of the trained parameters, every replica's; they live until the next backward
+            pass starts.
         optimizer: momentum of the trained parameters; of descendants of a pretrained network mean
             squared gradients, too.
         copies: averaged weights, and the weights of the best epoch.
@@ -102,14 +102,14 @@ def memory_need(architecture: Architecture, plan: TrainingPlan) -> MemoryNeed:
     saved = plan.batch_size * image.saved
     step = plan.batch_size * image.peak
     if plan.batch_size and plan.precision is Precision.BFLOAT16:
-        casts = plan.shards * plan.precision.size_bytes * _cast_weights(architecture, frozen or 0)
+        casts = plan.replicas * plan.precision.size_bytes * _cast_weights(architecture, frozen or 0)
         saved, step = saved + casts, step + casts
     outputs = [_FLOAT_BYTES * facts.elements for facts in architecture.facts]
     nothing = [0] * len(outputs)
     evaluation = plan.evaluation_batch * _forward_peak(architecture, outputs, set(), nothing)
     return MemoryNeed(
         weights=stored,
-        gradients=plan.shards * learned,
+        gradients=plan.replicas * learned,
         optimizer=learned if frozen is None else 2 * learned,
         copies=_COPIES * stored,
         activations=saved,

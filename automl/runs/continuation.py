@@ -50,14 +50,12 @@ def fitted_members(context: StepContext, run: Run) -> list[Member]:
         SearchError: the run has had none.
         NotFoundError: a model is gone, or its log does not tell all and its snapshot is gone.
     """
-    found = []
-    for fitted in final_fit_of(run).members:
-        trial, model = (
-            context.record.study.trials[fitted.trial],
-            context.store.get(fitted.model).data,
-        )
-        found.append(_member(trial, model, fitted.details or _details(context, run), fitted.weight))
-    return found
+    fit = final_fit_of(run)
+    details = _details(context, run) if any(not one.details for one in fit.members) else {}
+    return [
+        _member(context, one.trial, one.model, one.details or details, one.weight)
+        for one in fit.members
+    ]
 
 
 def trial_member(context: StepContext, run: Run, trial: Trial) -> Member:
@@ -68,12 +66,15 @@ def trial_member(context: StepContext, run: Run, trial: Trial) -> Member:
     """
     key = trial.measurement.weights
     assert key is not None
-    return _member(trial, context.store.get(key).data, _details(context, run))
+    return _member(context, trial.number, key, _details(context, run), 1.0)
 
 
-def _member(trial: Trial, model: bytes, details: Mapping[str, Any], weight: float = 1.0) -> Member:
-    assert trial.candidate is not None
-    return Member(trial.candidate, model, details, weight)
+def _member(
+    context: StepContext, number: int, key: str, details: Mapping[str, Any], weight: float
+) -> Member:
+    candidate = context.record.study.trials[number].candidate
+    assert candidate is not None
+    return Member(candidate, context.store.get(key).data, details, weight, key)
 
 
 def _details(context: StepContext, run: Run) -> Mapping[str, Any]:

@@ -1,19 +1,22 @@
-"""Learning curves: their files, and what is judged of them."""
+"""Learning-curve files (docs/formats/trial-files.md)."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
+
 from automl.domain.layout import StudyKeys
-from automl.domain.objective import Objective
+from automl.domain.training import CurvePoint
 from automl.domain.trial import Trial
-from automl.errors import NotFoundError
-from automl.search.pruning import CurvePoint
+from automl.errors import DamagedDataError, NewerSchemaError, NotFoundError
 from automl.storage.objects import ObjectStore
-from automl.training.checkpoint import EpochResult
-from automl.training.results import curve_from_bytes
+
+CURVE_SCHEMA = 3
 
 
-def read_curve(store: ObjectStore, study: str, trial: Trial) -> list[EpochResult]:
-    """Return the learning curve of the trial's last attempt, empty before its first epoch.
+def read_curve(store: ObjectStore, study: str, trial: Trial) -> list[CurvePoint]:
+    """Return the learning curve of the trial's last attempt, empty before its first round.
 
     Args:
         store: the home's objects.
@@ -31,22 +34,42 @@ def read_curve(store: ObjectStore, study: str, trial: Trial) -> list[EpochResult
     return curve_from_bytes(data, key)
 
 
-def curve_point(epoch: EpochResult, size: int, objective: Objective) -> CurvePoint | None:
-    """Return what an epoch measured.
+def curve_to_bytes(curve: Sequence[CurvePoint]) -> bytes:
+    """Return a learning curve as JSON lines, the first of which holds the others' checksum."""
+    lines = "".join(json.dumps(point.to_json()) + "\n" for point in curve).encode()
+    header = {"schema": CURVE_SCHEMA, "sha256": hashlib.sha256(lines).hexdigest()}
+    return json.dumps(header).encode() + b"\n" + lines
 
-    None if there are no selection rows, or for an epoch of an earlier release, which did not say
-    what share of the training was done.
+
+def curve_from_bytes(data: bytes, where: str) -> list[CurvePoint]:
+    """Return the learning curve that `curve_to_bytes` wrote, or an earlier release.
 
     Args:
-        epoch: the epoch.
-        size: height and width of the images that the network is for, in pixels.
-        objective: what the search optimises.
+        data: the stored bytes.
+        where: their key, for messages.
+
+    Raises:
+        NewerSchemaError: a newer version wrote it.
+        DamagedDataError: it is not what was written.
     """
-    if epoch.selection_loss is None or epoch.selection_accuracy is None or epoch.progress <= 0:
-        return None
-    return CurvePoint(
-        loss=objective.loss(epoch.selection_accuracy),
-        log_loss=epoch.selection_loss,
-        share=epoch.progress,
-        is_whole=epoch.resolution == size,
+    first, _, lines = data.partition(b"\n")
+    try:
+        header = json.loads(first)
+        schema = int(header["schema"])
+        if schema <= CURVE_SCHEMA:
+            return _parse_curve(lines, header["sha256"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise DamagedDataError(
+            f"{where} is no learning curve: {error}.",
+            "delete it, and children train in full, or restore it from a backup of the home",
+        ) from error
+    raise NewerSchemaError(
+        f"{where} has schema {schema}; this version reads up to {CURVE_SCHEMA}.",
+        "upgrade the platform",
     )
+
+
+def _parse_curve(lines: bytes, sha256: str) -> list[CurvePoint]:
+    if hashlib.sha256(lines).hexdigest() != sha256:
+        raise ValueError("its checksum does not match")
+    return [CurvePoint.from_json(json.loads(line)) for line in lines.splitlines()]

@@ -1,25 +1,22 @@
-"""What a trial evaluates, as a function of the log alone; live workers and `replay` share it."""
+"""Proposals, as functions of the log alone; live workers and `replay` share them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from automl.domain.candidate import Candidate
+from automl.domain.facts import SpaceFacts
 from automl.domain.parsing import Purpose, parse_spec
-from automl.domain.specification import LimitsSection, SearchSection, Strategy
+from automl.domain.specification import SearchSection, Strategy, StudySpec
 from automl.domain.study import Run, Study
 from automl.domain.trial import Trial
-from automl.errors import ConfigError, DamagedDataError
-from automl.morphism.costs import DeviceFactors
-from automl.morphism.limits import LatencyLimit, Limits, MemoryLimit
-from automl.morphism.pretrained import lite0
-from automl.morphism.seeds import seed_architectures
-from automl.runs.budget import is_hurried
-from automl.runs.memory import Facts, memory_limit, training_plan, with_memory
+from automl.errors import ConfigError
+from automl.runs.memory import candidate_bound
 from automl.search.history import HistoryReader, changed_trials
+from automl.search.memory_model import MemoryBound
 from automl.search.recent import Recent
 from automl.search.searcher import Searcher, Suggestion
 from automl.search.searchers.bayesian import BayesianOptions, BayesianSearcher
@@ -28,22 +25,17 @@ from automl.search.searchers.random import RandomSearcher
 from automl.search.searchers.tree_search import Effort
 from automl.search.space import SearchSpace
 from automl.tracks.cards import installed_cards
-from automl.tracks.image.snapshot import ImageEnvelope
-from automl.tracks.image.space import Allowance, NetworkMorphismSpace
+from automl.tracks.track import Memory, track_of
 
-SPACE_VERSION = 11  # rises whenever the same log and seed would lead to other proposals
-PRETRAINED = "pretrained"  # the fact that names the weights of a pretrained seed
-EPOCHS = "epochs"  # the fact that says how many a trial gets
-_DEVICE_FACTORS = tuple(field.name for field in fields(DeviceFactors))
-
-SpaceOf = Callable[[Run], SearchSpace]
-_SearcherKey = tuple[str, frozenset[tuple[str, int | str]]]  # run, facts of its space
+SpaceOf = Callable[[Run, MemoryBound | None], SearchSpace]
+MemoryOf = Callable[[Run], Memory | None]
+_SearcherKey = tuple[str, MemoryBound | None]  # run, what fits on the device
 _SEARCHERS_KEPT = 4  # a study's workers train on few types of devices
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What `trial_proposed` records.
+    """Proposal, as `trial_proposed` records it.
 
     Attributes:
         candidate: what the trial evaluates.
@@ -70,16 +62,17 @@ _SEARCHERS: Mapping[Strategy, Callable[[SearchSpace], Searcher]] = {
 
 
 class Proposer:
-    """Makes the proposals of one study, as its log or another telling of it has the study.
+    """Maker of the proposals of one study, as its log or another replay of it has the study.
 
     What it keeps from one proposal to the next makes the next one quicker, never different.
 
     Args:
         space_of: gives the search space of a run.
+        memory_of: gives what trainings of a run take; by default that needs no care.
     """
 
-    def __init__(self, space_of: SpaceOf) -> None:
-        self._space_of = space_of
+    def __init__(self, space_of: SpaceOf, memory_of: MemoryOf = lambda _: None) -> None:
+        self._space_of, self._memory_of = space_of, memory_of
         self._reader = HistoryReader()
         self._sections: dict[str, SearchSection] = {}  # by run
         self._searchers = Recent[_SearcherKey, Searcher](_SEARCHERS_KEPT)
@@ -116,26 +109,25 @@ class Proposer:
         if run.name not in self._sections:
             self._sections[run.name] = recorded_search(run)
         search = self._sections[run.name]
-        searcher = self._searcher(with_memory(run, prefix, trial, search.limits.device_memory))
+        searcher = self._searcher(run, candidate_bound(self._memory_of(run), run, prefix, trial))
         history = self._reader.read(prefix, trial.generation, trial.snapshot)
         return searcher.propose(history, np.random.default_rng([search.seed, number]))
 
-    def _searcher(self, run: Run) -> Searcher:
+    def _searcher(self, run: Run, bound: MemoryBound | None) -> Searcher:
         """Return the searcher of a run; with other bounds of memory it is another one."""
-        key = run.name, frozenset(run.space.recorded.items() if run.space else ())
         make = _SEARCHERS[self._sections[run.name].strategy]
-        return self._searchers.get(key, lambda: make(self._space_of(run)))
+        return self._searchers.get((run.name, bound), lambda: make(self._space_of(run, bound)))
 
 
-def recorded_search(run: Run) -> SearchSection:
-    """Return how the run was told to search.
+def recorded_spec(run: Run) -> StudySpec:
+    """Return the specification that a run was opened with.
 
     Raises:
         ConfigError: this version refuses the specification that the log holds.
     """
     try:
         # an estimator's runs lack test rows, which is of no concern here
-        return parse_spec(run.spec, installed_cards(), purpose=Purpose.ESTIMATOR).search
+        return parse_spec(run.spec, installed_cards(), purpose=Purpose.ESTIMATOR)
     except ConfigError as error:
         raise ConfigError(
             f"Run {run.name} was opened with a specification that this version refuses.",
@@ -144,75 +136,39 @@ def recorded_search(run: Run) -> SearchSection:
         ) from error
 
 
-def space_facts(manifest: ImageEnvelope) -> dict[str, int | str]:
-    """Return what every search space depends on besides the specification, for `run_opened`."""
-    return {
-        "image_size": manifest.image_size,
-        "classes": len(manifest.classes),
-        "version": SPACE_VERSION,
-    }
+def recorded_search(run: Run) -> SearchSection:
+    """Return how the run was told to search.
+
+    Raises:
+        ConfigError: this version refuses the specification that the log holds.
+    """
+    return recorded_spec(run).search
 
 
-def search_space(run: Run, facts: Facts | None = None) -> NetworkMorphismSpace:
+def search_space(
+    run: Run, memory: MemoryBound | None = None, sizes: Mapping[str, int | str] | None = None
+) -> SearchSpace:
     """Return the search space of a run.
 
     Args:
         run: the run, which records its specification and what else the space depends on.
-        facts: what `space_facts` say of its snapshot; needed for runs that did not record it.
+        memory: what fits on the device that a candidate is for.
+        sizes: what `Dataset.size_facts` says of its snapshot; needed for runs that did not record
+            what their space depends on.
 
     Raises:
         ConfigError: no seed is within the limits, or this version refuses the specification.
         DamagedDataError: a fact is missing.
+        SearchSpaceExhaustedError: candidates as small as the seeds ran out of memory.
     """
-    return space_of_search(recorded_search(run), (run.space.recorded if run.space else facts) or {})
+    spec = recorded_spec(run)
+    facts = run.space or SpaceFacts.of(sizes or {})
+    return track_of(spec.task).space(spec.search, facts, memory)
 
 
-def space_of_search(search: SearchSection, facts: Facts) -> NetworkMorphismSpace:
-    """Return the search space of a specification.
-
-    Args:
-        search: how to search.
-        facts: what `run_opened` records of the space.
-
-    Raises:
-        ConfigError: no seed is within the limits.
-        DamagedDataError: a fact is missing.
-        SearchSpaceExhaustedError: networks as small as the seeds ran out of memory.
-    """
-    try:
-        size, classes = int(facts["image_size"]), int(facts["classes"])
-        pretrained = lite0(size, classes).architecture if PRETRAINED in facts else None
-        limits = replace(limits_of(search.limits, facts), memory=None)
-        seeds = seed_architectures(size, classes) + ([pretrained] if pretrained else [])
-        seeds = [seed for seed in seeds if limits.allow(seed)]
-        memory = memory_limit(facts, search.limits.device_memory, seeds)
-    except KeyError as error:
-        raise DamagedDataError(
-            f"The log's description of the search space, {dict(facts)}, has no {error}, on which "
-            f"a search with limits {search.limits.model_dump(exclude_none=True)} depends.",
-            "restore it from a backup of the home; see docs/runbook.md",
-        ) from error
-    epochs = int(facts[EPOCHS]) if EPOCHS in facts else None
-    allowance = Allowance(epochs, is_hurried(search, facts))
-    return NetworkMorphismSpace(
-        size, classes, replace(limits, memory=memory), pretrained, allowance
-    )
-
-
-def limits_of(limits: LimitsSection, facts: Facts) -> Limits:
-    """Return what no architecture may exceed.
-
-    Raises:
-        KeyError: a fact that a limit depends on is missing.
-    """
-    latency = memory = None
-    if limits.latency_ms is not None:
-        factors = DeviceFactors(**{name: int(facts[name]) for name in _DEVICE_FACTORS})
-        latency = LatencyLimit(limits.latency_ms, factors)
-    if limits.device_memory is not None:
-        memory = MemoryLimit(limits.device_memory, training_plan(facts, None))
-    found = Limits(latency=latency, memory=memory)
-    return found if limits.parameters is None else replace(found, parameters=limits.parameters)
+def memory_of(run: Run) -> Memory | None:
+    """Return what trainings of a run take; None where its track needs no care of it."""
+    return track_of(recorded_spec(run).task).memory
 
 
 def _is_taken(candidate: Candidate, trial: Trial, ticket: Study, head: Study) -> bool:

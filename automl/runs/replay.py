@@ -1,4 +1,4 @@
-"""What `automl replay` says: whether every proposal follows from the log before it."""
+"""Replay of proposals: whether every one of a log follows from the log before it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from automl.domain.events import Event, TrialOpened, TrialProposed
 from automl.domain.study import Run, Study, replay
 from automl.errors import AutoMLError, ConfigError, DamagedDataError, SearchSpaceExhaustedError
 from automl.runs.proposals import (
-    SPACE_VERSION,
+    MemoryOf,
     Proposal,
     Proposer,
     SpaceOf,
+    memory_of,
+    recorded_spec,
     search_space,
 )
+from automl.search.memory_model import MemoryBound
 from automl.search.space import SearchSpace
 from automl.storage.home import Home
+from automl.tracks.track import track_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +65,12 @@ def replay_document(home: Home, name: str) -> dict[str, Any]:
             f"There is no study {name!r} under {home.store.uri}.", f"known here: {known}"
         )
 
-    def space_of(run: Run) -> SearchSpace:
+    def space_of(run: Run, bound: MemoryBound | None) -> SearchSpace:
         _check_version(run)
-        return search_space(run)
+        return search_space(run, bound)
 
     count, different = 0, []
-    for proposal in rederive(events, space_of):
+    for proposal in rederive(events, space_of, memory_of):
         count += 1
         trial = proposal.recorded.n
         different += [{"trial": trial, "field": field} for field in proposal.different_fields]
@@ -77,15 +81,18 @@ def replay_document(home: Home, name: str) -> dict[str, Any]:
 
 def _check_version(run: Run) -> None:
     version = 1 if run.space is None else run.space.version
-    if version != SPACE_VERSION:
+    present = track_of(recorded_spec(run).task).version
+    if version != present:
         raise ConfigError(
             f"Run {run.name} was searched by version {version} of the search; this release makes "
-            f"the proposals of version {SPACE_VERSION}.",
+            f"the proposals of version {present}.",
             "replay it with the release that ran it",
         )
 
 
-def rederive(events: Iterable[tuple[int, Event]], space_of: SpaceOf) -> Iterator[Rederivation]:
+def rederive(
+    events: Iterable[tuple[int, Event]], space_of: SpaceOf, memory: MemoryOf = lambda _: None
+) -> Iterator[Rederivation]:
     """Yield every proposal of a log, made again from the events before it, in one pass.
 
     Nothing is computed from a recorded candidate: what has been derived stands in its place, so
@@ -96,12 +103,14 @@ def rederive(events: Iterable[tuple[int, Event]], space_of: SpaceOf) -> Iterator
     Args:
         events: (log version, event) in log order.
         space_of: gives the search space of a run.
+        memory: gives what trainings of a run take; by default that needs no care.
 
     Raises:
         ConfigError: this version cannot search as a run was told to.
         DamagedDataError: the events contradict each other.
     """
-    recorded, derived, is_told_apart = _Telling(space_of), _Telling(space_of), False
+    recorded, derived = _Replay(Proposer(space_of, memory)), _Replay(Proposer(space_of, memory))
+    is_told_apart = False
     for version, group in itertools.groupby(events, key=lambda row: row[0]):
         told = [event for _, event in group]
         instead: list[Event] = []
@@ -132,22 +141,18 @@ def _with(event: TrialProposed, proposal: Proposal | None) -> TrialProposed:
 
 
 @dataclass(slots=True)
-class _Telling:
-    """One telling of the log, up to some version.
+class _Replay:
+    """Replay of the log, up to some version.
 
     Attributes:
-        space_of: gives the search space of a run.
+        proposer: makes the proposals again.
         study: the study after that version.
         tickets: the study after the version that opened each trial without a candidate.
     """
 
-    space_of: SpaceOf
+    proposer: Proposer
     study: Study = field(default_factory=Study)
     tickets: dict[int, Study] = field(default_factory=dict)
-    proposer: Proposer = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.proposer = Proposer(self.space_of)
 
     def advance(self, version: int, events: list[Event]) -> None:
         self.study = replay(((version, event) for event in events), self.study)

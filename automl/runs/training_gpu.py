@@ -6,30 +6,16 @@ Importing this module does not import torch: the steps enter its blocks before t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from statistics import fmean
 
-from automl.domain.study import Study
 from automl.machine.gpus.host import Gpu
 from automl.machine.gpus.lease import Patience, visible_gpu
 from automl.machine.gpus.ledger import Claim
 from automl.machine.signals import StopSignal
-from automl.morphism.architecture import Architecture
-from automl.morphism.costs import training_work
-from automl.morphism.seeds import seed_architectures
 from automl.runs.context import StepContext
 
-SMALL_STEP_WORK = 10_000_000_000
-"""Multiply-adds of a training step below which trials share a GPU.
-
-An estimate, not a measurement: a step of some fifty layers starts some 300 kernels, which takes the
-host about 1.5 ms; a large GPU does this work in that time at a tenth of its peak rate, so that a
-smaller step leaves it idle for most of the time.
-"""
-_RUNTIME_BYTES = 2**30  # of a process: CUDA's context, the libraries' workspace and their caches
-_TRAINING_FACTOR = 2  # what is predicted, and at most as much for what lives for a moment only
 _PROPOSALS_SEEN = 50  # of the newest trials: their work tells that of the next
 _SLICE_WAIT_S = 300.0  # under Airflow; less than the operator adds to the slice as the time limit
 TOO_LATE_S = 6.0  # before the deadline: a worker starts no trial any more
@@ -99,36 +85,16 @@ def _need_bytes(context: StepContext) -> int | None:
     """Return the memory that a process of the run takes at most on a GPU that it shares.
 
     None stands for the whole GPU: nothing bounds the trials, or they are too large to gain by
-    sharing. `search.limits.device_memory` is a bound, since nothing larger is proposed. To twice
-    the limit, which counts only what waits for the backward pass, come the dataset, which lies on
-    the device, and the runtime.
+    sharing.
     """
-    from automl.runs.proposals import recorded_search
-    from automl.tracks.image.snapshot import ImageSnapshot
+    from automl.tracks.track import track_of
 
     run = context.opened_run()
-    limit, space = recorded_search(run).limits.device_memory, run.space
-    if limit is None or space is None:
+    track = track_of(context.spec.task)
+    limit = run.limits.device_memory
+    if limit is None or run.space is None or track.memory is None:
         return None
-    work = step_work(context.record.study, space.recorded)
-    if work >= SMALL_STEP_WORK:
-        return None
-    envelope = ImageSnapshot.open(context.store, context.spec.name, run.snapshot).envelope
-    image_bytes = envelope.image_size**2 * len(envelope.mean)
-    return _TRAINING_FACTOR * limit + image_bytes * sum(envelope.counts.values()) + _RUNTIME_BYTES
-
-
-def step_work(study: Study, space: Mapping[str, int | str]) -> float:
-    """Return the predicted work of a training step, in multiply-adds: the mean over many networks.
-
-    They are the seeds and the newest proposals.
-
-    Args:
-        study: the study.
-        space: what the run's search space depends on, with the size of its batches.
-    """
-    newest = study.trials[-_PROPOSALS_SEEN:]
-    genotypes = [trial.candidate.genotype for trial in newest if trial.candidate is not None]
-    proposed = [Architecture.from_genotype(genotype) for genotype in genotypes]
-    seeds = seed_architectures(int(space["image_size"]), int(space["classes"]))
-    return int(space["batch_size"]) * fmean(training_work(each) for each in [*seeds, *proposed])
+    newest = context.record.study.trials[-_PROPOSALS_SEEN:]
+    candidates = [trial.candidate for trial in newest if trial.candidate is not None]
+    envelope = track.open(context.store, context.spec.name, run.snapshot).envelope
+    return track.memory.shared_bytes(candidates, run.space, limit, envelope)

@@ -23,7 +23,7 @@ from automl.domain.trial import Device, Measurement, Outcome, Trial, TrialState
 from automl.errors import SearchSpaceExhaustedError
 from automl.runs.checkpoints import newest_checkpoint
 from automl.runs.context import StepContext
-from automl.runs.proposals import Proposer, SpaceOf
+from automl.runs.proposals import MemoryOf, Proposer, SpaceOf
 from automl.storage.leases import Lease
 
 _LOOK_EVERY_S = 15.0  # how long a dead worker's trial may wait while others can be started
@@ -48,13 +48,19 @@ class TrialSource:
         worker: the worker's name, unique among those alive.
         space_of: gives the search space of a run.
         device: where the worker trains; None if it does not.
+        memory_of: gives what trainings of a run take; by default that needs no care.
     """
 
     def __init__(
-        self, context: StepContext, worker: str, space_of: SpaceOf, device: Device | None = None
+        self,
+        context: StepContext,
+        worker: str,
+        space_of: SpaceOf,
+        device: Device | None = None,
+        memory_of: MemoryOf = lambda _: None,
     ) -> None:
         self._context, self._worker = context, worker
-        self._proposer, self._device = Proposer(space_of), device
+        self._proposer, self._device = Proposer(space_of, memory_of), device
         self._looked_s = -math.inf  # when the trials of others were last looked at
 
     def take(self) -> Claim | None:

@@ -18,11 +18,11 @@ from automl.errors import (
 from automl.machine.signals import StopSignal
 from automl.runs.context import StepContext
 from automl.runs.deadline import WorkerClock
-from automl.runs.proposals import search_space, space_facts
+from automl.runs.proposals import memory_of, search_space
+from automl.runs.training import TrialTrainer, TrialTraining
 from automl.runs.trials import Claim, TrialResult, TrialSource, end_search, record_result
 from automl.runs.worker_report import WorkerReport
 from automl.storage.leases import KeepAlive
-from automl.tracks.image.trainer import TrialTrainer, TrialTraining, training_device
 
 _POLL_S = 1.0
 
@@ -52,9 +52,13 @@ def run_worker(
         return report
     name = f"{context.run}/{worker}"
     trainer = TrialTrainer.load(context, run)
-    facts = space_facts(trainer.manifest)
-    device = training_device(context.spec.search.workers)
-    source = TrialSource(context, name, lambda opener: search_space(opener, facts), device)
+    source = TrialSource(
+        context,
+        name,
+        lambda opener, bound: search_space(opener, bound, trainer.sizes),
+        trainer.device,
+        memory_of,
+    )
 
     def work(claim: Claim) -> None:
         report.begin(claim.trial.number)

@@ -58,10 +58,12 @@ class MemoryBound:
         most_bytes: the largest prediction that fits by what has been measured; None without limit.
         out_of_memory_bytes: the smallest prediction that is known not to fit, since a training ran
             out of memory; None if none has.
+        resident_bytes: rows that stay on the device during a training, a part of each prediction.
     """
 
     most_bytes: int | None = None
     out_of_memory_bytes: int | None = None
+    resident_bytes: int = 0
 
 
 def fit_correction(points: Sequence[tuple[int, int]]) -> MemoryCorrection:

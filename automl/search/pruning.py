@@ -6,7 +6,7 @@ Everything here is a function of a study and of learning curves; nothing is stop
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from automl.domain.study import Study
@@ -25,22 +25,13 @@ _SLOPES_SINCE = (1 / 3, 1 / 2)  # shares of the curve so far, over whose rest a 
 
 @dataclass(frozen=True, slots=True)
 class Rungs:
-    """The rungs of a training: rising numbers of epochs, the last of which is its whole length.
+    """Rungs of a training, at which it competes with others.
 
     Attributes:
-        epochs: of rung 1 and those after it.
+        shares: of the training that is done at rung 1 and those after it, rising up to 1.
     """
 
-    epochs: tuple[int, ...]
-
-    @classmethod
-    def of(cls, planned: int) -> Rungs:
-        """Return the rungs of a training of `planned` epochs, 1 or more."""
-        found, part = [planned], planned / ETA
-        while round(part) >= LEAST_EPOCHS:
-            found.append(round(part))
-            part /= ETA
-        return cls(tuple(reversed(found)))
+    shares: tuple[float, ...]
 
     def passed(self, share: float) -> int | None:
         """Return the highest rung, from 1, that a training has passed; None before the first.
@@ -49,26 +40,48 @@ class Rungs:
             share: of the training, 0 to 1; a training that is sized to its time may pass several
                 rungs with one epoch.
         """
-        passed = sum(rung <= share * self.epochs[-1] + _ROUNDING for rung in self.epochs)
-        return passed or None
+        return sum(rung <= share + _ROUNDING for rung in self.shares) or None
+
+
+def halving_rungs(epochs: int) -> Rungs:
+    """Return the rungs of a training of so many epochs, 1 or more: its thirds, and so on down."""
+    found, part = [epochs], epochs / ETA
+    while round(part) >= LEAST_EPOCHS:
+        found.append(round(part))
+        part /= ETA
+    return Rungs(tuple(rung / epochs for rung in reversed(found)))
 
 
 @dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """What a trial measured after one epoch.
+class Judging:
+    """Rules by which trials of a search space are judged before they are done.
+
+    Attributes:
+        rungs: gives the rungs of a training that is planned for so many rounds.
+        unjudged: names of hyperparameters whose effect a short training does not show, as those
+            that regularise.
+    """
+
+    rungs: Callable[[int], Rungs] = halving_rungs
+    unjudged: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedPoint:
+    """Point of a learning curve that a trial is judged by.
 
     Attributes:
         loss: what is minimised.
-        log_loss: on the selection rows (nats per example).
+        log_loss: on the rows that judge (nats per example); None where there is none.
         share: of the training that was done by then, above 0 to 1. It is more than the part of the
             planned epochs where there is no time for all of them.
-        is_whole: whether the network saw whole images, and not smaller ones.
+        is_full: whether it was measured at the training's full fidelity.
     """
 
     loss: float
-    log_loss: float
+    log_loss: float | None
     share: float
-    is_whole: bool = True
+    is_full: bool = True
 
 
 def lengths(full: int) -> tuple[int, ...]:
@@ -103,13 +116,13 @@ def planned_epochs(parent: Sequence[float], first: float, full: int) -> int:
     return next((length for length in lengths(full) if length >= needed), full)
 
 
-def changes_slowly(study: Study, trial: Trial, slow: Collection[str]) -> bool:
-    """Return whether a trial tries other slow genes than its parent has.
+def changes_unjudged(study: Study, trial: Trial, unjudged: Collection[str]) -> bool:
+    """Return whether a trial tries other values of some hyperparameters than its parent has.
 
     Args:
         study: the study.
         trial: one of its trials, which has a candidate.
-        slow: names of the genes whose effect a short training does not show.
+        unjudged: names of hyperparameters whose effect a short training does not show.
     """
     assert trial.candidate is not None
     if trial.candidate.parent is None:
@@ -117,11 +130,11 @@ def changes_slowly(study: Study, trial: Trial, slow: Collection[str]) -> bool:
     parent = study.trials[trial.candidate.parent].candidate
     assert parent is not None
     own = trial.candidate.hyperparameters
-    return any(own.get(gene) != parent.hyperparameters.get(gene) for gene in slow)
+    return any(own.get(gene) != parent.hyperparameters.get(gene) for gene in unjudged)
 
 
 def verdict(
-    study: Study, number: int, curve: Sequence[CurvePoint], planned: int, slow: Collection[str]
+    study: Study, number: int, curve: Sequence[JudgedPoint], planned: int, judging: Judging
 ) -> str | None:
     """Return why a trial ends after the last epoch of its curve; None if it goes on.
 
@@ -130,17 +143,17 @@ def verdict(
         number: the trial.
         curve: its epochs so far, at least one.
         planned: epochs that it is to train in all, if time allows.
-        slow: names of the genes whose effect a short training does not show.
+        judging: the rules.
     """
-    rung = Rungs.of(planned).passed(curve[-1].share)
-    reason = None if rung is None else rung_verdict(study, number, rung, slow)
+    rung = judging.rungs(planned).passed(curve[-1].share)
+    reason = None if rung is None else rung_verdict(study, number, rung, judging)
     best = incumbent(study, number)
     if reason is None and best is not None:
         reason = curve_verdict(curve, best)
     return reason
 
 
-def rung_verdict(study: Study, number: int, rung: int, slow: Collection[str]) -> str | None:
+def rung_verdict(study: Study, number: int, rung: int, judging: Judging) -> str | None:
     """Return why a trial ends at a rung that it has reached; None if it goes on.
 
     It follows from the log's prefix up to the rung's event: asked again later, the answer is the
@@ -150,13 +163,15 @@ def rung_verdict(study: Study, number: int, rung: int, slow: Collection[str]) ->
         study: the study at any time after that.
         number: the trial.
         rung: the rung.
-        slow: names of the genes whose effect a short training does not show.
+        judging: the rules.
     """
     trial = study.trials[number]
     own = _result(trial, rung)
-    if own is None or _is_last(own) or not _competes(study, trial, slow):
+    if own is None or not _competes(study, trial, judging.unjudged):
         return None
-    results = (_result(rival, rung) for rival in _rivals(study, trial, slow))
+    if own.rung >= len(judging.rungs(own.planned).shares):
+        return None
+    results = (_result(rival, rung) for rival in _rivals(study, trial, judging.unjudged))
     return halving_verdict(
         own,
         [
@@ -222,13 +237,13 @@ def incumbent(study: Study, number: int) -> Incumbent | None:
     return min(able, key=lambda one: (one.loss, one.number), default=None)
 
 
-def curve_verdict(curve: Sequence[CurvePoint], best: Incumbent) -> str | None:
+def curve_verdict(curve: Sequence[JudgedPoint], best: Incumbent) -> str | None:
     """Return why a curve cannot reach the incumbent any more; None if it may.
 
     It must not have been better so far, and its log loss, if all goes well from here on, must stay
-    above the incumbent's (in the spirit of Domhan et al., IJCAI 2015). Epochs of smaller images say
-    nothing of that: where whole ones follow, the loss jumps and falls again. So a third of the
-    training must have been done since.
+    above the incumbent's (in the spirit of Domhan et al., IJCAI 2015). Epochs of a lower fidelity
+    say nothing of that: where full ones follow, the loss jumps and falls again. So a third of the
+    training must have been done since. A curve without a log loss is not judged.
 
     Args:
         curve: the trial's epochs so far.
@@ -236,10 +251,10 @@ def curve_verdict(curve: Sequence[CurvePoint], best: Incumbent) -> str | None:
     """
     done, last = len(curve), curve[-1]
     planned = round(done / last.share)
-    before = max((point.share for point in curve if not point.is_whole), default=0)
+    before = max((point.share for point in curve if not point.is_full), default=0)
     if done >= planned or done < LEAST_EPOCHS or last.share - before < _JUDGED_SHARE - _ROUNDING:
         return None
-    if min(point.loss for point in curve) < best.loss:
+    if last.log_loss is None or min(point.loss for point in curve) < best.loss:
         return None
     least = least_log_loss([point for point in curve if point.share > before])
     if least <= best.log_loss:
@@ -250,7 +265,7 @@ def curve_verdict(curve: Sequence[CurvePoint], best: Incumbent) -> str | None:
     )
 
 
-def least_log_loss(curve: Sequence[CurvePoint]) -> float:
+def least_log_loss(curve: Sequence[JudgedPoint]) -> float:
     """Return the log loss that a curve may come down to at best.
 
     A power law towards zero, with no asymptote to hold it up and the steepest slope that the curve
@@ -260,56 +275,53 @@ def least_log_loss(curve: Sequence[CurvePoint]) -> float:
     as much as it took from any of the curves that `make bench-pruning` replays.
 
     Args:
-        curve: the epochs so far in which the network saw whole images, one or more.
+        curve: the epochs so far of full fidelity, one or more, all with a log loss.
     """
-    last = curve[-1]
+    points = [(point.share, point.log_loss) for point in curve if point.log_loss is not None]
+    last_share, last_loss = points[-1]
     slope = 0.0
-    for share in _SLOPES_SINCE:
-        first = next(point for point in curve if point.share >= share * last.share - _ROUNDING)
-        if first.share < last.share:
-            fall = math.log(first.log_loss / last.log_loss)
-            slope = max(slope, fall / math.log(last.share / first.share))
-    lowest = min(point.log_loss for point in curve)
-    return lowest * float(last.share**slope) * (1 - _ANNEALING * (1 - last.share))
-
-
-def _is_last(result: RungResult) -> bool:
-    return result.rung >= len(Rungs.of(result.planned).epochs)
+    for part in _SLOPES_SINCE:
+        first = next(point for point in points if point[0] >= part * last_share - _ROUNDING)
+        if first[0] < last_share:
+            fall = math.log(first[1] / last_loss)
+            slope = max(slope, fall / math.log(last_share / first[0]))
+    lowest = min(loss for _, loss in points)
+    return lowest * float(last_share**slope) * (1 - _ANNEALING * (1 - last_share))
 
 
 def _result(trial: Trial, rung: int) -> RungResult | None:
     return next((result for result in trial.rungs if result.rung == rung), None)
 
 
-def _rivals(study: Study, trial: Trial, slow: Collection[str]) -> list[Trial]:
+def _rivals(study: Study, trial: Trial, unjudged: Collection[str]) -> list[Trial]:
     """Return the trials that compete with one at its rungs.
 
     Early on, a child shows the weights it has inherited and not what it will come to, so that fresh
-    trials compete among themselves, and children too. What a change of slow genes costs early on
-    says nothing: who tries one competes with nobody, and fresh trials with those of equal ones.
-    Who repeats a trial of another snapshot starts from its end.
+    trials compete among themselves, and children too. What a change of regularisation costs early
+    on says nothing: a trial that changes it competes with none, and fresh trials compete with those
+    of equal regularisation. A trial that repeats one of another snapshot starts from its end.
     """
     return [
         rival
         for rival in _alike(study, trial)
         if rival.number != trial.number
-        and _start(rival, slow) == _start(trial, slow)
-        and _competes(study, rival, slow)
+        and _start(rival, unjudged) == _start(trial, unjudged)
+        and _competes(study, rival, unjudged)
     ]
 
 
-def _competes(study: Study, trial: Trial, slow: Collection[str]) -> bool:
+def _competes(study: Study, trial: Trial, unjudged: Collection[str]) -> bool:
     """Return whether a trial's early results say how good it is beside others'."""
-    return trial.repeats is None and not changes_slowly(study, trial, slow)
+    return trial.repeats is None and not changes_unjudged(study, trial, unjudged)
 
 
-def _start(trial: Trial, slow: Collection[str]) -> tuple[tuple[str, float | None], ...] | None:
+def _start(trial: Trial, unjudged: Collection[str]) -> tuple[tuple[str, float | None], ...] | None:
     """Return what a trial's early results depend on: None for inherited weights."""
     candidate = trial.candidate
     assert candidate is not None
     if candidate.parent is not None:
         return None
-    return tuple((gene, candidate.hyperparameters.get(gene)) for gene in sorted(slow))
+    return tuple((gene, candidate.hyperparameters.get(gene)) for gene in sorted(unjudged))
 
 
 def _alike(study: Study, trial: Trial) -> list[Trial]:

@@ -15,9 +15,10 @@ from automl.errors import Problem, SearchError
 from automl.runs.context import StepContext
 from automl.runs.continuation import continued_trial
 from automl.runs.memory import memory_shortage
-from automl.runs.proposals import recorded_search, search_space
+from automl.runs.proposals import memory_of, search_space
 from automl.runs.trials import end_search
 from automl.steps.call import StepCall
+from automl.tracks.cards import card_of
 
 _TOO_LARGE = "beyond search.limits"
 
@@ -58,10 +59,11 @@ def choose(context: StepContext) -> Winner:
         if run.winner is not None:
             return ()
         if run.continues is not None:
-            chosen = _Choice(continued_trial(study, run.continues), None, ())
+            chosen = _Choice((continued_trial(study, run.continues),), None, ())
         else:
-            chosen = _Choice.of(study, run, _ranked(context, study, run))
-        winner = chosen.winner
+            members = card_of(context.spec.task).most_members
+            chosen = _Choice.of(study, run, _ranked(context, study, run), members)
+        winner, *blended = chosen.winners
         assert winner.loss is not None
         return (
             WinnerChosen(
@@ -71,6 +73,7 @@ def choose(context: StepContext) -> Winner:
                 loss=winner.loss,
                 runner_up=None if chosen.runner_up is None else chosen.runner_up.number,
                 passed_over=chosen.passed_over,
+                blended=tuple(trial.number for trial in blended),
             ),
         )
 
@@ -99,22 +102,28 @@ def _ranked(context: StepContext, study: Study, run: Run) -> list[Trial]:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """Who wins, who stands ready, and who was better but for the memory of a final fit."""
+    """Trials that win, one that stands ready, and those that were better but for memory.
 
-    winner: Trial
+    Attributes:
+        winners: the winner, and the further trials that the published model blends with it.
+        runner_up: takes the winner's place if its weights are lost.
+        passed_over: trials that a final fit would have no memory for.
+    """
+
+    winners: tuple[Trial, ...]
     runner_up: Trial | None
     passed_over: tuple[PassedOver, ...]
 
     @classmethod
-    def of(cls, study: Study, run: Run, ranked: Sequence[Trial]) -> _Choice:
-        """Choose among trials, one or more, best first."""
-        limit_bytes = recorded_search(run).limits.device_memory
+    def of(cls, study: Study, run: Run, ranked: Sequence[Trial], members: int) -> _Choice:
+        """Choose among trials, one or more, best first; at most so many members."""
+        memory = memory_of(run)
         passed_over, fitting = [], list[Trial]()
         for trial in ranked:
-            shortage = memory_shortage(study, run, trial, limit_bytes)
+            shortage = memory_shortage(memory, study, run, trial)
             if not shortage:
                 fitting.append(trial)
-                if len(fitting) == 2:
+                if len(fitting) > members:
                     break
             elif not fitting:
                 log.warning("trial %d is passed over: %s", trial.number, shortage)
@@ -123,15 +132,14 @@ class _Choice:
             log.warning(
                 "no other trial has memory for a final fit: trial %d stays", ranked[0].number
             )
-            fitting, passed_over = list(ranked[:2]), []
-        runner_up = fitting[1] if len(fitting) > 1 else None
-        return cls(fitting[0], runner_up, tuple(passed_over))
+            fitting, passed_over = list(ranked[: members + 1]), []
+        runner_up = fitting[members] if len(fitting) > members else None
+        return cls(tuple(fitting[:members]), runner_up, tuple(passed_over))
 
 
 def _within_limits(run: Run, trials: Sequence[Trial]) -> Sequence[Trial]:
     """Return the trials that the run might have proposed itself: earlier ones had other limits."""
-    limits = recorded_search(run).limits
-    if not limits.model_dump(exclude_none=True):
+    if not run.limits.model_dump(exclude_none=True):
         return trials
     space = search_space(run)
     return [t for t in trials if t.candidate is not None and space.contains(t.candidate)]

@@ -25,13 +25,13 @@ from automl.publishing.registry import Registry
 from automl.publishing.report import ReportContent, build_report
 from automl.runs.context import StepContext
 from automl.runs.continuation import final_fit_of, fitted_members
+from automl.runs.curves import read_curve
+from automl.runs.training import lineage_of
 from automl.scoring.interval import Interval
 from automl.steps.call import StepCall
 from automl.steps.export import export_record
-from automl.tracks.image.pretrained import seed_of, without_pretrained
 from automl.tracks.track import Dataset, Table, Track, Use, track_of
 from automl.views.comparison import compare_strategies
-from automl.views.curve import curve_points
 from automl.views.leaderboard import trial_rows
 from automl.views.provenance import lineage_summary, weights_summary
 from automl.views.trial import portrait_of
@@ -156,13 +156,16 @@ def _report(
     run, trial = context.run_in(study), study.trials[facts.trial]
     portrait = portrait_of(study, trial)
     points, curve_note = _curve(context, trial)
-    notes = (without_pretrained(run), _quarantine_note(dataset.envelope), curve_note)
+    remarks = track_of(context.spec.task).remarks(
+        lineage_of(study, trial), run.space, context.spec.search
+    )
+    notes = (*remarks.notes, _quarantine_note(dataset.envelope), curve_note)
     content = ReportContent(
         title=f"{context.spec.name}, version {version_of(run)}",
         summary={
             "run": context.run,
             "trial": trial.number,
-            "seed": seed_of(study, trial),
+            **remarks.summary,
             "snapshot": run.snapshot,
             **({} if facts.parameters is None else {"parameters": facts.parameters}),
             "weights": weights_summary(run),
@@ -185,11 +188,10 @@ def _curve(context: StepContext, trial: Trial) -> tuple[list[CurvePoint], str]:
     A damaged curve does not stand in the way of a version: only the report shows it.
     """
     try:
-        points = curve_points(context.store, context.spec.name, trial)
+        return read_curve(context.store, context.spec.name, trial), ""
     except DamagedDataError as error:
         log.warning("the report has no learning curve: %s", error)
         return [], f"The learning curve is missing: {error.message}"
-    return [CurvePoint.from_json(point) for point in points], ""
 
 
 def _quarantine_note(envelope: Envelope) -> str:

@@ -36,6 +36,7 @@ from automl.scoring.interval import Interval
 from automl.scoring.promotion import Decision
 from automl.search.budget import TimeBudget
 from automl.search.memory_model import MemoryBound
+from automl.search.pruning import Judging
 from automl.search.space import SearchSpace
 from automl.tracks.cards import card_of, load
 
@@ -73,6 +74,18 @@ class RawRow(NamedTuple):
     key: str
     feed: Feed
     truth: float
+
+
+class Checkpoint(NamedTuple):
+    """What a training stored to go on from.
+
+    Attributes:
+        key: where it was stored, for messages.
+        data: its bytes, as the track made them.
+    """
+
+    key: str
+    data: bytes
 
 
 class Predictions(NamedTuple):
@@ -120,14 +133,16 @@ class Member:
     Attributes:
         candidate: what was fitted.
         model: the bytes that the fit came to.
-        details: what the log keeps of the fit for the track; empty: as the snapshot has it.
+        details: what the log keeps of the fit for the track.
         weight: its share of the blend.
+        key: where the bytes are stored, for messages.
     """
 
     candidate: Candidate
     model: bytes
     details: Mapping[str, Any] = field(default_factory=dict)
     weight: float = 1.0
+    key: str = "a fitted model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +248,7 @@ class Job:
     lineage: tuple[Ancestor, ...]
     seed: tuple[int, ...]
     parent: Callable[[], bytes] | None
-    checkpoints: Iterable[bytes]
+    checkpoints: Iterable[Checkpoint]
     budget: TimeBudget
 
     @property
@@ -270,7 +285,6 @@ class Refit:
     Attributes:
         lineage: the trial that is fitted, its parent, and so on up to the seed.
         incumbent: the model that is published unless the fit is as good.
-        incumbent_epochs: for how many epochs it was trained.
         is_continued: whether the run continues a published version.
         wants_fresh: whether the study asks for fresh weights.
         seed: decides everything that is random.
@@ -281,11 +295,10 @@ class Refit:
 
     lineage: tuple[Ancestor, ...]
     incumbent: Member
-    incumbent_epochs: int
     is_continued: bool
     wants_fresh: bool
     seed: tuple[int, ...]
-    checkpoints: Iterable[bytes]
+    checkpoints: Iterable[Checkpoint]
     limit_s: float
     left_s: float
 
@@ -315,8 +328,8 @@ class Hooks(Protocol):
     def stop(self) -> StopReason | None:
         """Return why the training must end now, or None; asked often."""
 
-    def resumed(self, curve: Sequence[CurvePoint]) -> StopReason | None:
-        """Take in the rounds of the attempts before; asked once, before the first step."""
+    def resumed(self, curve: Sequence[CurvePoint]) -> None:
+        """Take in the rounds of the attempts before; called once, before the first step."""
 
     def reached(self, point: CurvePoint) -> StopReason | None:
         """Take in a complete round, and return why the training ends after it, or None."""
@@ -416,20 +429,6 @@ class Dataset(Protocol):
         """Yield in what a published file differs from one that would be fitted on this snapshot."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judging:
-    """How trials of a track may be judged before they are done.
-
-    Attributes:
-        rungs: gives the shares of a training of so many rounds at which trials compete, rising up
-            to 1.
-        unjudged: names of hyperparameters whose effect a short training does not show.
-    """
-
-    rungs: Callable[[int], tuple[float, ...]]
-    unjudged: frozenset[str] = frozenset()
-
-
 class Scores(Protocol):
     """How predictions are scored and compared."""
 
@@ -447,6 +446,13 @@ class Scores(Protocol):
 
 class Memory(Protocol):
     """What trainings of a track take, predicted; importing what it needs loads no torch."""
+
+    def resident_bytes(self, facts: SpaceFacts, device: Device) -> int | None:
+        """Return the bytes of rows that stay on the device during a training.
+
+        Returns:
+            None where the run recorded nothing of its trainings, so that nothing bounds them.
+        """
 
     def refit_bytes(self, candidate: Candidate, facts: SpaceFacts, device: Device) -> int | None:
         """Return what a final fit is predicted to take on a device; None if it cannot be told."""
@@ -568,7 +574,9 @@ def track_of(task: str) -> Track:
     return track
 
 
-def first_whole(checkpoints: Iterable[bytes], decode: Callable[[bytes], Decoded]) -> Decoded | None:
+def first_whole(
+    checkpoints: Iterable[Checkpoint], decode: Callable[[bytes], Decoded]
+) -> Decoded | None:
     """Return the first checkpoint that can be read, None if there is none.
 
     Args:
@@ -576,12 +584,12 @@ def first_whole(checkpoints: Iterable[bytes], decode: Callable[[bytes], Decoded]
         decode: reads one, or raises DamagedDataError.
     """
     tried = 0
-    for data in checkpoints:
+    for key, data in checkpoints:
         tried += 1
         try:
             return decode(data)
         except DamagedDataError as error:
-            log.warning("a checkpoint is damaged, trying the one before: %s", error)
+            log.warning("%s is damaged, trying the one before: %s", key, error)
     if tried:
-        log.warning("no checkpoint can be read: the training starts anew")
+        log.warning("there is no checkpoint that can be read: the training starts anew")
     return None

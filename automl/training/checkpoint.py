@@ -65,7 +65,7 @@ class Checkpoint:
         loss_sum: sum of the training losses of those steps' examples.
         stale_epochs: complete epochs since the best one.
         seconds: wall clock spent so far, over all attempts.
-        epochs: how many epochs the training has; 0, in older files, for the rung's.
+        epochs: how many epochs the training has; 0, in older files, for the budget's.
         micro_batch: examples of a forward pass; 0, in older files, for the whole batch.
         resolution: height and width in pixels that the network sees in this epoch; 0 before its
             first step, and in older files.

@@ -20,7 +20,7 @@ _NEEDED = frozenset({"learning_rate", "weight_decay", "augmentation"})
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
+class Budget:
     """What a training may spend.
 
     Attributes:
@@ -68,7 +68,7 @@ class FitProblem:
         symmetries: what the images bear.
         train: the rows to learn from, 2 or more.
         selection: the rows that decide which epoch is best; without any the last one is.
-        rung: what it may spend.
+        budget: what it may spend.
         seed: decides everything that is random.
         device: "cpu" or "cuda".
         threads: CPU threads.
@@ -85,7 +85,7 @@ class FitProblem:
     symmetries: Symmetries
     train: Examples
     selection: Examples | None
-    rung: Rung
+    budget: Budget
     seed: Sequence[int]
     device: str
     threads: int
@@ -110,8 +110,8 @@ class FitProblem:
 
     @property
     def batch_size(self) -> int:
-        """Examples per step: the rung's, or all of them if they are fewer."""
-        return min(self.rung.batch_size, len(self.train))
+        """Examples per step: the budget's, or all of them if they are fewer."""
+        return min(self.budget.batch_size, len(self.train))
 
     @property
     def steps(self) -> int:
@@ -146,7 +146,7 @@ class FitHooks:
         save: receives a checkpoint when one is due.
         clock: seconds from any start.
         replan: asked after the first epoch for how many epochs to train in all; None keeps the
-            rung's.
+            budget's.
     """
 
     should_stop: Callable[[], StopReason | None] = _never_stop

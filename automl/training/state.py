@@ -31,9 +31,9 @@ from automl.training.recipe import (
     peak_rate,
     set_mode,
 )
+from automl.training.replicas import Replicas
 from automl.training.rows import rows_on
 from automl.training.schedule import Pace, learning_rate
-from automl.training.shards import Shards
 
 _POOLED_SHARE = 1 / 3  # of a training of fresh weights
 _AT_ONCE_BYTES = 2**22  # of the images of several batches that are augmented together
@@ -78,11 +78,11 @@ class Training:
         self._compiled: CompiledPasses | None = None
         if problem.device == "cuda":
             self._compiled = CompiledPasses(self._module, self._seconds_left)
-        self._shards = Shards(self._module, problem, micro_batch, self._compiled)
+        self._replicas = Replicas(self._module, problem, micro_batch, self._compiled)
         self._optimizer = optimizer_for(self._module, problem)
         self._updates = 0
         self._first_px = first_resolution(problem)
-        self.epochs = problem.rung.epochs
+        self.epochs = problem.budget.epochs
         self.epoch = self.step = self._stale_epochs = self._seen = 0
         self._seconds_before = 0.0
         self._curve: list[EpochResult] = []
@@ -94,12 +94,12 @@ class Training:
         self._batches: Generator[tuple[torch.Tensor, torch.Tensor, int]] | None = None
         if isinstance(start, Checkpoint):
             self._restore(start)
-        self._pace = Pace(self.epochs * problem.steps, problem.rung.seconds)
+        self._pace = Pace(self.epochs * problem.steps, problem.budget.seconds)
 
     def _restore(self, start: Checkpoint) -> None:
         self.epoch, self.step = start.epoch, start.step
         self._resolution = start.resolution
-        self.epochs = start.epochs or self.problem.rung.epochs
+        self.epochs = start.epochs or self.problem.budget.epochs
         self._stale_epochs, self._seconds_before = start.stale_epochs, start.seconds
         self._curve, self._best = list(start.curve), start.best
         self._best_weights = dict(start.best_weights)
@@ -114,14 +114,14 @@ class Training:
         if self._batches is not None:
             self._batches.close()
             self._batches = None
-        self._shards.close()
+        self._replicas.close()
         if self._compiled is not None:
             self._compiled.close()
 
     def plan(self, epochs: int) -> None:
         """Make the training as many epochs long as this, those behind it included."""
         self.epochs = max(epochs, self.epoch)
-        self._pace = Pace(self.epochs * self.problem.steps, self.problem.rung.seconds)
+        self._pace = Pace(self.epochs * self.problem.steps, self.problem.budget.seconds)
 
     @property
     def seconds(self) -> float:
@@ -135,8 +135,8 @@ class Training:
 
     @property
     def is_done(self) -> bool:
-        """Whether the rung is spent or patience has ended."""
-        patience = self.problem.rung.patience
+        """Whether the budget is spent or patience has ended."""
+        patience = self.problem.budget.patience
         is_stale = 0 < patience <= self._stale_epochs
         return self.epoch >= self.epochs or is_stale or (self.epoch > 0 and self._is_spent)
 
@@ -164,9 +164,9 @@ class Training:
         images, labels, seed = next(self._batches)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(progress, peak_rate(self.problem))
-        self._shards.seed(seed)
+        self._replicas.seed(seed)
         self._optimizer.zero_grad(set_to_none=True)
-        self._loss_sum += self._shards.backward(images, labels)
+        self._loss_sum += self._replicas.backward(images, labels)
         self._optimizer.step()
         self._updates += 1
         self.step += 1

@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 def fit(
     problem: FitProblem, start: Checkpoint | InitialWeights | None, hooks: FitHooks
 ) -> FitResult:
-    """Train until the rung is done, patience ends or the outside gives a reason to stop.
+    """Train until the budget is done, patience ends or the outside gives a reason to stop.
 
     A training that goes on from a checkpoint equals one that was never stopped, on the CPU and
-    with the same number of threads bit for bit, unless its rung limits the seconds. A loss that is
-    not finite ends it; what was best before that is kept.
+    with the same number of threads bit for bit, unless its budget limits the seconds. A loss that
+    is not finite ends it; what was best before that is kept.
 
     Where memory runs out, the training goes on from its last checkpoint with forward passes of half
     as many examples, whose gradients are summed up to the batch's.

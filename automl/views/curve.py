@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from automl.domain.training import CurvePoint
 from automl.domain.trial import Trial
 from automl.runs.curves import read_curve
 from automl.storage.objects import ObjectStore
@@ -45,4 +46,10 @@ def curve_points(store: ObjectStore, name: str, trial: Trial) -> tuple[dict[str,
     Raises:
         DamagedDataError: the curve is not what was written.
     """
-    return tuple(point.to_json() for point in read_curve(store, name, trial))
+    return tuple(_row(point) for point in read_curve(store, name, trial))
+
+
+def _row(point: CurvePoint) -> dict[str, Any]:
+    """Return a point with the track's further figures among the others."""
+    row = point.to_json()
+    return row | dict(row.pop("details"))

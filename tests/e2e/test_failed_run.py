@@ -9,10 +9,10 @@ from automl_airflow.operator import run_name
 
 from automl.domain.events import RunState
 from automl.domain.settings import Settings
-from automl.runs.proposals import SPACE_VERSION
 from automl.runs.run_lease import is_run_alive
 from automl.storage.open import open_home
-from automl.tracks.image.trainer import RUNG
+from automl.tracks.image.facts import SPACE_VERSION
+from automl.tracks.image.spending import FULL_BUDGET
 from automl.views.library import Library
 
 DAG_ID, STUDY = "automl_search", "hasty"
@@ -50,5 +50,5 @@ def test_a_run_that_fails_for_good_is_closed_and_the_next_need_not_wait(
     assert facts is not None
     space = facts.recorded
     assert {"image_size": 8, "classes": 10, "version": SPACE_VERSION}.items() <= space.items()
-    assert 1 <= int(space["epochs"]) <= RUNG.epochs  # for which there would have been time
+    assert 1 <= int(space["epochs"]) <= FULL_BUDGET.epochs  # for which there would have been time
     assert study.runs[1].snapshot == study.runs[0].snapshot

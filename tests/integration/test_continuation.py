@@ -53,8 +53,7 @@ def test_the_version_is_continued_without_a_search(continued: Place) -> None:
     assert {trial.run for trial in continued.study.trials} == {old.name}
     assert old.final_fit is not None
     assert new.final_fit is not None
-    (fitted,), (before,) = new.final_fit.members, old.final_fit.members
-    assert new.winner == fitted.trial == before.trial
+    assert new.winner == new.final_fit.members[0].trial == old.final_fit.members[0].trial
     assert (new.final_fit.source, new.final_fit.note) == ("continued", "")
     assert continued.versions == [1, 2]
 

@@ -168,7 +168,8 @@ def test_a_version_of_an_earlier_generation_is_refused_if_rows_may_have_moved(
 
 def test_a_fit_that_does_not_name_its_normalisation_had_its_snapshots(place: Place) -> None:
     def forget(event: dict[str, Any]) -> None:
-        event["members"][0]["details"] = {}
+        (member,) = event["members"]
+        member["details"] = {}
 
     edit_fit(place, forget)
     context, (run,) = context_of(place), runs(place)

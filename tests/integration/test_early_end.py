@@ -22,19 +22,21 @@ from automl.domain.training import StopReason
 from automl.domain.trial import Measurement, Outcome, Trial
 from automl.runs import opening
 from automl.runs.context import StepContext
-from automl.runs.curves import read_curve
-from automl.runs.trial_files import load_weights
+from automl.runs.curves import curve_to_bytes, read_curve
+from automl.runs.training import TrialTrainer, TrialTraining
+from automl.runs.trial_files import load_model
 from automl.runs.trials import Claim, TrialSource
 from automl.runs.worker import work_on
-from automl.search.pruning import Rungs, planned_epochs
+from automl.search.pruning import halving_rungs, planned_epochs
 from automl.search.space import origin
 from automl.steps import prepare
 from automl.tracks.image.space import NetworkMorphismSpace
-from automl.tracks.image.trainer import MOST_EPOCHS, TrialTrainer, TrialTraining
-from automl.training.results import curve_to_bytes
+from automl.tracks.image.spending import MOST_EPOCHS
 from tests.digits import study_of_digits
 
-FIRST = Rungs.of(MOST_EPOCHS).epochs[0]  # epochs of the first rung of so few rows
+FIRST = round(
+    halving_rungs(MOST_EPOCHS).shares[0] * MOST_EPOCHS
+)  # epochs of the first rung of so few rows
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def tell(context: StepContext, *events: Event) -> None:
 
 
 def rival(context: StepContext, n: int) -> list[Event]:
-    """Return how an opened trial fares that is good at once, with slow genes of the first seed."""
+    """Return how an opened trial fares that is good at once, regularised as the first seed."""
     at, version = context.clock.now(), context.record.study.version
     seed = NetworkMorphismSpace(8, 10).seeds()[0]
     genes = {**seed.hyperparameters, "learning_rate": 0.2 + n / 100}
@@ -83,7 +85,7 @@ def rival(context: StepContext, n: int) -> list[Event]:
 
 def taken(trainer: TrialTrainer) -> Claim:
     space = NetworkMorphismSpace(8, 10)
-    claim = TrialSource(trainer.context, "one/0", lambda run: space).take()
+    claim = TrialSource(trainer.context, "one/0", lambda *_: space).take()
     assert claim is not None
     return claim
 
@@ -102,12 +104,12 @@ def test_a_trial_that_is_behind_ends_at_its_rung_with_what_it_has(surpassed: Tri
     assert trial.cause.endswith("the best third of 5 trials has 1.0000 or better")
     (rung,) = trial.rungs
     measured = trial.measurement
-    assert (rung.epochs, rung.planned) == (measured.epochs, trainer.rung.epochs)
+    assert (rung.epochs, rung.planned) == (measured.epochs, trainer.fitter.rounds)
     assert (rung.epochs, rung.planned, rung.resolution) == (FIRST, MOST_EPOCHS, 8)
     assert (rung.score, rung.loss) == (measured.score, measured.loss)
     assert rung.error == pytest.approx(measured.error)
     assert rung.log_loss == measured.log_loss
-    assert load_weights(context, trial)
+    assert load_model(context, trial)
     assert len(read_curve(context.store, "digits", trial)) == FIRST
     assert violations(context.record.log.read()) == []
 
@@ -149,13 +151,13 @@ def test_a_child_of_a_training_that_was_short_of_time_goes_on_in_full(
     context = trainer.context
     parent = work_on(context, trainer, taken(trainer), TrialTraining("one/0", never))
     curve = read_curve(context.store, "digits", parent)
-    cut = [*curve[:5], replace(curve[5], progress=1.0)]
+    cut = [*curve[:5], replace(curve[5], share=1.0)]
     key = context.keys.trial(parent.number, parent.attempt).curve
     context.store.put(key, curve_to_bytes(cut))
 
     child = child_of(trainer, parent)
 
-    assert {result.planned for result in child.rungs} == {trainer.rung.epochs}
+    assert {result.planned for result in child.rungs} == {trainer.fitter.rounds}
 
 
 def test_a_child_trains_as_long_as_its_parents_curve_says(trainer: TrialTrainer) -> None:
@@ -165,11 +167,11 @@ def test_a_child_trains_as_long_as_its_parents_curve_says(trainer: TrialTrainer)
     child = child_of(trainer, parent)
 
     losses = [
-        [epoch.selection_loss or 0.0 for epoch in read_curve(context.store, "digits", trial)]
+        [point.log_loss or 0.0 for point in read_curve(context.store, "digits", trial)]
         for trial in (parent, child)
     ]
-    planned = planned_epochs(losses[0], losses[1][0], trainer.rung.epochs)
+    planned = planned_epochs(losses[0], losses[1][0], trainer.fitter.rounds)
     assert (parent.outcome, child.outcome) == (Outcome.COMPLETED, Outcome.COMPLETED)
-    assert child.measurement.epochs == planned < trainer.rung.epochs
+    assert child.measurement.epochs == planned < trainer.fitter.rounds
     assert {result.planned for result in child.rungs} == {planned}
     assert child.rungs[-1].epochs == planned

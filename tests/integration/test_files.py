@@ -21,13 +21,17 @@ from automl.domain.training import StopReason
 from automl.errors import DamagedDataError
 from automl.runs import opening
 from automl.runs.context import StepContext
-from automl.runs.proposals import search_space, space_facts
-from automl.runs.trial_files import load_tensors_of, load_weights
+from automl.runs.continuation import fitted_members, trial_member
+from automl.runs.proposals import search_space
+from automl.runs.training import TrialTrainer, TrialTraining
+from automl.runs.trial_files import stored_checkpoints
 from automl.runs.trials import Claim, TrialSource, record_result
 from automl.steps import evaluate, prepare
 from automl.steps.local_run import run_study
+from automl.tracks.image.fitter import ImageFitter
+from automl.tracks.image.members import weights_of
 from automl.tracks.image.snapshot import ImageSnapshot
-from automl.tracks.image.trainer import TrialTrainer, TrialTraining
+from automl.training.checkpoint import Checkpoint
 from tests.digits import study_of_digits
 from tests.quiet import Quiet
 
@@ -85,18 +89,19 @@ def opened(context: StepContext) -> ImageSnapshot:
 
 
 def published_weights(context: StepContext) -> object:
-    final_fit = context.record.study.runs[0].final_fit
-    assert final_fit is not None
-    return load_tensors_of(context, final_fit.members[0].model)
+    return [weights_of(one) for one in fitted_members(context, context.record.study.runs[0])]
+
+
+def trial_weights(context: StepContext) -> object:
+    study = context.record.study
+    return weights_of(trial_member(context, study.runs[0], study.trials[0]))
 
 
 READERS: dict[str, Callable[[StepContext], Any]] = {
     "datasets/digits/*/preprocess.onnx": opened,
     "datasets/digits/*/train-*.safetensors": lambda c: opened(c).tensors(Part.TRAIN),
     "datasets/digits/*/report-*.safetensors": lambda c: list(opened(c).files(Part.REPORT)),
-    "studies/digits/trials/0/*/weights.safetensors": lambda c: load_weights(
-        c, c.record.study.trials[0]
-    ),
+    "studies/digits/trials/0/*/weights.safetensors": trial_weights,
     "studies/digits/runs/*/weights.safetensors": published_weights,
 }
 
@@ -232,9 +237,11 @@ def interrupted(tmp_path: Path) -> tuple[TrialTrainer, TrialSource]:
     context = StepContext.open(Settings(str(tmp_path / "home")), spec, "one", "test")
     opening.open_run(context, prepare.prepare(context, Quiet().items).id)
     trainer = TrialTrainer.load(context, context.opened_run())
-    facts = space_facts(trainer.manifest)
-    source = TrialSource(context, "one/0", lambda run: search_space(run, facts))
-    steps_per_epoch = -(-len(trainer.train_rows.labels) // 64)
+    source = TrialSource(
+        context, "one/0", lambda run, bound: search_space(run, bound, trainer.sizes)
+    )
+    assert isinstance(trainer.fitter, ImageFitter)
+    steps_per_epoch = -(-len(trainer.fitter.rows.train.labels) // 64)
     train(trainer, taken(source), steps_per_epoch * 3 + 1)
     return trainer, source
 
@@ -270,10 +277,11 @@ def checkpoints(trainer: TrialTrainer) -> list[Path]:
 def test_the_newest_checkpoint_is_read(interrupted: tuple[TrialTrainer, TrialSource]) -> None:
     trainer, source = interrupted
 
-    found = trainer.last_checkpoint(taken(source).trial)
+    found = next(stored_checkpoints(trainer.context, taken(source).trial))
 
-    assert found is not None
-    assert checkpoints(trainer)[-1].stem == f"checkpoint-{found.epoch}" == "checkpoint-3"
+    epoch = Checkpoint.from_bytes(found.data).epoch
+    assert found.key.endswith(checkpoints(trainer)[-1].name)
+    assert checkpoints(trainer)[-1].stem == f"checkpoint-{epoch}" == "checkpoint-3"
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
@@ -304,5 +312,5 @@ def test_a_trial_without_a_sound_checkpoint_starts_anew_and_says_so(
         train(trainer, claim, 1)
 
     assert caplog.text.count("is damaged, trying the one before") == 2
-    assert "trial 0 has no checkpoint that can be read: it starts anew" in caplog.text
+    assert "there is no checkpoint that can be read: the training starts anew" in caplog.text
     assert "resumes" not in caplog.text

@@ -22,10 +22,13 @@ from automl.errors import NotFoundError, OutOfMemoryError, StorageError
 from automl.machine.signals import StopSignal
 from automl.morphism.architecture import Architecture
 from automl.runs.context import StepContext, StoreClock
+from automl.runs.training import lineage_of
 from automl.runs.worker import run_worker
 from automl.steps import choose, final_fit, prepare
 from automl.steps.open_run import open_search
 from automl.steps.study_file import study_spec
+from automl.tracks.image import fitter
+from automl.tracks.image.refit import fresh_epochs
 from automl.tracks.image.snapshot import ImageEnvelope
 from automl.training.checkpoint import Checkpoint
 from automl.training.initialization import initial_weights
@@ -170,12 +173,12 @@ def test_a_fit_that_is_better_is_published(home: Path, open_home: OpenHome) -> N
     assert stored(home) == trained(home) != incumbent
     (run,) = context.record.refresh().runs
     (trial,) = context.record.study.trials
-    assert done.epochs == final_fit.fresh_epochs(context.record.study, trial)
+    assert done.epochs == fresh_epochs(lineage_of(context.record.study, trial))
     assert run.final_fit is not None
     manifest = next(home.glob("datasets/digits/*/manifest.json"))
     snapshot = ImageEnvelope.from_bytes(manifest.read_bytes(), "")
     (member,) = run.final_fit.members
-    assert member.details == {"mean": [*snapshot.mean], "std": [*snapshot.std]}
+    assert member.details == {"mean": list(snapshot.mean), "std": list(snapshot.std)}
 
 
 def test_a_fit_that_is_worse_gives_way_to_the_incumbent(home: Path, open_home: OpenHome) -> None:
@@ -206,7 +209,7 @@ def test_continuing_from_the_winner_takes_a_third_of_the_epochs(
     done = fitted(context)
 
     assert (done.source, done.note) == ("continued", "")
-    assert done.epochs == final_fit.fresh_epochs(context.record.study, trial) // 3
+    assert done.epochs == fresh_epochs(lineage_of(context.record.study, trial)) // 3
 
 
 @pytest.mark.parametrize(("epoch_s", "is_rushed"), [(15, False), (100, True)])
@@ -221,7 +224,7 @@ def test_who_has_time_for_few_epochs_continues_instead_of_beginning_anew(
     context = open_home(home)
     scramble_incumbent(context, home)
     (trial,) = context.record.study.trials
-    planned = final_fit.fresh_epochs(context.record.study, trial)
+    planned = fresh_epochs(lineage_of(context.record.study, trial))
     assert LIMIT_S / 100 < planned < LIMIT_S / 15 / 1.3
 
     done = fitted(context)
@@ -323,7 +326,7 @@ def test_what_the_time_limit_cuts_short_is_kept_if_it_is_good(
 
     done = fitted(ticking(context, 0, LIMIT_S / 30))  # about ten epochs of three steps
 
-    planned = final_fit.fresh_epochs(context.record.study, context.record.study.trials[0])
+    planned = fresh_epochs(lineage_of(context.record.study, context.record.study.trials[0]))
     assert done.source == "retrained"
     assert 0 < done.epochs < planned
     assert done.note == (
@@ -362,10 +365,10 @@ def test_the_fit_is_sized_to_the_time_that_is_left(
     def noting(
         problem: FitProblem, start: Checkpoint | InitialWeights | None, hooks: FitHooks
     ) -> FitResult:
-        budgets.append(problem.rung.seconds)
+        budgets.append(problem.budget.seconds)
         return fit(problem, start, hooks)
 
-    monkeypatch.setattr(final_fit, "fit", noting)
+    monkeypatch.setattr(fitter, "fit", noting)
     context = open_home(home)
     with pytest.raises(StorageError, match="was asked to stop"):
         final_fit.final_fit(ticking(context, 0, 0), DyingSignal(5, dies=False))

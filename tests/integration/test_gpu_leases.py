@@ -23,13 +23,11 @@ from automl.machine.gpus.ledger import Claim, GpuLedger, GpuShare, locks_folder
 from automl.machine.process import StepResult, run_step
 from automl.runs import opening
 from automl.runs.context import StepContext
-from automl.runs.proposals import space_facts
 from automl.runs.run_lease import RunLease
 from automl.steps import prepare
 from automl.steps.local_run import run_study
 from automl.steps.study_file import load_study_file
-from automl.tracks.image.snapshot import ImageEnvelope
-from tests.digits import study_of_digits
+from tests.digits import sizes_of, study_of_digits
 from tests.gpus import machine_with, pretended_gpus
 from tests.quiet import Quiet
 
@@ -149,10 +147,9 @@ def context(tmp_path: Path) -> StepContext:
         tmp_path, rows=150, search={"time_limit": "60s", "max_trials": 1, "workers": 1}
     )
     context = StepContext.open(Settings(str(tmp_path / "home")), spec, "one", "test")
-    snapshot = prepare.prepare(context, Quiet().items).id
-    facts = space_facts(ImageEnvelope.read(context.store, context.spec.name, snapshot))
+    manifest = prepare.prepare(context, Quiet().items)
     with RunLease(context):
-        opening.open_run(context, snapshot, facts)
+        opening.open_run(context, manifest.id, sizes_of(context, manifest.id))
     return context
 
 

@@ -22,12 +22,13 @@ from automl.machine.process import run_step
 from automl.morphism.architecture import Architecture, Node, Op
 from automl.morphism.memory import memory_need
 from automl.morphism.nodes import conv
-from automl.runs.memory import training_plan
 from automl.runs.proposals import search_space
 from automl.runs.replay import replay_document
 from automl.steps.dispatch import run_named_step
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
+from automl.tracks.image.facts import ImageFacts
+from automl.tracks.image.memory import training_plan
 from automl.tracks.image.space import GENES
 from automl.training.initialization import initial_weights
 from automl.training.results import weights_to_bytes
@@ -175,7 +176,9 @@ def need_of(run: Run, trial: Trial) -> int:
     assert trial.candidate is not None
     assert run.space is not None
     architecture = Architecture.parse(trial.candidate.genotype)
-    return memory_need(architecture, training_plan(run.space.recorded, CPU)).total
+    return memory_need(
+        architecture, training_plan(ImageFacts.read(run.space, run.limits), CPU)
+    ).total
 
 
 def test_memory_that_runs_out_halves_the_batch_then_ends_the_trial_and_is_remembered(

@@ -27,11 +27,12 @@ from automl.domain.study import Run, Study
 from automl.domain.trial import Measurement, Outcome
 from automl.errors import ConfigError, SearchError
 from automl.morphism.architecture import Architecture
-from automl.runs.proposals import SPACE_VERSION, search_space
+from automl.runs.proposals import search_space
 from automl.steps.dispatch import run_named_step
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
-from automl.tracks.image.trainer import RUNG
+from automl.tracks.image.facts import SPACE_VERSION
+from automl.tracks.image.spending import FULL_BUDGET
 from tests.homes import use_home
 
 MEMORY = {"batch_size", "evaluation_batch", "dataset_bytes", "shards", "bfloat16"}
@@ -101,13 +102,12 @@ def test_what_the_limits_depend_on_is_recorded_and_nothing_else(
     space = facts.recorded
     assert space.keys() == {"image_size", "classes", "version", "epochs", *MEMORY, *recorded}
     assert space["version"] == SPACE_VERSION
-    assert space["epochs"] == RUNG.epochs
+    assert space["epochs"] == FULL_BUDGET.epochs
     assert space["bfloat16"] in {0, 1}
     assert space["batch_size"] == 36  # training rows of 60
     if recorded >= FACTORS:
-        factors = [int(space[name]) for name in FACTORS]
-        assert sum(factors) > 0
-        assert min(factors) >= 0
+        assert sum(int(space[name]) for name in FACTORS) > 0
+        assert min(int(space[name]) for name in FACTORS) >= 0
 
 
 def test_a_retry_keeps_the_factors_that_were_measured_first(

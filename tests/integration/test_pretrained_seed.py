@@ -24,22 +24,23 @@ from automl.morphism.pretrained import lite0, normalised_for
 from automl.morphism.seeds import seed_architectures
 from automl.runs.context import StepContext
 from automl.runs.proposals import search_space
-from automl.runs.trial_files import load_tensors_of
+from automl.runs.training import StudyFolder, TrialTrainer, TrialTraining, lineage_of
 from automl.runs.trials import TrialSource
-from automl.steps.final_fit import least_fresh_epochs
 from automl.steps.open_run import open_search
 from automl.steps.prepare import prepare
 from automl.steps.study_file import study_spec
+from automl.tracks.image.fitter import ImageFitter
 from automl.tracks.image.pretrained import (
     fresh_weights,
     pretrained_weights,
     seed_of,
     without_pretrained,
 )
-from automl.tracks.image.trainer import TrialTrainer, TrialTraining
+from automl.tracks.image.refit import least_fresh_epochs
+from automl.tracks.track import Ancestor
 from automl.training.backbone import lite0_state
 from automl.training.module import Normalization
-from automl.training.problem import FitProblem, Rung
+from automl.training.problem import FitProblem
 from automl.training.results import weights_from_bytes
 
 SIZE, CLASSES = 24, 2
@@ -73,6 +74,16 @@ def run_of(context: StepContext) -> Run:
     return context.opened_run()
 
 
+def family_of(context: StepContext, trial: Trial) -> tuple[Ancestor, ...]:
+    """The trial and its ancestors, as the track sees them."""
+    return lineage_of(context.record.study, trial)
+
+
+def reason_of(run: Run) -> str:
+    """Why the run had no pretrained seed."""
+    return without_pretrained(run.space, run.limits)
+
+
 def facts_of(context: StepContext) -> Mapping[str, int | str]:
     space = run_of(context).space
     assert space is not None
@@ -87,7 +98,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> StepContext:
 @pytest.fixture(scope="module")
 def stored(opened: StepContext) -> dict[str, np.ndarray]:
     """The weights that the home has."""
-    key = opened.keys.pretrained(str(facts_of(opened)["pretrained"]))
+    key = opened.keys.file(f"pretrained/{facts_of(opened)['pretrained']}.safetensors")
     return weights_from_bytes(opened.store.get(key).data, key)
 
 
@@ -99,7 +110,7 @@ def test_the_log_names_the_weights_by_their_content(opened: StepContext) -> None
 
     assert file.name == f"{digest}.safetensors"
     assert hashlib.sha256(file.read_bytes()).hexdigest() == digest
-    assert without_pretrained(run_of(opened)) == ""
+    assert reason_of(run_of(opened)) == ""
 
 
 def test_a_worker_without_the_package_has_the_same_seeds(
@@ -160,7 +171,9 @@ def test_trials_of_the_seed_start_pretrained_whatever_their_genes(
     images = Normalization((100.0, 110.0, 120.0), (50.0, 60.0, 70.0))
 
     starts = [
-        pretrained_weights(opened, propose(opened, candidate), images)
+        pretrained_weights(
+            StudyFolder(opened), family_of(opened, propose(opened, candidate))[0], images
+        )
         for candidate in (seed, varied)
     ]
 
@@ -172,9 +185,9 @@ def test_trials_of_the_seed_start_pretrained_whatever_their_genes(
 
 def test_other_seeds_start_fresh(opened: StepContext) -> None:
     for seed in search_space(run_of(opened)).seeds()[1:]:
-        trial = propose(opened, seed)
-        assert pretrained_weights(opened, trial, PLAIN) is None
-        assert fresh_weights(opened, trial, PLAIN) is None
+        family, files = family_of(opened, propose(opened, seed)), StudyFolder(opened)
+        assert pretrained_weights(files, family[0], PLAIN) is None
+        assert fresh_weights(files, family, PLAIN) is None
 
 
 def test_fresh_weights_of_a_descendant_are_the_pretrained_ones_moved(
@@ -194,14 +207,14 @@ def test_fresh_weights_of_a_descendant_are_the_pretrained_ones_moved(
             architecture, weight_map = apply_move(architecture, Move.from_json(document))
             expected = weight_map(expected)
 
-    start = fresh_weights(opened, trials[2], PLAIN)
+    start = fresh_weights(StudyFolder(opened), family_of(opened, trials[2]), PLAIN)
 
     assert architecture.genotype() == trials[2].candidate.genotype
     assert start is not None
     assert start.fit_head
     assert same(start.weights, expected)
     name = f"EfficientNet-Lite0, pretrained (trial {trials[0].number})"
-    assert seed_of(opened.record.study, trials[2]) == name
+    assert seed_of(family_of(opened, trials[2])) == name
 
 
 def test_a_final_fit_of_pretrained_networks_begins_anew_only_with_time_for_twenty_epochs(
@@ -212,7 +225,7 @@ def test_a_final_fit_of_pretrained_networks_begins_anew_only_with_time_for_twent
     child = descend(opened, trial, np.random.default_rng(2))
     fresh = propose(opened, other)
 
-    least = [least_fresh_epochs(opened.record.study, one) for one in (trial, child, fresh)]
+    least = [least_fresh_epochs(family_of(opened, one)) for one in (trial, child, fresh)]
 
     assert least == [20, 20, 1]  # nothing is measured: a lineage of one epoch
 
@@ -225,12 +238,12 @@ def test_moves_that_lead_elsewhere_are_noticed(opened: StepContext) -> None:
     trial = propose(opened, altered)
 
     with pytest.raises(TrainingError, match=f"do not lead from trial {root.number}"):
-        fresh_weights(opened, trial, PLAIN)
+        fresh_weights(StudyFolder(opened), family_of(opened, trial), PLAIN)
 
 
 def test_the_report_names_fresh_seeds_too(opened: StepContext) -> None:
     kinds = {
-        seed_of(opened.record.study, propose(opened, seed)).partition(" (")[0]
+        seed_of(family_of(opened, propose(opened, seed))).partition(" (")[0]
         for seed in search_space(run_of(opened)).seeds()[1:]
     }
 
@@ -239,9 +252,10 @@ def test_the_report_names_fresh_seeds_too(opened: StepContext) -> None:
 
 def test_a_worker_trains_the_first_trial_from_the_pretrained_weights(tmp_path: Path) -> None:
     context = open_context(tmp_path)
-    trainer = replace(
-        TrialTrainer.load(context, run_of(context)), rung=Rung(epochs=1, batch_size=64, patience=0)
-    )
+    trainer = TrialTrainer.load(context, run_of(context))
+    assert isinstance(trainer.fitter, ImageFitter)
+    budget = replace(trainer.fitter.budget, epochs=1, patience=0)
+    trainer = replace(trainer, fitter=replace(trainer.fitter, budget=budget))
     claim = TrialSource(context, "one/0", search_space).take()
     assert claim is not None
 
@@ -249,8 +263,12 @@ def test_a_worker_trains_the_first_trial_from_the_pretrained_weights(tmp_path: P
         result = trainer.train(claim.trial, TrialTraining("one/0", lambda: None), alive)
 
     assert result.measurement.weights is not None
-    trained = load_tensors_of(context, result.measurement.weights)
-    start = pretrained_weights(context, claim.trial, trainer.normalization)
+    key = result.measurement.weights
+    trained = weights_from_bytes(context.store.get(key).data, key)
+    assert isinstance(trainer.fitter, ImageFitter)
+    start = pretrained_weights(
+        StudyFolder(context), family_of(context, claim.trial)[0], trainer.fitter.normalization
+    )
     assert start is not None
     stem = "2.weight"
     moved = np.abs(trained[stem] - start.weights[stem]).max()
@@ -260,12 +278,12 @@ def test_a_worker_trains_the_first_trial_from_the_pretrained_weights(tmp_path: P
     assert trained[f"{last}.weight"].any()  # the head is the first epoch
 
 
-def test_a_hurried_search_trains_it_for_ten_epochs_and_fresh_seeds_for_longer(
+def test_a_short_budget_search_trains_it_for_ten_epochs_and_fresh_seeds_for_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seed = lite0(SIZE, CLASSES).architecture
     monkeypatch.setattr(
-        "automl.steps.open_run.step_seconds",
+        "automl.tracks.image.measuring.step_seconds",
         lambda device, network, precision, threads, frozen: 0.3 if network == seed else 0.9,
     )
     context = open_context(tmp_path, time_limit="1m")  # one step an epoch
@@ -277,10 +295,10 @@ def test_a_hurried_search_trains_it_for_ten_epochs_and_fresh_seeds_for_longer(
     given: list[float | None] = []
 
     def note(problem: FitProblem, *_: object) -> NoReturn:
-        given.append(problem.rung.seconds)
+        given.append(problem.budget.seconds)
         raise OutOfMemoryError("noted", "nothing to do")
 
-    monkeypatch.setattr("automl.tracks.image.trainer.fit", note)
+    monkeypatch.setattr("automl.tracks.image.fitter.fit", note)
     for _ in range(2):
         claim = source.take()
         assert claim is not None
@@ -304,7 +322,7 @@ def test_where_it_does_not_fit_it_is_left_out_with_the_reason(
 
     assert "pretrained" not in facts_of(context)
     assert not (tmp_path / "home/studies/noise/pretrained").exists()
-    assert reason in without_pretrained(run_of(context))
+    assert reason in reason_of(run_of(context))
     fresh = {seed.genotype() for seed in seed_architectures(size, CLASSES)}
     assert {seed.genotype for seed in search_space(run_of(context)).seeds()} == fresh
 
@@ -317,9 +335,9 @@ def test_without_the_package_a_run_has_the_fresh_seeds_and_says_so(
     context = open_context(tmp_path)
 
     assert len(search_space(run_of(context)).seeds()) == 3
-    sentence = without_pretrained(run_of(context))
+    sentence = reason_of(run_of(context))
     assert sentence.startswith("No pretrained seed was available: the package efficientnet-lite0")
     assert "`pretrained`" in sentence
-    facts = SpaceFacts.of({"image_size": SIZE, "classes": CLASSES, "version": 3})
-    older = replace(run_of(context), space=facts)
-    assert "opened by another release" in without_pretrained(older)
+    old_facts = SpaceFacts.of({"image_size": SIZE, "classes": CLASSES, "version": 3})
+    older = replace(run_of(context), space=old_facts)
+    assert "opened by another release" in reason_of(older)

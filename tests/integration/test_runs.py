@@ -206,7 +206,7 @@ def test_no_step_of_a_superseded_run_goes_on(
 
 def test_a_worker_that_was_superseded_while_it_searched_stops(home: Path) -> None:
     first = opened(home, "first")
-    source = TrialSource(first, "first/0", lambda run: NetworkMorphismSpace(8, 10))
+    source = TrialSource(first, "first/0", lambda *_: NetworkMorphismSpace(8, 10))
     assert source.take() is not None
     opened(home, "second")
 
@@ -229,7 +229,7 @@ def test_a_step_of_a_run_that_was_never_opened_is_refused(home: Path, step: str)
 def succeeded(home: Path) -> StepContext:
     """Return a run that has published version 4, as its log tells it."""
     context = opened(home, "one")
-    claim = TrialSource(context, "one/0", lambda run: NetworkMorphismSpace(8, 10)).take()
+    claim = TrialSource(context, "one/0", lambda *_: NetworkMorphismSpace(8, 10)).take()
     assert claim is not None
     now = context.clock.now()
     measured = Measurement(score=0.9, error=0.1, loss=-0.9, weights="key")

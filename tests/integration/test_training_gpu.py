@@ -17,9 +17,11 @@ from automl.machine.signals import StopSignal
 from automl.morphism.seeds import seed_architectures
 from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
-from automl.runs.training_gpu import SMALL_STEP_WORK, final_fit_gpu, step_work, worker_gpu
+from automl.runs.training_gpu import final_fit_gpu, worker_gpu
 from automl.steps import prepare
 from automl.steps.open_run import open_search
+from automl.tracks.image.facts import ImageFacts
+from automl.tracks.image.memory import SMALL_STEP_WORK, step_work
 from automl.training.device import device_type
 from tests.digits import study_of_digits
 from tests.gpus import GIB, machine_with, pretended_gpus
@@ -76,17 +78,29 @@ def test_small_trials_that_are_bounded_share_a_gpu(
 
 def test_large_trials_share_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = opened(tmp_path, {"device_memory": "512MiB"})
-    monkeypatch.setattr("automl.runs.training_gpu.SMALL_STEP_WORK", 1000)
+    monkeypatch.setattr("automl.tracks.image.memory.SMALL_STEP_WORK", 1000)
 
     with worker_gpu(context, 0, StopSignal(), None):
         assert claimed(tmp_path)[:2] == (None, 1)
 
 
-def test_proposals_count_for_the_work_of_a_step(tmp_path: Path) -> None:
-    context = opened(tmp_path, {"device_memory": "512MiB"})
-    space = {"image_size": 8, "classes": 10, "batch_size": 64}
-    seeds_only = step_work(context.record.study, space)
+def test_proposals_count_for_the_work_of_a_step() -> None:
+    facts = ImageFacts(image_size=8, classes=10, batch_size=64)
     large = Candidate(genotype=seed_architectures(64, 10)[2].genotype(), hyperparameters={})
+
+    assert 0 < step_work([], facts) < step_work([large], facts) < SMALL_STEP_WORK
+
+
+def test_the_newest_proposals_decide_whether_a_gpu_is_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = opened(tmp_path, {"device_memory": "512MiB"})
+    seeds_only = step_work([], ImageFacts(image_size=8, classes=10, batch_size=64))
+    monkeypatch.setattr("automl.tracks.image.memory.SMALL_STEP_WORK", 2 * seeds_only)
+    large = Candidate(genotype=seed_architectures(64, 10)[2].genotype(), hyperparameters={})
+    with worker_gpu(context, 0, StopSignal(), None):
+        assert claimed(tmp_path)[1] == 4
+
     context.record.commit(
         lambda study: (
             TrialOpened(at=NOW, n=0, run="one", worker="w"),
@@ -94,7 +108,8 @@ def test_proposals_count_for_the_work_of_a_step(tmp_path: Path) -> None:
         )
     )
 
-    assert 0 < seeds_only < step_work(context.record.study, space) < SMALL_STEP_WORK
+    with worker_gpu(context, 0, StopSignal(), None):
+        assert claimed(tmp_path)[:2] == (None, 1)
 
 
 def test_a_final_fit_that_is_done_waits_for_no_gpu(

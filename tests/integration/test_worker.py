@@ -94,7 +94,7 @@ def test_a_killed_worker_costs_no_trial(tmp_path: Path, settings: Settings) -> N
 
 
 def taken(context: StepContext, worker: str) -> Claim:
-    claim = TrialSource(context, worker, lambda run: NetworkMorphismSpace(8, 10)).take()
+    claim = TrialSource(context, worker, lambda *_: NetworkMorphismSpace(8, 10)).take()
     assert claim is not None
     return claim
 

@@ -25,11 +25,9 @@ from automl.domain.trial import Outcome
 from automl.machine.process import StepResult, run_step
 from automl.runs import opening
 from automl.runs.context import StepContext
-from automl.runs.proposals import space_facts
 from automl.runs.run_lease import RunLease
 from automl.steps import prepare
-from automl.tracks.image.snapshot import ImageEnvelope
-from tests.digits import study_of_digits
+from tests.digits import sizes_of, study_of_digits
 from tests.quiet import Quiet
 from tests.worker_child import READY
 
@@ -94,9 +92,8 @@ def opened(uri: str, spec: StudySpec) -> StepContext:
 
 
 def open_run(context: StepContext) -> None:
-    snapshot = prepare.prepare(context, Quiet().items).id
-    envelope = ImageEnvelope.read(context.store, context.spec.name, snapshot)
-    opening.open_run(context, snapshot, space_facts(envelope))
+    manifest = prepare.prepare(context, Quiet().items)
+    opening.open_run(context, manifest.id, sizes_of(context, manifest.id))
 
 
 def claims_in(context: StepContext) -> list[TrialClaimed]:

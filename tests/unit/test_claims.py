@@ -62,7 +62,7 @@ class Stage:
 
 
 def source(context: StepContext, index: int = 0) -> TrialSource:
-    return TrialSource(context, f"{context.run}/{index}", lambda run: NetworkMorphismSpace(8, 10))
+    return TrialSource(context, f"{context.run}/{index}", lambda *_: NetworkMorphismSpace(8, 10))
 
 
 def taken(context: StepContext, index: int = 0) -> Claim:

@@ -14,7 +14,7 @@ from torch import nn
 from automl.training.compilation import CompiledPasses, Compiler
 from automl.training.initialization import initial_weights
 from automl.training.module import Network
-from automl.training.shards import Shards
+from automl.training.replicas import Replicas
 from tests.architectures import short_chain
 from tests.morphs import module_of
 from tests.trainings import problem
@@ -176,8 +176,8 @@ def test_only_whole_batches_are_passed_on_to_be_compiled() -> None:
     compiled = Passes(module, lambda: 0.0)
     labels = torch.zeros(32, dtype=torch.int64)
     for micro_batch, counts in ((32, (32, 20)), (16, (32, 20))):
-        with closing(Shards(module, problem(), micro_batch, compiled)) as shards:
+        with closing(Replicas(module, problem(), micro_batch, compiled)) as replicas:
             for count in counts:
-                shards.backward(images(count), labels[:count])
+                replicas.backward(images(count), labels[:count])
 
     assert seen == [32, 16, 16]

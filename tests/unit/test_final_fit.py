@@ -9,8 +9,9 @@ import pytest
 from automl.domain.candidate import Candidate
 from automl.domain.study import Study
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
-from automl.steps.final_fit import fresh_epochs
-from automl.tracks.image.trainer import RUNG
+from automl.runs.training import lineage_of
+from automl.tracks.image.refit import fresh_epochs
+from automl.tracks.image.spending import FULL_BUDGET
 
 
 def chain(best_epochs: Sequence[int | None]) -> Study:
@@ -22,7 +23,7 @@ def chain(best_epochs: Sequence[int | None]) -> Study:
                 candidate=Candidate(
                     genotype=str(number), hyperparameters={}, parent=number - 1 if number else None
                 ),
-                measurement=Measurement(best_epoch=best, epochs=RUNG.epochs),
+                measurement=Measurement(best_epoch=best, epochs=FULL_BUDGET.epochs),
             )
             for number, best in enumerate(best_epochs)
         )
@@ -32,14 +33,17 @@ def chain(best_epochs: Sequence[int | None]) -> Study:
 @pytest.mark.parametrize(
     ("best_epochs", "epochs"),
     [
-        ([RUNG.epochs - 1], RUNG.epochs),
+        ([FULL_BUDGET.epochs - 1], FULL_BUDGET.epochs),
         ([11], 12),  # a seed that was best early
         ([11, 3], 16),
         ([11, 3, 3, 3], 24),
-        ([RUNG.epochs - 1, 3, 3, 3, 3, 3], RUNG.epochs + 20),  # short children of a long seed
-        ([11] * 20, 4 * RUNG.epochs),
+        (
+            [FULL_BUDGET.epochs - 1, 3, 3, 3, 3, 3],
+            FULL_BUDGET.epochs + 20,
+        ),  # short children of a long seed
+        ([11] * 20, 4 * FULL_BUDGET.epochs),
         ([0, 0], 2),
-        ([5 * RUNG.epochs - 1, 3], 5 * RUNG.epochs),  # a seed of a longer rung
+        ([5 * FULL_BUDGET.epochs - 1, 3], 5 * FULL_BUDGET.epochs),  # a seed of a longer rung
         ([None], 1),
     ],
 )
@@ -48,4 +52,4 @@ def test_fresh_weights_get_the_epochs_of_the_whole_lineage(
 ) -> None:
     study = chain(best_epochs)
 
-    assert fresh_epochs(study, study.trials[-1]) == epochs
+    assert fresh_epochs(lineage_of(study, study.trials[-1])) == epochs

@@ -13,7 +13,7 @@ from automl.morphism.seeds import seed_architectures
 from automl.training.examples import Examples
 from automl.training.initialization import initial_weights, whiten
 from automl.training.module import Normalization, Weights
-from automl.training.problem import FitHooks, Rung
+from automl.training.problem import Budget, FitHooks
 from automl.training.trainer import fit
 from benchmarks.fits import Place, fit_problem, normalization_of
 from tests.architectures import every_op
@@ -131,7 +131,7 @@ def test_trainings_of_fresh_weights_begin_with_whitened_filters() -> None:
     problem = fit_problem(
         architecture,
         Examples(images, np.arange(64) % CLASSES),
-        Rung(1, 64, patience=0),
+        Budget(1, 64, patience=0),
         (0,),
         Place(),
     )

@@ -17,21 +17,22 @@ from automl.domain.events import (
     TrialProposed,
 )
 from automl.domain.settings import Settings
-from automl.domain.training import StopReason
+from automl.domain.training import CurvePoint, StopReason
 from automl.domain.trial import Measurement, Outcome, RungResult, Trial
 from automl.errors import LeaseLostError
 from automl.runs import opening
 from automl.runs.context import StepContext
+from automl.runs.curves import curve_to_bytes
 from automl.runs.judging import Judge
+from automl.search.pruning import Judging
 from automl.steps.study_file import study_spec
 from automl.storage.home import ObjectHome
 from automl.storage.leases import KeepAlive
 from automl.storage.memory import MemoryObjectStore
-from automl.training.checkpoint import EpochResult
 from automl.training.problem import standard_error
-from automl.training.results import curve_to_bytes
 
 FULL, ROWS, SIZE = 30, 100, 32
+JUDGING = Judging(unjudged=frozenset({"weight_decay", "augmentation", "dropout"}))
 GENES = {"learning_rate": 0.1, "weight_decay": 5e-4, "augmentation": 0.5, "dropout": 0.0}
 SPEC = study_spec({"name": "tiny", "task": "image_classification", "data": {"source": "/rows.npz"}})
 
@@ -73,7 +74,7 @@ def claimed(context: StepContext, n: int) -> Trial:
 
 
 def judge_of(context: StepContext, trial: Trial) -> Judge:
-    return Judge(context, trial, FULL, ROWS, SIZE, alive(context, trial))
+    return Judge(context, trial, FULL, JUDGING, alive(context, trial))
 
 
 def alive(context: StepContext, trial: Trial) -> KeepAlive:
@@ -82,17 +83,22 @@ def alive(context: StepContext, trial: Trial) -> KeepAlive:
     return lease.keep_alive()
 
 
-def epoch(number: int, score: float, loss: float | None = None, planned: int = FULL) -> EpochResult:
-    measured = 1 - score if loss is None else loss
-    done = (number + 1) / planned
-    return EpochResult(number, 1.0, measured, score, 0.1, 1.0, resolution=SIZE, progress=done)
+def epoch(number: int, score: float, loss: float | None = None, planned: int = FULL) -> CurvePoint:
+    return CurvePoint(
+        epoch=number,
+        share=(number + 1) / planned,
+        score=score,
+        error=standard_error(score, ROWS),
+        log_loss=1 - score if loss is None else loss,
+        details={"resolution": SIZE},
+    )
 
 
 def train(
     judge: Judge, scores: Sequence[float], first: int = 0, planned: int = FULL
 ) -> list[StopReason | None]:
     places = enumerate(scores, start=first)
-    return [judge.on_epoch(epoch(n, score, planned=planned)) for n, score in places]
+    return [judge.on_point(epoch(n, score, planned=planned)) for n, score in places]
 
 
 def rungs_in(context: StepContext) -> list[RungReached]:
@@ -115,7 +121,7 @@ def test_each_rung_is_recorded_once_with_the_best_epoch_so_far(context: StepCont
         (1, 3, FULL, 0.5), (2, 10, FULL, 0.6),
     ]  # fmt: skip
     assert found[0] == RungResult(
-        1, 3, FULL, -0.5, 0.5, standard_error(0.5, ROWS), 0.5, found[0].recorded_in, 32
+        1, 3, FULL, -0.5, 0.5, standard_error(0.5, ROWS), 0.5, found[0].recorded_in, 32, 0.1
     )
     assert len(rungs_in(context)) == 2
 
@@ -134,7 +140,7 @@ def test_a_verdict_that_a_kill_has_made_undone_is_reached_again(context: StepCon
     before = judge_of(context, trial)
     curve = [epoch(n, 0.3) for n in range(3)]
     for one in curve:
-        before.on_epoch(one)
+        before.on_point(one)
     for _ in range(9):  # of whom it would be among the best third
         train(judge_of(context, taken(context)), [0.2] * 3)
 
@@ -179,11 +185,11 @@ def test_a_curve_is_judged_after_a_third_of_the_training_on_whole_images(
         ),
     )  # fmt: skip
     curve = [epoch(n, 0.5, loss=1.0) for n in range(FULL)]
-    small = [replace(one, resolution=SIZE // 2) for one in curve[:10]]
+    small = [replace(one, is_full=False) for one in curve[:10]]
 
-    def ends_after(epochs: Sequence[EpochResult]) -> int:
+    def ends_after(epochs: Sequence[CurvePoint]) -> int:
         judge = judge_of(context, taken(context))
-        return next(n for n, one in enumerate(epochs, start=1) if judge.on_epoch(one))
+        return next(n for n, one in enumerate(epochs, start=1) if judge.on_point(one))
 
     assert ends_after(curve) == 10
     assert ends_after([*small, *curve[10:]]) == 20
@@ -201,7 +207,7 @@ def test_who_has_lost_the_lease_records_nothing(context: StepContext) -> None:
     trial = taken(context)
     lease = context.leases.acquire("0", "w")
     assert lease is not None
-    judge = Judge(context, trial, FULL, ROWS, SIZE, lease.keep_alive())
+    judge = Judge(context, trial, FULL, JUDGING, lease.keep_alive())
     lease.lost.set()
 
     with pytest.raises(LeaseLostError):
@@ -213,7 +219,7 @@ def test_without_selection_rows_nothing_is_judged(context: StepContext) -> None:
     judge = judge_of(context, taken(context))
 
     for number in range(FULL):
-        assert judge.on_epoch(EpochResult(number, 1.0, None, None, 0.1, 1.0)) is None
+        assert judge.on_point(CurvePoint(number, 0.5, None)) is None
     assert rungs_in(context) == []
 
 
@@ -238,7 +244,7 @@ def test_a_child_is_planned_by_its_parents_curve(context: StepContext) -> None:
     first = epoch(0, 0.5, FALLING[20])
 
     assert judge.replan(first) == 11  # 1 + 9, rounded up
-    judge.on_epoch(first)
+    judge.on_point(first)
     train(judge, [0.6] * 10, first=1, planned=11)
     assert [(e.rung, e.epochs, e.planned) for e in rungs_in(context)] == [(1, 4, 11), (2, 11, 11)]
 
@@ -248,7 +254,7 @@ def test_what_was_planned_for_an_attempt_before_stays(context: StepContext) -> N
     trial = taken(context, parent.number)
     before = judge_of(context, trial)
     for number in range(4):
-        before.on_epoch(epoch(number, 0.5, FALLING[20], planned=11))
+        before.on_point(epoch(number, 0.5, FALLING[20], planned=11))
 
     after = judge_of(context, claimed(context, trial.number))
 
@@ -262,7 +268,7 @@ def test_a_training_that_time_cuts_short_reaches_its_rungs_by_its_share(
     judge = judge_of(context, trial)
 
     for number in range(5):  # of which each is a fifth of what there is time for
-        judge.on_epoch(epoch(number, 0.5, planned=5))
+        judge.on_point(epoch(number, 0.5, planned=5))
 
     assert [(e.rung, e.epochs, e.planned) for e in rungs_in(context)] == [
         (1, 1, FULL), (2, 2, FULL), (3, 5, FULL),
@@ -273,7 +279,7 @@ def test_a_fresh_trial_trains_in_full(context: StepContext) -> None:
     assert judge_of(context, taken(context)).replan(epoch(0, 0.5)) is None
 
 
-def test_a_child_with_other_slow_genes_trains_in_full(context: StepContext) -> None:
+def test_a_child_with_other_regularisation_trains_in_full(context: StepContext) -> None:
     parent = parent_with(context, FALLING)
     changed = judge_of(context, taken(context, parent.number, {**GENES, "weight_decay": 1e-3}))
     faster = judge_of(context, taken(context, parent.number, {**GENES, "learning_rate": 0.2}))

@@ -39,7 +39,7 @@ def test_keys_of_studies() -> None:
     assert keys.log.version(100).startswith(keys.log.hundred(123))
     assert not keys.log.version(200).startswith(keys.log.hundred(123))
     assert layout.lease_key(keys.leases, "run") == "studies/digits/leases/run.json"
-    assert keys.pretrained("ab") == "studies/digits/pretrained/ab.safetensors"
+    assert keys.file("pretrained/ab.safetensors") == "studies/digits/pretrained/ab.safetensors"
 
 
 def test_keys_of_trials() -> None:
@@ -57,7 +57,8 @@ def test_keys_of_trials() -> None:
 def test_keys_of_runs() -> None:
     keys = StudyKeys("digits").run("local-1")
 
-    assert keys.weights == "studies/digits/runs/local-1/weights.safetensors"
+    assert keys.member(0) == "studies/digits/runs/local-1/weights.safetensors"
+    assert keys.member(1) == "studies/digits/runs/local-1/weights-1.safetensors"
     assert keys.export == "studies/digits/runs/local-1/export.json"
     assert keys.final_fit() == "studies/digits/runs/local-1/final-fit.safetensors"
     assert keys.final_fit(4) == "studies/digits/runs/local-1/final-fit-4.safetensors"

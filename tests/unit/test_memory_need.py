@@ -143,10 +143,10 @@ def test_a_pretrained_network_has_gradients_of_trained_layers_and_two_moments() 
     assert (need.gradients, need.optimizer) == (4 * trained, 8 * trained)
 
 
-def test_every_shard_has_gradients_and_narrow_weights_of_its_own() -> None:
+def test_every_replica_has_gradients_and_narrow_weights_of_its_own() -> None:
     architecture = seed_architectures(8, 10)[0]
     alone = memory_need(architecture, BFLOAT16)
-    two = memory_need(architecture, replace(BFLOAT16, shards=2))
+    two = memory_need(architecture, replace(BFLOAT16, replicas=2))
 
     weights = sum(
         2 * facts.parameters

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from automl.domain.events import SearchEnd, TrialFinished
+from automl.domain.facts import SpaceFacts
 from automl.domain.settings import Settings
+from automl.domain.specification import LimitsSection
 from automl.domain.study import Study
 from automl.domain.trial import Device, Measurement, Outcome, Trial
 from automl.errors import SearchSpaceExhaustedError
@@ -17,14 +20,16 @@ from automl.morphism.memory import TrainingPlan, memory_need
 from automl.morphism.seeds import seed_architectures
 from automl.runs import opening
 from automl.runs.context import StepContext
-from automl.runs.memory import memory_limit, memory_shortage, training_plan
-from automl.runs.proposals import SPACE_VERSION, search_space
+from automl.runs.memory import memory_shortage
+from automl.runs.proposals import memory_of, search_space
 from automl.runs.replay import replay_document
 from automl.runs.trials import Claim, TrialSource
-from automl.search.memory_model import correction_of
+from automl.search.memory_model import MemoryBound, correction_of
 from automl.steps.study_file import study_spec
 from automl.storage.home import ObjectHome
 from automl.storage.memory import MemoryObjectStore
+from automl.tracks.image.facts import SPACE_VERSION, ImageFacts
+from automl.tracks.image.memory import ImageMemory, memory_limit, training_plan
 
 PLAN = TrainingPlan(batch_size=64, evaluation_batch=100)
 FACTS = {
@@ -35,6 +40,10 @@ NEEDS = sorted(memory_need(seed, PLAN).total for seed in seed_architectures(8, 1
 MB = 10**6
 GPU = "NVIDIA H100 80GB HBM3"
 Peak = Callable[[int], int | None]  # of a training, by its prediction; None: memory runs out
+
+
+def facts_with(**changes: int) -> ImageFacts:
+    return ImageFacts.read(SpaceFacts.of(FACTS | changes), LimitsSection())
 
 
 def cpu(memory_bytes: int | None) -> Device:
@@ -62,7 +71,7 @@ class Searching:
     def trials(self, count: int, device: Device | None, peak: Peak = int) -> list[Trial]:
         """Let a new worker go through trials, and return them."""
         before = len(self.study.trials)
-        source = TrialSource(self.context, "one/0", search_space, device)
+        source = TrialSource(self.context, "one/0", search_space, device, memory_of)
         for _ in range(count):
             claim = source.take()
             if claim is None:
@@ -188,7 +197,7 @@ def test_a_ticket_without_a_device_is_bounded_by_the_limit_as_it_is() -> None:
 
 
 def test_rows_lie_on_the_device_where_they_leave_room() -> None:
-    facts = FACTS | {"dataset_bytes": 40}
+    facts = facts_with(dataset_bytes=40)
 
     assert training_plan(facts, None).dataset_bytes == 0
     assert training_plan(facts, cpu(100)).dataset_bytes == 40
@@ -200,30 +209,37 @@ def test_rows_lie_on_the_device_where_they_leave_room() -> None:
 
 def test_a_seed_ruled_out_by_another_limit_does_not_count_as_the_smallest() -> None:
     seeds = sorted(seed_architectures(8, 10), key=lambda seed: memory_need(seed, PLAN).total)
-    facts = FACTS | {"memory_bytes": 1}
+    facts, bound = facts_with(), MemoryBound(most_bytes=1)
 
-    smallest, largest = memory_limit(facts, None, seeds), memory_limit(facts, None, seeds[2:])
+    smallest = memory_limit(facts, bound, None, seeds)
+    largest = memory_limit(facts, bound, None, seeds[2:])
 
     assert smallest is not None
     assert largest is not None
     assert (smallest.most_bytes, largest.most_bytes) == (NEEDS[0], NEEDS[2])
-    assert memory_limit(FACTS, None, seeds) is None
+    assert memory_limit(facts, None, None, seeds) is None
     with pytest.raises(SearchSpaceExhaustedError):
-        memory_limit(FACTS | {"out_of_memory_bytes": NEEDS[0]}, None, seeds)
+        memory_limit(facts, MemoryBound(out_of_memory_bytes=NEEDS[0]), None, seeds)
 
 
 def test_a_final_fit_is_held_to_what_its_trial_took_or_else_to_a_prediction() -> None:
     searching, few, many = Searching(), cpu(30 * MB), cpu(90 * MB)
     first, second = searching.trials(2, many, lambda _: 50 * MB)
     (third,) = searching.trials(1, Device(type=GPU, memory_bytes=10**12))
-    run = searching.study.run("one")
-    assert run is not None
-    assert memory_shortage(searching.study, run, first, None) == ""
-    assert memory_shortage(searching.study, run, first, 49 * MB) == (
+
+    def shortage(trial: Trial, limit_bytes: int | None = None) -> str:
+        found = searching.study.run("one")
+        assert found is not None
+        text = None if limit_bytes is None else f"{limit_bytes}B"
+        limited = replace(found, limits=LimitsSection.model_validate({"device_memory": text}))
+        return memory_shortage(ImageMemory(), searching.study, limited, trial)
+
+    assert shortage(first) == ""
+    assert shortage(first, 49 * MB) == (
         "its training took 50,000,000 bytes on cpu, which has 49,000,000"
     )
-    reason = memory_shortage(searching.study, run, third, 40 * MB)  # no peak on a cpu
+    reason = shortage(third, 40 * MB)  # no peak on a cpu
     assert reason.startswith("its training is predicted to take up to ")
 
     searching.trials(1, few, lambda _: 50 * MB)  # a worker of the run with less memory
-    assert "which has 30,000,000" in memory_shortage(searching.study, run, second, None)
+    assert "which has 30,000,000" in shortage(second)

@@ -17,7 +17,7 @@ from automl.tracks.image.space import (
     JUDGED_EPOCHS,
     MAX_MOVES,
     MOST_GROWTH,
-    SLOW_GENES,
+    REGULARISATION,
     Allowance,
     NetworkMorphismSpace,
 )
@@ -72,42 +72,42 @@ def test_every_gene_is_perturbed_within_its_bounds(space: NetworkMorphismSpace) 
         assert gene.low <= min(values[name]) <= max(values[name]) <= gene.high
 
 
-def slow_genes(candidate: Candidate) -> tuple[float, ...]:
-    return tuple(candidate.hyperparameters[name] for name in sorted(SLOW_GENES))
+def regularisation(candidate: Candidate) -> tuple[float, ...]:
+    return tuple(candidate.hyperparameters[name] for name in sorted(REGULARISATION))
 
 
 @pytest.mark.parametrize("epochs", [None, JUDGED_EPOCHS, 30])
-def test_one_child_in_four_tries_other_slow_genes(epochs: int | None) -> None:
+def test_one_child_in_four_tries_other_regularisation(epochs: int | None) -> None:
     space = NetworkMorphismSpace(16, 10, allowance=Allowance(epochs))
     rng, parent = np.random.default_rng(0), space.seeds()[-1]
 
     children = [space.mutate(parent, rng) for _ in range(200)]
 
-    changed = [child for child in children if slow_genes(child) != slow_genes(parent)]
+    changed = [child for child in children if regularisation(child) != regularisation(parent)]
     assert 30 <= len(changed) <= 70
     rates = {child.hyperparameters["learning_rate"] for child in children}
     assert len(rates) > 150
 
 
-def test_short_trainings_do_not_decide_slow_genes() -> None:
+def test_short_trainings_do_not_decide_regularisation() -> None:
     space = NetworkMorphismSpace(16, 10, allowance=Allowance(JUDGED_EPOCHS - 1))
     rng, parent = np.random.default_rng(0), space.seeds()[-1]
-    changed = {**parent.hyperparameters, **dict.fromkeys(SLOW_GENES, 0.005)}
+    changed = {**parent.hyperparameters, **dict.fromkeys(REGULARISATION, 0.005)}
     other = parent.model_copy(update={"hyperparameters": changed})
 
     for _ in range(50):
-        assert slow_genes(space.mutate(parent, rng)) == slow_genes(parent)
-        assert slow_genes(space.mutate(other, rng)) == (0.005,) * 3
-    assert {slow_genes(space.sample([], rng)) for _ in range(30)} <= {
-        slow_genes(seed) for seed in space.seeds()
+        assert regularisation(space.mutate(parent, rng)) == regularisation(parent)
+        assert regularisation(space.mutate(other, rng)) == (0.005,) * 3
+    assert {regularisation(space.sample([], rng)) for _ in range(30)} <= {
+        regularisation(seed) for seed in space.seeds()
     }
-    assert {"weight_decay", "augmentation", "dropout"} == SLOW_GENES
+    assert {"weight_decay", "augmentation", "dropout"} == REGULARISATION
 
 
 def test_the_most_promising_seeds_are_the_first_ones() -> None:
     pretrained = lite0(32, 10).architecture
     every = NetworkMorphismSpace(32, 10, None, pretrained).seeds()
-    two = NetworkMorphismSpace(32, 10, None, pretrained, Allowance(is_hurried=True)).seeds()
+    two = NetworkMorphismSpace(32, 10, None, pretrained, Allowance(is_short_budget=True)).seeds()
 
     assert len(every) == 4
     assert two == every[:2]
@@ -152,7 +152,7 @@ def test_a_surrogate_learns_from_morphs() -> None:
 
 def test_children_of_a_hurried_search_are_a_small_step_away() -> None:
     usual = NetworkMorphismSpace(16, 10)
-    hurried = NetworkMorphismSpace(16, 10, allowance=Allowance(is_hurried=True))
+    hurried = NetworkMorphismSpace(16, 10, allowance=Allowance(is_short_budget=True))
     rng, parent = np.random.default_rng(0), usual.seeds()[0].model_copy(update={"parent": 0})
     before = work(parent)
 

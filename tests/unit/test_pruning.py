@@ -15,10 +15,11 @@ from automl.domain.trial import Outcome
 from automl.search.pruning import (
     ETA,
     LEAST_EPOCHS,
-    CurvePoint,
     Incumbent,
-    Rungs,
+    JudgedPoint,
+    Judging,
     curve_verdict,
+    halving_rungs,
     incumbent,
     least_log_loss,
     lengths,
@@ -28,7 +29,7 @@ from automl.search.pruning import (
 )
 from tests.stories import Story
 
-SLOW = frozenset({"weight_decay"})
+JUDGING = Judging(unjudged=frozenset({"weight_decay"}))
 PARENT = [2.0, 1.0, 0.8, 0.9, 0.6, 0.5, 0.45, 0.42, 0.4, 0.41]
 
 
@@ -40,25 +41,24 @@ PARENT = [2.0, 1.0, 0.8, 0.9, 0.6, 0.5, 0.45, 0.42, 0.4, 0.41]
     ],
 )  # fmt: skip
 def test_rungs_go_down_by_thirds(planned: int, expected: tuple[int, ...]) -> None:
-    assert Rungs.of(planned).epochs == expected
+    assert halving_rungs(planned).shares == tuple(rung / planned for rung in expected)
 
 
 @given(st.integers(1, 500))
 def test_a_training_reaches_every_rung_and_the_last_at_its_end(planned: int) -> None:
-    rungs = Rungs.of(planned)
+    rungs = halving_rungs(planned)
+    ends = [round(share * planned) for share in rungs.shares]
     reached = [rungs.passed(epochs / planned) for epochs in range(1, planned + 1)]
 
-    assert sorted({rung for rung in reached if rung}) == list(range(1, len(rungs.epochs) + 1))
-    assert all(reached[epochs - 1] == rung for rung, epochs in enumerate(rungs.epochs, start=1))
-    assert all(
-        (reached[e - 2] if e > 1 else None) != rung for rung, e in enumerate(rungs.epochs, start=1)
-    )
-    assert reached[-1] == len(rungs.epochs)
-    assert planned < LEAST_EPOCHS or min(rungs.epochs) >= LEAST_EPOCHS
+    assert sorted({rung for rung in reached if rung}) == list(range(1, len(ends) + 1))
+    assert all(reached[epochs - 1] == rung for rung, epochs in enumerate(ends, start=1))
+    assert all((reached[e - 2] if e > 1 else None) != rung for rung, e in enumerate(ends, start=1))
+    assert reached[-1] == len(ends)
+    assert planned < LEAST_EPOCHS or min(ends) >= LEAST_EPOCHS
 
 
 def test_one_long_epoch_may_pass_several_rungs() -> None:
-    assert [Rungs.of(30).passed(share) for share in (0.09, 0.1, 0.32, 0.5, 1.0)] == [
+    assert [halving_rungs(30).passed(share) for share in (0.09, 0.1, 0.32, 0.5, 1.0)] == [
         None,
         1,
         1,
@@ -119,7 +119,7 @@ def story(scores: Sequence[float], *, error: float = 0.01, rung: int = 1) -> Sto
 
 
 def verdicts(told: Story, rung: int = 1) -> list[str | None]:
-    return [rung_verdict(told.study, n, rung, SLOW) for n in range(len(told.study.trials))]
+    return [rung_verdict(told.study, n, rung, JUDGING) for n in range(len(told.study.trials))]
 
 
 def test_who_is_not_among_the_best_third_is_stopped() -> None:
@@ -157,7 +157,7 @@ def test_a_verdict_stays_what_it_was_when_others_come() -> None:
     first: dict[int, str | None] = {}
     for n in rng.permutation(40).tolist():
         told.rung(n, float(rng.random()), error=0.02)
-        first[n] = rung_verdict(told.study, n, 1, SLOW)
+        first[n] = rung_verdict(told.study, n, 1, JUDGING)
 
     assert dict(enumerate(verdicts(told))) == first
     assert 15 < sum(reason is not None for reason in first.values()) < 35
@@ -170,7 +170,7 @@ def with_rivals(told: Story, parent: int | None, planned: int = 30) -> None:
 
 def is_stopped(told: Story, n: int, planned: int = 30) -> bool:
     told.rung(n, 0.1, planned=planned)
-    return rung_verdict(told.study, n, 1, SLOW) is not None
+    return rung_verdict(told.study, n, 1, JUDGING) is not None
 
 
 def test_children_and_fresh_trials_do_not_compete() -> None:
@@ -198,11 +198,11 @@ def test_trials_that_saw_smaller_images_do_not_compete_with_others() -> None:
     told.rung(small, 0.1, resolution=32)
     told.rung(whole, 0.1, resolution=64)
 
-    assert rung_verdict(told.study, small, 1, SLOW) is None
-    assert rung_verdict(told.study, whole, 1, SLOW) is not None
+    assert rung_verdict(told.study, small, 1, JUDGING) is None
+    assert rung_verdict(told.study, whole, 1, JUDGING) is not None
 
 
-def test_a_child_with_other_slow_genes_competes_with_nobody() -> None:
+def test_a_child_with_other_regularisation_competes_with_nobody() -> None:
     told = Story()
     parent = told.trial(genes={"weight_decay": 1.0, "learning_rate": 1.0})
     with_rivals(told, None)
@@ -217,7 +217,7 @@ def test_a_child_with_other_slow_genes_competes_with_nobody() -> None:
     assert is_stopped(told, told.trial(parent, changed))
 
 
-def test_fresh_trials_compete_with_those_of_equal_slow_genes() -> None:
+def test_fresh_trials_compete_with_those_of_equal_regularisation() -> None:
     told = Story()
     with_rivals(told, None)
 
@@ -283,8 +283,8 @@ def one_cycle(epochs: int, planned: int, end: float, annealed: float = 0.1) -> l
     return found
 
 
-def points(losses: Sequence[float], score: float = 0.5, planned: int = 30) -> list[CurvePoint]:
-    return [CurvePoint(-score, loss, n / planned) for n, loss in enumerate(losses, start=1)]
+def points(losses: Sequence[float], score: float = 0.5, planned: int = 30) -> list[JudgedPoint]:
+    return [JudgedPoint(-score, loss, n / planned) for n, loss in enumerate(losses, start=1)]
 
 
 @pytest.mark.parametrize("end", [0.1, 0.2, 0.29])
@@ -361,7 +361,7 @@ def test_a_curve_is_not_judged_by_what_it_was_with_smaller_images() -> None:
     small = points([0.7 - 0.01 * epoch for epoch in range(10)])
     whole = points([0.6] * 10 + [1.5, 1.1, 0.8] + [0.6] * 16)
     curve = [
-        *(replace(point, is_whole=False) for point in small),
+        *(replace(point, is_full=False) for point in small),
         *whole[10:],
     ]
 
@@ -378,6 +378,6 @@ def test_the_rung_speaks_before_the_curve() -> None:
     told.rung(mine, 0.1)
     curve = points([3.0] * 3, 0.1)
 
-    assert (verdict(told.study, mine, curve, 30, SLOW) or "").startswith("rung 1 (3 epochs)")
+    assert (verdict(told.study, mine, curve, 30, JUDGING) or "").startswith("rung 1 (3 epochs)")
     long = points([3.0] * 12, 0.1)
-    assert (verdict(told.study, mine, long, 30, SLOW) or "").startswith("after 12 of 30")
+    assert (verdict(told.study, mine, long, 30, JUDGING) or "").startswith("after 12 of 30")

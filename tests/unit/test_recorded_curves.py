@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from automl.search.pruning import CurvePoint
-from automl.tracks.image.trainer import RUNG
+from automl.search.pruning import JudgedPoint
+from automl.tracks.image.spending import FULL_BUDGET
 from benchmarks.curves import CURVES, Recorded, read_curves
 from benchmarks.pruning import WORKERS, orders, rank_correlations, replays, simulate
 
@@ -42,7 +42,7 @@ def made_up(seed: int, count: int = 24, *, children: int = 8) -> list[Recorded]:
             end * ((epoch + 1) / planned) ** -0.4 * (1 + noise[epoch]) for epoch in range(planned)
         ]
         curve = tuple(
-            CurvePoint(-math.exp(-loss), loss, (epoch + 1) / planned)
+            JudgedPoint(-math.exp(-loss), loss, (epoch + 1) / planned)
             for epoch, loss in enumerate(losses)
         )
         found.append(Recorded(parent, GENES, int(rng.integers(10**6, 10**7)), 450, curve))
@@ -68,7 +68,7 @@ def test_the_best_of_all_is_found_where_ranks_hold() -> None:
 
 def test_who_is_trained_to_the_end_costs_what_was_planned() -> None:
     falling = tuple(
-        CurvePoint(-0.5 - 0.01 * epoch, 1 - 0.01 * epoch, (epoch + 1) / 30) for epoch in range(30)
+        JudgedPoint(-0.5 - 0.01 * epoch, 1 - 0.01 * epoch, (epoch + 1) / 30) for epoch in range(30)
     )
     equal = [Recorded(None, GENES, 10**6, 450, falling)] * 6
 
@@ -78,11 +78,11 @@ def test_who_is_trained_to_the_end_costs_what_was_planned() -> None:
 
 
 def test_who_has_learned_all_it_can_ends() -> None:
-    flat = tuple(CurvePoint(-0.5, 1.0, (epoch + 1) / 30) for epoch in range(30))
+    flat = tuple(JudgedPoint(-0.5, 1.0, (epoch + 1) / 30) for epoch in range(30))
 
     ended = simulate([Recorded(None, GENES, 10**6, 450, flat)], [0], 1)
 
-    assert (ended.cost, ended.stopped) == ((1 + RUNG.patience) / 30, 0)
+    assert (ended.cost, ended.stopped) == ((1 + FULL_BUDGET.patience) / 30, 0)
 
 
 def test_orders_have_parents_before_their_children() -> None:

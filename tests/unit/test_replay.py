@@ -20,14 +20,16 @@ from automl.morphism.costs import DeviceFactors
 from automl.morphism.memory import TrainingPlan, memory_need
 from automl.runs import opening
 from automl.runs.context import StepContext
-from automl.runs.proposals import SPACE_VERSION, search_space
+from automl.runs.proposals import search_space
 from automl.runs.replay import rederive, replay_document
 from automl.runs.trials import Claim, TrialSource
+from automl.search.memory_model import MemoryBound
 from automl.search.space import Description, LabelledGraph, SearchSpace
 from automl.steps.study_file import study_spec
 from automl.storage.home import ObjectHome
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.study_log import ObjectStudyLog
+from automl.tracks.image.facts import SPACE_VERSION
 
 FACTS = {"image_size": 8, "classes": 10, "version": SPACE_VERSION}
 DOCUMENT: dict[str, Any] = {
@@ -111,9 +113,9 @@ def searched() -> Searching:
     return Searching().open().tickets(3).trials(24)
 
 
-def space_of(run: Run) -> SearchSpace:
+def space_of(run: Run, memory: MemoryBound | None) -> SearchSpace:
     assert run.space is not None
-    return search_space(run)
+    return search_space(run, memory)
 
 
 def altered(log: Log, number: int, **fields: Any) -> Log:
@@ -291,7 +293,7 @@ def test_a_limit_whose_factors_are_not_recorded_is_damage(name: str) -> None:
 
 
 def test_a_proposal_where_nothing_was_left_to_propose_is_named(searched: Searching) -> None:
-    found = list(rederive(searched.log, lambda run: OneCandidateSpace()))
+    found = list(rederive(searched.log, lambda *_: OneCandidateSpace()))
 
     assert [proposal.different_fields[-1] for proposal in found[1:]] == ["candidate"] * 23
 

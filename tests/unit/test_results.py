@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from automl.domain.training import CurvePoint
 from automl.errors import DamagedDataError, NewerSchemaError
-from automl.training.checkpoint import EpochResult
-from automl.training.results import (
-    curve_from_bytes,
-    curve_to_bytes,
-    weights_from_bytes,
-    weights_to_bytes,
-)
+from automl.runs.curves import curve_from_bytes, curve_to_bytes
+from automl.training.results import weights_from_bytes, weights_to_bytes
 
 GOLDEN = Path(__file__).parent / "golden"
 KEY = "studies/digits/trials/0/1/file"
@@ -26,9 +23,14 @@ WEIGHTS: dict[str, np.ndarray] = {
     "1.bias": np.asarray([0.5, -0.25], np.float32),
 }
 CURVE = [
-    EpochResult(0, 2.25, 2.0, 0.25, 0.05, 1.5),
-    EpochResult(1, 1.75, None, None, 0.025, 3.0),
+    CurvePoint(0, 0.5, 0.25, 0.125, 2.0, 2.25, 1.5, details={"learning_rate": 0.05}),
+    CurvePoint(1, 1.0, None, train_loss=1.75, seconds=3.0, is_full=False),
 ]
+OLD_CURVE = [  # of releases that told no share of the training
+    CurvePoint(0, 0.0, 0.25, None, 2.0, 2.25, 1.5, details={"learning_rate": 0.05}),
+    CurvePoint(1, 0.0, None, None, None, 1.75, 3.0, details={"learning_rate": 0.025}),
+]
+NO_DETAILS = {"examples": 0, "evaluation_seconds": 0.0, "resolution": 0}
 
 
 def assert_equal(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
@@ -44,10 +46,12 @@ def test_weights_and_curves_come_back_as_they_were() -> None:
     assert curve_from_bytes(curve_to_bytes([]), KEY) == []
 
 
-def test_the_golden_files_of_schema_1_still_load() -> None:
+def test_the_golden_files_of_each_schema_still_load() -> None:
     assert_equal(weights_from_bytes((GOLDEN / "weights-1.safetensors").read_bytes(), KEY), WEIGHTS)
-    assert curve_from_bytes((GOLDEN / "curve-1.jsonl").read_bytes(), KEY) == CURVE
-    assert curve_from_bytes((GOLDEN / "curve-2.jsonl").read_bytes(), KEY) == CURVE
+    assert curve_from_bytes((GOLDEN / "curve-1.jsonl").read_bytes(), KEY) == OLD_CURVE
+    detailed = [replace(one, details={**one.details, **NO_DETAILS}) for one in OLD_CURVE]
+    assert curve_from_bytes((GOLDEN / "curve-2.jsonl").read_bytes(), KEY) == detailed
+    assert curve_from_bytes((GOLDEN / "curve-3.jsonl").read_bytes(), KEY) == CURVE
 
 
 def test_equal_weights_give_equal_bytes() -> None:
@@ -94,8 +98,8 @@ def test_what_a_newer_version_wrote_is_refused_with_the_remedy() -> None:
     newer = weights_to_bytes(WEIGHTS).replace(rb"\"schema\": 1", rb"\"schema\": 2")
     with pytest.raises(NewerSchemaError, match=rf"{KEY}: .* schema 2; .* Hint: upgrade"):
         weights_from_bytes(newer, KEY)
-    with pytest.raises(NewerSchemaError, match=rf"{KEY} has schema 3; .* Hint: upgrade"):
-        curve_from_bytes(json.dumps({"schema": 3}).encode() + b"\n", KEY)
+    with pytest.raises(NewerSchemaError, match=rf"{KEY} has schema 4; .* Hint: upgrade"):
+        curve_from_bytes(json.dumps({"schema": 4}).encode() + b"\n", KEY)
 
 
 def test_numpy_notices_a_flipped_byte_in_an_array_of_validation_npz() -> None:

@@ -10,7 +10,7 @@ from automl.training.checkpoint import Checkpoint
 from automl.training.device import choose_device
 from automl.training.initialization import initial_weights
 from automl.training.precision import Precision
-from automl.training.problem import FitHooks, InitialWeights, Rung
+from automl.training.problem import Budget, FitHooks, InitialWeights
 from automl.training.trainer import fit
 from tests.trainings import (
     Outside,
@@ -50,7 +50,7 @@ def test_a_training_that_is_resumed_at_every_step_equals_an_uninterrupted_one() 
 def test_a_training_on_two_threads_that_is_resumed_at_every_step_equals_an_uninterrupted_one() -> (
     None
 ):
-    task = replace(problem(train=280), threads=2, rung=Rung(2, batch_size=64, patience=0))
+    task = replace(problem(train=280), threads=2, budget=Budget(2, batch_size=64, patience=0))
     expected = fit(task, None, FitHooks())
 
     start = None

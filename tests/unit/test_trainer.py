@@ -17,7 +17,7 @@ from automl.training.device import is_out_of_memory
 from automl.training.examples import Examples
 from automl.training.inference import predict_probabilities
 from automl.training.initialization import initial_weights
-from automl.training.problem import FitHooks, InitialWeights, Rung
+from automl.training.problem import Budget, FitHooks, InitialWeights
 from automl.training.trainer import fit
 from tests.trainings import (
     DIGITS,
@@ -35,7 +35,7 @@ def test_a_small_network_learns_digits() -> None:
         architecture=network((16, 32, 64)),
         hyperparameters=DEFAULT_HYPERPARAMETERS,
         train=rows(360, len(DIGITS)),
-        rung=Rung(epochs=30, batch_size=64, patience=8),
+        budget=Budget(epochs=30, batch_size=64, patience=8),
     )
 
     result = fit(task, None, FitHooks())
@@ -239,7 +239,7 @@ def test_a_deadline_within_the_first_epoch_leaves_evaluated_weights() -> None:
 
 def test_a_training_sized_to_its_time_ends_with_it_and_its_learning_rate_comes_down() -> None:
     outside = Outside(step_s=1.0)
-    task = replace(problem(epochs=50), rung=Rung(50, 32, 0, seconds=21.0))
+    task = replace(problem(epochs=50), budget=Budget(50, 32, 0, seconds=21.0))
 
     result = fit(task, None, outside.hooks)
 
@@ -253,7 +253,7 @@ def test_a_training_sized_to_its_time_ends_with_it_and_its_learning_rate_comes_d
 
 
 def test_enough_time_changes_nothing() -> None:
-    task = replace(problem(), rung=Rung(3, 32, 0, seconds=1e6))
+    task = replace(problem(), budget=Budget(3, 32, 0, seconds=1e6))
 
     assert_same(fit(task, None, FitHooks()), fit(problem(), None, FitHooks()))
 
@@ -289,7 +289,7 @@ def test_fresh_weights_begin_on_smaller_images_and_are_judged_on_whole_ones() ->
         architecture=network(size=48),
         train=Examples(large.images[100:], large.labels[100:]),
         selection=Examples(large.images[:100], large.labels[:100]),
-        rung=Rung(6, 32, 0),
+        budget=Budget(6, 32, 0),
     )
     outside = Outside(stop_before=9)
 
@@ -330,8 +330,8 @@ def test_a_failed_allocation_of_torch_is_recognised() -> None:
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
-        (lambda: Rung(0, 32, 0), ConfigError, "epochs=0"),
-        (lambda: Rung(1, 1, 0), ConfigError, "batch_size=1"),
+        (lambda: Budget(0, 32, 0), ConfigError, "epochs=0"),
+        (lambda: Budget(1, 1, 0), ConfigError, "batch_size=1"),
         (lambda: problem(train=1), DataError, "There are 1 training rows"),
         (lambda: replace(problem(), hyperparameters={}), ConfigError, "lack augmentation"),
     ],

@@ -14,13 +14,13 @@ from automl.domain.events import (
     VersionReserved,
 )
 from automl.domain.layout import MODEL_FILE
+from automl.domain.training import CurvePoint
 from automl.errors import ConfigError, DamagedDataError
 from automl.publishing.registry import Registry
+from automl.runs.curves import curve_to_bytes
 from automl.scoring.interval import Interval
 from automl.storage.home import Home, ObjectHome
 from automl.storage.memory import MemoryObjectStore
-from automl.training.checkpoint import EpochResult
-from automl.training.results import curve_to_bytes
 from automl.views.curve import show_curve
 from automl.views.leaderboard import rank_trials
 from automl.views.library import Library
@@ -184,8 +184,8 @@ def test_a_lineage_leads_back_to_the_seed(home: Home, library: Library) -> None:
 
 def test_a_curve_has_a_point_per_epoch(home: Home, library: Library) -> None:
     assert show_curve(library, STUDY, 1).curve == ()
-    epochs = [EpochResult(n, 1.0 / (n + 1), 0.5, 0.75, 0.1, 2.0 * n) for n in range(2)]
-    home.store.put(CURVE, curve_to_bytes(epochs))
+    points = [CurvePoint(n, (n + 1) / 2, 0.75, train_loss=1.0 / (n + 1)) for n in range(2)]
+    home.store.put(CURVE, curve_to_bytes(points))
 
     shown = show_curve(library, STUDY, 1)
 

@@ -46,6 +46,7 @@ from automl.runs import opening
 from automl.runs.checkpoints import counting_checkpoints
 from automl.runs.context import StepContext
 from automl.runs.judging import record_rung
+from automl.runs.training import TrialTraining
 from automl.runs.trials import Claim, TrialResult, TrialSource, end_search
 from automl.runs.worker import work_on
 from automl.steps.give_back import give_back
@@ -53,7 +54,6 @@ from automl.steps.study_file import study_spec
 from automl.storage.home import ObjectHome
 from automl.storage.leases import TTL_S, KeepAlive, Lease, Leases
 from automl.storage.memory import MemoryObjectStore
-from automl.tracks.image.trainer import TrialTraining
 from tests.faults import Fault, Killed, Process, TurnStore, turn
 from tests.spaces import FewCandidates
 
@@ -161,7 +161,7 @@ class WorkerProtocol(RuleBasedStateMachine):
 
     def work(self, worker: Worker) -> None:
         context = worker.context
-        source = TrialSource(context, worker.name, lambda run: FewCandidates(CANDIDATES))
+        source = TrialSource(context, worker.name, lambda *_: FewCandidates(CANDIDATES))
         while True:
             claim = source.take()
             if claim is None:

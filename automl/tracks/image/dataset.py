@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from automl.data.splits import Part
+from automl.domain.facts import SpaceFacts
+from automl.domain.specification import SearchSection
 from automl.tracks.image import file
+from automl.tracks.image.facts import ImageFacts
 from automl.tracks.image.resize import INPUT_NAME
 from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
-from automl.tracks.track import Feed, FileFacts, Member, RawRow, Use, Values
+from automl.tracks.track import Feed, FileFacts, Member, RawRow, StudyFiles, Use, Values
+
+if TYPE_CHECKING:
+    from automl.tracks.image.fitter import ImageFitter
 
 ONE_TEST_SET_BELOW = 1000  # fewer test rows decide about promotions and give the metrics at once
 
@@ -44,7 +50,26 @@ class ImageDataset:
 
     def size_facts(self) -> Mapping[str, int | str]:
         """Return what the search space depends on, the rows alone considered."""
-        return {"image_size": self.envelope.image_size, "classes": len(self.labels)}
+        sizes = ImageFacts(self.envelope.image_size, len(self.labels))
+        return sizes.to_record()
+
+    def facts(self, search: SearchSection, files: StudyFiles) -> Mapping[str, int | str]:
+        """Return what the search space of a new run depends on, measured on this machine.
+
+        Raises:
+            DamagedDataError: the installed pretrained weights are not those that were published.
+        """
+        from automl.tracks.image.measuring import measure  # torch is slow to import
+
+        return measure(self.envelope, search, files).to_record()
+
+    def fitter(
+        self, search: SearchSection, facts: SpaceFacts | None, files: StudyFiles
+    ) -> ImageFitter:
+        """Return what fits networks of a run; the rows are read now."""
+        from automl.tracks.image.fitter import ImageFitter  # torch is slow to import
+
+        return ImageFitter.load(self.snapshot, search, facts, files)
 
     def raw(self, use: Use) -> Iterator[RawRow]:
         """Yield rows before preprocessing: their pixels uint8 `[1, H, W, 3]` and their class.

@@ -11,7 +11,7 @@ from automl.training.results import weights_from_bytes
 
 def weights_of(member: Member) -> dict[str, np.ndarray]:
     """Return the weights of a member; raise DamagedDataError if they cannot be read."""
-    return weights_from_bytes(member.model, "A stored model")
+    return weights_from_bytes(member.model, member.key)
 
 
 def normalization_of(

@@ -1,9 +1,11 @@
-"""A snapshot's rows for training: in memory, or in a file where memory has no room for them."""
+"""Rows of a snapshot for training: in memory, or in a file where memory has no room for them."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,10 +13,60 @@ from automl.data.splits import Part
 from automl.tracks.image.snapshot import ImageSnapshot
 from automl.training.capacity import machine_bytes
 from automl.training.examples import Examples
+from automl.training.symmetry import Symmetries, find_symmetries
 
 _SHARE = 0.2  # of a process's part of the machine's memory for training rows, without margins
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRows:
+    """Rows of a snapshot by what they are for.
+
+    Attributes:
+        train: the rows that trials learn from.
+        selection: the rows that score trials.
+        calibration: the rows that only final fits are compared on.
+        symmetries: the changes of images that keep their labels.
+        digests: of selection and calibration rows, in their order.
+    """
+
+    train: Examples
+    selection: Examples
+    calibration: Examples
+    symmetries: Symmetries
+    digests: Mapping[Part, Sequence[str]]
+
+    def of(self, part: Part) -> Examples:
+        """Return the selection or the calibration rows."""
+        return {Part.SELECTION: self.selection, Part.CALIBRATION: self.calibration}[part]
+
+    def keys(self, part: Part) -> Sequence[str]:
+        """Return the digests of the selection or the calibration rows."""
+        return self.digests[part]
+
+
+def read_rows(snapshot: ImageSnapshot, processes: int) -> LabelledRows:
+    """Return the rows of a snapshot.
+
+    Args:
+        snapshot: the snapshot.
+        processes: how many train on this machine at the same time.
+
+    Raises:
+        DamagedDataError: a shard is not what was written.
+    """
+    train = train_rows(snapshot, processes)
+    selection = Examples(*snapshot.tensors(Part.SELECTION))
+    judging = (Part.SELECTION, Part.CALIBRATION)
+    return LabelledRows(
+        train=train,
+        selection=selection,
+        calibration=Examples(*snapshot.tensors(Part.CALIBRATION)),
+        symmetries=find_symmetries(train, selection),
+        digests={part: snapshot.digests(part) for part in judging},
+    )
 
 
 def train_rows(snapshot: ImageSnapshot, processes: int) -> Examples:

@@ -115,6 +115,18 @@ class ImageSnapshot:
                 done += shard.rows
         return images, labels
 
+    def digests(self, part: Part) -> list[str]:
+        """Return the digests of a part's rows, in the order of `tensors`.
+
+        Raises:
+            DamagedDataError: a shard is not what was written.
+        """
+        return [
+            row.tobytes().hex()
+            for _, shard in read_shards(self._store, self.envelope, part)
+            for row in shard["digests"]
+        ]
+
     def size_bytes(self, part: Part) -> int:
         """Return how many bytes the images of a part take."""
         return self.envelope.counts[part] * self.envelope.image_size**2 * 3

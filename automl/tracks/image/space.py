@@ -1,4 +1,4 @@
-"""The space of architectures that network morphisms reach from the seeds, with training genes."""
+"""Space of architectures that network morphisms reach from the seeds, with hyperparameters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DIGITS = 4  # significant digits of a gene
 _DROPOUT = "dropout"
 _ARCHITECTURES_KEPT = 512  # some 0.1 MB each
 MOST_GROWTH = 1.5  # of the work of a training by one move
-GENTLE_GROWTH = 1.1  # likewise in hurried searches, and for descendants of the pretrained seed
+GENTLE_GROWTH = 1.1  # likewise in short-budget searches, and for descendants of the pretrained seed
 _DRAWS = 64  # of a move that leaves the pretrained seed's first layers as they are
 _MOST_SHRINKING = 64  # moves that may bring a candidate within the limits
 _UNLIMITED = Limits(parameters=2**62, depth=2**62, macs=2**62)
@@ -45,7 +45,8 @@ class Gene:
         step: standard deviation of a perturbation: of the logarithm if `relative`, else of the
             value itself.
         relative: whether the gene is a positive scale.
-        slow: whether its effect shows late in a training: what regularises more looks worse early.
+        regularises: whether it regularises: what regularises more looks worse early in a
+            training, and shows its effect late.
     """
 
     default: float
@@ -53,7 +54,7 @@ class Gene:
     high: float
     step: float
     relative: bool
-    slow: bool = False
+    regularises: bool = False
 
     def perturb(self, value: float, rng: np.random.Generator) -> float:
         """Return a value nearby, within the bounds, with few digits."""
@@ -71,11 +72,15 @@ class Gene:
 GENES: Mapping[str, Gene] = {
     # Peak of the one-cycle schedule: SGD with Nesterov momentum at a batch size of 64.
     "learning_rate": Gene(default=0.06, low=0.01, high=0.4, step=0.25, relative=True),
-    "weight_decay": Gene(default=5e-4, low=1e-5, high=5e-3, step=0.3, relative=True, slow=True),
+    "weight_decay": Gene(
+        default=5e-4, low=1e-5, high=5e-3, step=0.3, relative=True, regularises=True
+    ),
     # Strength from none to full.
-    "augmentation": Gene(default=0.2, low=0.0, high=1.0, step=0.1, relative=False, slow=True),
+    "augmentation": Gene(
+        default=0.2, low=0.0, high=1.0, step=0.1, relative=False, regularises=True
+    ),
     # Rate of all dropout nodes, whose own is the seeds' value; in front of the logits without any.
-    _DROPOUT: Gene(default=0.0, low=0.0, high=0.6, step=0.05, relative=False, slow=True),
+    _DROPOUT: Gene(default=0.0, low=0.0, high=0.6, step=0.05, relative=False, regularises=True),
 }
 # What trainings of fresh weights begin with; dropout is the architecture's own.
 DEFAULT_HYPERPARAMETERS: Mapping[str, float] = {
@@ -83,10 +88,10 @@ DEFAULT_HYPERPARAMETERS: Mapping[str, float] = {
 }
 # Of the pretrained seed, which has learned the rows within a few epochs and then overfits.
 _PRETRAINED_GENES: Mapping[str, float] = {"augmentation": 0.5}
-SLOW_GENES = frozenset(name for name, gene in GENES.items() if gene.slow)
-JUDGED_EPOCHS = 20  # with fewer, trials say nothing of slow genes
-_HURRIED_SEEDS = 2
-_SLOW_SHARE = 0.25  # of the children try other slow genes: they train in full
+REGULARISATION = frozenset(name for name, gene in GENES.items() if gene.regularises)
+JUDGED_EPOCHS = 20  # with fewer, trials say nothing of regularisation
+_SHORT_BUDGET_SEEDS = 2
+_REGULARISED_SHARE = 0.25  # of the children try other regularisation: they train in full
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +100,14 @@ class Allowance:
 
     Attributes:
         epochs: what each gets in all; None if it is not known. With fewer than `JUDGED_EPOCHS`,
-            slow genes stay as they are.
-        is_hurried: whether the seeds take most of the time. Only the first two are tried, and a
-            mutation, whose training will be short, is one move that keeps what the network computes
-            and makes it little slower.
+            regularisation stays as it is.
+        is_short_budget: whether the seeds take most of the time. Only the first two are tried, and
+            a mutation, whose training will be short, is one move that keeps what the network
+            computes and makes it little slower.
     """
 
     epochs: int | None = None
-    is_hurried: bool = False
+    is_short_budget: bool = False
 
 
 class NetworkMorphismSpace:
@@ -130,19 +135,20 @@ class NetworkMorphismSpace:
     ) -> None:
         self._limits = limits or Limits()
         epochs = allowance.epochs
-        self._slow_share = 0.0 if epochs is not None and epochs < JUDGED_EPOCHS else _SLOW_SHARE
+        is_judged = epochs is None or epochs >= JUDGED_EPOCHS
+        self._regularised_share = _REGULARISED_SHARE if is_judged else 0.0
         self._most_moves, self._growth, self._kinds = MAX_MOVES, MOST_GROWTH, tuple(MoveKind)
-        if allowance.is_hurried:
+        if allowance.is_short_budget:
             self._most_moves, self._growth, self._kinds = 1, GENTLE_GROWTH, GROWING
         self._frozen = 0 if pretrained is None else frozen_nodes(pretrained)
         seeds = _seeds(image_size, classes, self._limits, pretrained)
-        self._seeds = seeds[:_HURRIED_SEEDS] if allowance.is_hurried else seeds
+        self._seeds = seeds[:_SHORT_BUDGET_SEEDS] if allowance.is_short_budget else seeds
         self._architectures = Recent[str, Architecture](_ARCHITECTURES_KEPT)  # by genotype
 
     def seeds(self) -> Sequence[Candidate]:
         """Return the pretrained seed if there is one, the most promising fresh one, the others.
 
-        Those that are behind are stopped early only where there is somebody to be behind of.
+        A trial is stopped early only where others have finished before it, to be compared with.
         """
         return self._seeds
 
@@ -255,14 +261,14 @@ class NetworkMorphismSpace:
         return None
 
     def _perturbed(self, candidate: Candidate, rng: np.random.Generator) -> dict[str, float]:
-        """Return genes nearby: the slow ones change in one child of four, all together.
+        """Return genes nearby: regularisation changes in one child of four, all of it together.
 
         Their changes are judged by trainings in full, so that not every child may have one.
         """
         genes = self._genes(candidate)
-        are_slow_kept = rng.random() >= self._slow_share
+        is_kept = rng.random() >= self._regularised_share
         return {
-            name: genes[name] if gene.slow and are_slow_kept else gene.perturb(genes[name], rng)
+            name: genes[name] if gene.regularises and is_kept else gene.perturb(genes[name], rng)
             for name, gene in GENES.items()
         }
 

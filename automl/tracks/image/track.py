@@ -8,17 +8,26 @@ from automl.data.dask import Workers
 from automl.data.files import FileStore, SnapshotStore
 from automl.data.request import DatasetRequest
 from automl.domain.card import Card
+from automl.domain.facts import SpaceFacts
+from automl.domain.specification import SearchSection
+from automl.search.memory_model import MemoryBound
+from automl.search.pruning import Judging
+from automl.search.space import SearchSpace
 from automl.tracks.image.card import CARD
 from automl.tracks.image.classifier import is_image_classifier
 from automl.tracks.image.dataset import ImageDataset
 from automl.tracks.image.decode import decode_image
+from automl.tracks.image.facts import SPACE_VERSION
+from automl.tracks.image.limits import morphism_space
+from automl.tracks.image.memory import ImageMemory
 from automl.tracks.image.prepare import prepare_images
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.resize import INPUT_NAME
 from automl.tracks.image.sample_rows import ImageSamples
 from automl.tracks.image.scores import ClassificationScores
 from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
-from automl.tracks.track import Feed, Tolerance
+from automl.tracks.image.space import REGULARISATION
+from automl.tracks.track import Ancestor, Feed, Remarks, Tolerance, Track
 
 
 class ImageTrack:
@@ -28,6 +37,21 @@ class ImageTrack:
     def card(self) -> Card:
         """What is known of it without loading it."""
         return CARD
+
+    @property
+    def version(self) -> int:
+        """Version of the search."""
+        return SPACE_VERSION
+
+    @property
+    def judging(self) -> Judging:
+        """How its trials may be judged early."""
+        return Judging(unjudged=REGULARISATION)
+
+    @property
+    def memory(self) -> ImageMemory:
+        """What its trainings take."""
+        return ImageMemory()
 
     def prepare(
         self, request: DatasetRequest, store: SnapshotStore, workers: Workers
@@ -47,6 +71,12 @@ class ImageTrack:
         """
         return ImageDataset(ImageSnapshot.open(store, dataset, snapshot))
 
+    def space(
+        self, search: SearchSection, facts: SpaceFacts, memory: MemoryBound | None
+    ) -> SearchSpace:
+        """Return the networks that morphisms reach from the seeds; see `Track.space`."""
+        return morphism_space(search, facts, memory)
+
     @property
     def tolerance(self) -> Tolerance:
         """How exact its files must be."""
@@ -62,6 +92,15 @@ class ImageTrack:
         """The format of the images stored with a version."""
         return ImageSamples()
 
+    def remarks(
+        self, lineage: Sequence[Ancestor], facts: SpaceFacts | None, search: SearchSection
+    ) -> Remarks:
+        """Return the seed that a network descends from, and why there was no pretrained one."""
+        from automl.tracks.image.pretrained import seed_of, without_pretrained  # loads torch
+
+        missing = without_pretrained(facts, search.limits)
+        return Remarks({"seed": seed_of(lineage)}, [missing] if missing else [])
+
     def recognises(self, inputs: Sequence[str], outputs: Sequence[str]) -> bool:
         """Return whether a file with these inputs and outputs classifies images."""
         return is_image_classifier(inputs, outputs)
@@ -75,4 +114,4 @@ class ImageTrack:
         yield name, {INPUT_NAME: decode_image(data)[None]}
 
 
-TRACK = ImageTrack()
+TRACK: Track = ImageTrack()

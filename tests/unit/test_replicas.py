@@ -11,8 +11,8 @@ from torch import nn
 
 from automl.training.initialization import initial_weights
 from automl.training.module import Network
-from automl.training.problem import Rung
-from automl.training.shards import Shards
+from automl.training.problem import Budget
+from automl.training.replicas import Replicas
 from tests.architectures import short_chain
 from tests.morphs import module_of
 from tests.trainings import problem
@@ -36,9 +36,10 @@ def evaluating(module: Network) -> Network:
     return module
 
 
-def shards(module: Network, threads: int, micro_batch: int = BATCH) -> closing[Shards]:
-    rung = Rung(epochs=1, batch_size=BATCH, patience=0)
-    return closing(Shards(module, replace(problem(), rung=rung, threads=threads), micro_batch))
+def replicas(module: Network, threads: int, micro_batch: int = BATCH) -> closing[Replicas]:
+    budget = Budget(epochs=1, batch_size=BATCH, patience=0)
+    task = replace(problem(), budget=budget, threads=threads)
+    return closing(Replicas(module, task, micro_batch))
 
 
 def gradients(module: Network) -> list[torch.Tensor]:
@@ -47,7 +48,7 @@ def gradients(module: Network) -> list[torch.Tensor]:
 
 def test_two_copies_have_the_gradients_of_one() -> None:
     one, two = evaluating(network()), evaluating(network())
-    with shards(one, 1) as alone, shards(two, 2) as together:
+    with replicas(one, 1) as alone, replicas(two, 2) as together:
         loss = alone.backward(IMAGES, LABELS)
         same = together.backward(IMAGES, LABELS)
 
@@ -59,14 +60,14 @@ def test_two_copies_have_the_gradients_of_one() -> None:
 
 def test_copies_see_what_the_optimiser_has_changed() -> None:
     module = evaluating(network())
-    with shards(module, 2) as together:
+    with replicas(module, 2) as together:
         before = together.backward(IMAGES, LABELS)
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.grad = None
                 parameter.mul_(0.5)
         after = together.backward(IMAGES, LABELS)
-    with shards(module, 1) as alone:
+    with replicas(module, 1) as alone:
         expected = alone.backward(IMAGES, LABELS)
 
     torch.testing.assert_close(after, expected)
@@ -75,7 +76,7 @@ def test_copies_see_what_the_optimiser_has_changed() -> None:
 
 def test_running_statistics_are_the_means_of_all_copies() -> None:
     module, halves = network(), [network(), network()]
-    with shards(module, 2) as together:
+    with replicas(module, 2) as together:
         together.backward(IMAGES, LABELS)
     for half, images in zip(halves, torch.split(IMAGES, BATCH // 2), strict=True):
         half(images)
@@ -92,7 +93,7 @@ def test_a_step_with_dropout_repeats_and_its_copies_lose_different_values() -> N
         module = evaluating(network(dropout=0.5))
         dropout = module.nodes["5"]
         dropout.register_forward_hook(lambda *values: masks.append((values[2] == 0).tolist()))
-        with shards(module, 2) as together:
+        with replicas(module, 2) as together:
             together.seed(seed)
             together.backward(IMAGES, LABELS)
         return sorted(masks)
@@ -106,7 +107,7 @@ def test_a_step_with_dropout_repeats_and_its_copies_lose_different_values() -> N
 @pytest.mark.parametrize("count", [2, 3, 33, 63])
 def test_a_short_batch_is_left_to_fewer_copies(count: int) -> None:
     module, same = network(), network()
-    with shards(module, 2) as together, shards(same, 1) as alone:
+    with replicas(module, 2) as together, replicas(same, 1) as alone:
         found = together.backward(IMAGES[:count], LABELS[:count])
         expected = alone.backward(IMAGES[:count], LABELS[:count])
 
@@ -119,7 +120,7 @@ def test_where_memory_is_short_one_copy_works_alone_on_smaller_parts(micro_batch
     seen: list[int] = []
     module.register_forward_hook(lambda _module, read, _output: seen.append(len(read[0])))
     before = threading.active_count()
-    with shards(module, 2, micro_batch) as short, shards(same, 1) as alone:
+    with replicas(module, 2, micro_batch) as short, replicas(same, 1) as alone:
         short.backward(IMAGES, LABELS)
         assert threading.active_count() == before
         alone.backward(IMAGES, LABELS)
@@ -131,7 +132,7 @@ def test_where_memory_is_short_one_copy_works_alone_on_smaller_parts(micro_batch
 
 def test_a_copy_that_fails_is_reported_when_none_works_any_more() -> None:
     before = threading.active_count()
-    with shards(network(), 2) as together:
+    with replicas(network(), 2) as together:
         with pytest.raises(IndexError, match="out of bounds"):
             together.backward(IMAGES, torch.full_like(LABELS, 9))
         assert together.backward(IMAGES, LABELS).isfinite()

@@ -22,7 +22,7 @@ LABEL_SMOOTHING = 0.1
 _LEAST_EXAMPLES = 32  # of a copy: batch norms take their statistics from these
 
 
-class Shards:
+class Replicas:
     """A module and copies of it, each of which computes a part of a batch on threads of its own.
 
     Convolutions on maps as small as these leave much of a second thread idle: two copies with a
@@ -64,7 +64,7 @@ class Shards:
         self._pool: ThreadPoolExecutor | None = None
         if count > 1:
             self._pool = ThreadPoolExecutor(
-                count, "shard", torch.set_num_threads, (max(1, threads // count),)
+                count, "replica", torch.set_num_threads, (max(1, threads // count),)
             )
 
     def close(self) -> None:
