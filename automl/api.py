@@ -107,8 +107,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
         """Return metrics of the exported file on rows of your own, with 95 % intervals."""
         probabilities = self.predict_proba(x)
         position = {label: index for index, label in enumerate(self.classes_.tolist())}
-        labels = np.asarray([position[label] for label in np.asarray(y).tolist()])
-        metrics = estimator.score(probabilities, labels)
+        columns = np.asarray([position[label] for label in np.asarray(y).tolist()])
+        labels = tuple(map(str, self.classes_))
+        metrics = estimator.score(self._run, probabilities, labels, columns)
         return {name: interval.model_dump() for name, interval in metrics.items()}
 
     def export(self, path: str | Path) -> Path:

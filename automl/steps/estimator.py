@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from automl.domain.events import RunState
@@ -21,12 +20,12 @@ from automl.runs.context import StepContext
 from automl.runs.opening import close_run
 from automl.runs.run_lease import RunLease
 from automl.scoring.interval import Interval
-from automl.scoring.metrics import classification_metrics
 from automl.steps import check, choose, export, local_run, prepare
 from automl.steps.local_run import Progress
 from automl.steps.open_run import open_search
 from automl.storage.durable import write_file
 from automl.tracks.cards import card_of, load
+from automl.tracks.track import Outputs, Truth, Values, track_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +97,19 @@ def open_file(onnx: bytes) -> OnnxModel:
     return OnnxModel(onnx, available_cores())
 
 
-def score(probabilities: NDArray[Any], truth: NDArray[np.int64]) -> Mapping[str, Interval]:
-    """Return metrics of predictions with 95 % intervals.
+def score(
+    run: EstimatorRun, values: Values, labels: tuple[str, ...], truth: NDArray[Any]
+) -> Mapping[str, Interval]:
+    """Return the metrics of the run's track with 95 % intervals.
 
     Args:
-        probabilities: one row each.
-        truth: columns of the true classes.
+        run: the run.
+        values: what its file computes for some rows.
+        labels: the classes in the order of the columns; empty for values.
+        truth: columns of the rows' true classes, or their values.
     """
-    return classification_metrics(probabilities, truth)
+    scores = track_of(run.context.spec.task).scores
+    return scores.metrics(Outputs(values, labels), Truth(truth, labels))
 
 
 def save_file(onnx: bytes, path: str | Path) -> Path:
