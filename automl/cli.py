@@ -235,7 +235,7 @@ def promote(
     study: str, version: int, why: Why = None, home: Home = None, as_json: AsJson = False
 ) -> None:
     """Make VERSION the champion of STUDY."""
-    from automl.steps.champion import promote_version
+    from automl.steps.versions import promote_version
 
     _emit(as_json, lambda: promote_version(_settings(home), study, version, why), _show_champion)
 
@@ -243,7 +243,7 @@ def promote(
 @app.command()
 def rollback(study: str, why: Why = None, home: Home = None, as_json: AsJson = False) -> None:
     """Make the champion before STUDY's present one champion again."""
-    from automl.steps.champion import roll_back
+    from automl.steps.versions import roll_back
 
     _emit(as_json, lambda: roll_back(_settings(home), study, why), _show_champion)
 
@@ -262,7 +262,7 @@ def predict(model: str, inputs: list[str], home: Home = None, as_json: AsJson = 
     """Predict for INPUTS with MODEL: a study (its champion), STUDY@VERSION or an ONNX file."""
 
     def make() -> dict[str, Any]:
-        from automl.steps.predict import predict_files
+        from automl.steps.versions import predict_files
 
         return predict_files(_settings(home), model, inputs)
 
@@ -284,7 +284,7 @@ def verify(study: str, home: Home = None, as_json: AsJson = False) -> None:
     """Check the files of STUDY's champion, or of STUDY@VERSION, and their predictions."""
 
     def make() -> dict[str, Any]:
-        from automl.steps.predict import verify_version
+        from automl.steps.versions import verify_version
 
         return verify_version(_settings(home), study)
 

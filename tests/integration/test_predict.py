@@ -13,8 +13,8 @@ import pytest
 from automl.domain.settings import Settings
 from automl.errors import ConfigError, DataError, ExportError
 from automl.publishing.registry import Registry
-from automl.steps import predict
-from automl.steps.predict import predict_files
+from automl.steps import versions as commands
+from automl.steps.versions import predict_files
 from automl.storage.file import FileObjectStore
 from automl.tracks.image.resize import resize_graph
 from automl.tracks.track import Feed
@@ -40,8 +40,8 @@ class Sums:
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     tracks = {"sums": Sums()}
-    monkeypatch.setattr(predict, "track_of", tracks.__getitem__)
-    monkeypatch.setattr(predict, "installed_cards", lambda: tracks)
+    monkeypatch.setattr(commands, "track_of", tracks.__getitem__)
+    monkeypatch.setattr(commands, "installed_cards", lambda: tracks)
     return Settings(home=str(tmp_path / "home"))
 
 
