@@ -18,8 +18,8 @@ import yaml
 
 from automl.domain.specification import Strategy
 from automl.errors import ConfigError
+from automl.onnx.model import OnnxModel
 from automl.steps.study_file import study_spec
-from automl.tracks.image.classifier import OnnxClassifier
 from benchmarks.orphans import end_with_parent
 from benchmarks.rows import Dataset, Rows
 
@@ -53,8 +53,8 @@ def run_platform(
     started_s = time.monotonic()
     result = _automl_run(study, folder / "home")
     taken_s = time.monotonic() - started_s
-    classifier = OnnxClassifier(_path_of(result["onnx"]), threads=len(os.sched_getaffinity(0)))
-    return predict_labels(classifier, dataset.test) == np.array(dataset.test.labels), {
+    model = OnnxModel(_path_of(result["onnx"]), threads=len(os.sched_getaffinity(0)))
+    return predict_labels(model, dataset.test) == np.array(dataset.test.labels), {
         "run_seconds": round(taken_s, 1),
         "winner": result["winner"],
         "test_rows": "test_source" if "test_source" in document["data"] else "test_fraction",
@@ -89,7 +89,7 @@ def study_document(
     return document
 
 
-def predict_labels(classifier: OnnxClassifier, rows: Rows) -> np.ndarray:
+def predict_labels(model: OnnxModel, rows: Rows) -> np.ndarray:
     """Return the predicted label of each row, images of one shape together."""
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(rows.pixels):
@@ -98,8 +98,8 @@ def predict_labels(classifier: OnnxClassifier, rows: Rows) -> np.ndarray:
     for places in by_shape.values():
         for start in range(0, len(places), 256):
             chosen = places[start : start + 256]
-            labels, _ = classifier.predict(np.stack([rows.pixels[index] for index in chosen]))
-            predicted[chosen] = labels
+            pixels = np.stack([rows.pixels[index] for index in chosen])
+            predicted[chosen] = model.predict({"image": pixels}).chosen
     return predicted
 
 

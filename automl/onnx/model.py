@@ -59,7 +59,7 @@ class OnnxModel:
         """Return what the file computes.
 
         Args:
-            feed: its inputs by name; the first axis counts rows.
+            feed: its inputs by name; the first axis counts rows, of which there is one at least.
 
         Raises:
             DataError: an input is missing or has another type or shape, or the file computes
@@ -76,6 +76,9 @@ class OnnxModel:
     def _run(self, outputs: list[str], arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         from onnxruntime.capi import onnxruntime_pybind11_state as native
 
+        given = {name: f"{array.dtype} {array.shape}" for name, array in arrays.items()}
+        if not all(array.size for array in arrays.values()):
+            raise DataError(f"{self.name} cannot read {given}: an input is empty.")
         try:
             found: list[np.ndarray] = self._session.run(outputs, arrays)
         except (
@@ -84,7 +87,6 @@ class OnnxModel:
             native.InvalidArgument,
             native.RuntimeException,
         ) as error:
-            given = {name: f"{array.dtype} {array.shape}" for name, array in arrays.items()}
             raise DataError(f"{self.name} cannot read {given}: {error}") from error
         return found
 

@@ -11,9 +11,9 @@ from automl.data.splits import Part
 from automl.domain.events import RunState, SearchEnd
 from automl.errors import SearchError
 from automl.morphism.architecture import Architecture
+from automl.onnx.model import OnnxModel
 from automl.runs.continuation import fitted_members
 from automl.steps.dispatch import run_named_step
-from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.members import normalization_of, weights_of
 from automl.tracks.image.snapshot import ImageSnapshot
 from automl.training.inference import predict_probabilities
@@ -71,8 +71,8 @@ def test_the_weights_keep_the_normalisation_that_they_were_trained_with(continue
     assert new.winner is not None
     assert member.candidate == continued.study.trials[new.winner].candidate
     rows = [row.pixels for row in snapshots[1].files(Part.REPORT)]
-    published = OnnxClassifier((continued.home / "models/digits/2/model.onnx").read_bytes())
-    _, probabilities = published.predict(np.stack(rows))
+    published = OnnxModel((continued.home / "models/digits/2/model.onnx").read_bytes())
+    probabilities = published.predict({"image": np.stack(rows)}).values
     images, _ = snapshots[1].tensors(Part.REPORT)
     weights = weights_of(member)
     own, other = (

@@ -19,13 +19,13 @@ from automl.errors import (
     VerificationError,
 )
 from automl.morphism.architecture import Architecture, Node, Op
+from automl.onnx.model import OnnxModel
 from automl.publishing.manifest import Promotion, VersionFacts
 from automl.publishing.promotions import version_before
 from automl.publishing.registry import Registry
 from automl.publishing.verify import require_verified, verify_files
 from automl.storage.file import FileObjectStore
 from automl.storage.objects import ObjectStore
-from automl.tracks.image.classifier import OnnxClassifier
 from automl.tracks.image.onnx import build_onnx
 from automl.tracks.image.resize import resize_graph
 from automl.tracks.image.sample_rows import ImageSamples
@@ -71,10 +71,9 @@ def _images() -> list[np.ndarray]:
 
 
 def _samples(images: list[np.ndarray]) -> bytes:
-    classifier = OnnxClassifier(MODEL)
+    model, feeds = OnnxModel(MODEL), [{"image": image[None]} for image in images]
     return ImageSamples().pack(
-        [{"image": image[None]} for image in images],
-        np.concatenate([classifier.predict(image[None])[1] for image in images]),
+        feeds, np.concatenate([model.predict(feed).values for feed in feeds])
     )
 
 

@@ -12,7 +12,7 @@ from automl.morphism.insert import is_idle
 from automl.morphism.moments import estimate_moments
 from automl.morphism.moves import GROWING, Limits, Move, MoveKind, apply_move, legal_moves
 from automl.morphism.nodes import conv
-from automl.tracks.image.classifier import OnnxClassifier
+from automl.onnx.model import OnnxModel
 from automl.tracks.image.layer_graph import layer_graph
 from automl.tracks.image.onnx import build_onnx
 from automl.tracks.image.resize import resize_graph
@@ -50,7 +50,7 @@ def test_the_module_and_the_exported_file_clip_at_six() -> None:
     )  # fmt: skip
 
     found = predict_probabilities(architecture, weights, NORMALIZATION, pixels, 1)
-    _, of_the_file = OnnxClassifier(exported, 1).predict(pixels)
+    of_the_file = OnnxModel(exported, 1).predict({"image": pixels}).values
 
     images = normalised.transpose(0, 3, 1, 2).astype(np.float32)
     logits = evaluate(architecture, weights, images)

@@ -10,11 +10,11 @@ from automl.data.request import DatasetRequest
 from automl.domain.card import Card
 from automl.domain.facts import SpaceFacts
 from automl.domain.specification import SearchSection
+from automl.onnx import LABEL, PROBABILITIES
 from automl.search.memory_model import MemoryBound
 from automl.search.pruning import Judging
 from automl.search.space import SearchSpace
 from automl.tracks.image.card import CARD
-from automl.tracks.image.classifier import is_image_classifier
 from automl.tracks.image.dataset import ImageDataset
 from automl.tracks.image.decode import decode_image
 from automl.tracks.image.facts import SPACE_VERSION
@@ -103,7 +103,7 @@ class ImageTrack:
 
     def recognises(self, inputs: Sequence[str], outputs: Sequence[str]) -> bool:
         """Return whether a file with these inputs and outputs classifies images."""
-        return is_image_classifier(inputs, outputs)
+        return list(inputs) == [INPUT_NAME] and {LABEL, PROBABILITIES} <= set(outputs)
 
     def read(self, name: str, data: bytes) -> Iterator[tuple[str, Feed]]:
         """Yield the pixels of an image file.
