@@ -211,7 +211,7 @@ class FittedMember(BaseModel):
         details: what its track must know of the fit; empty in logs from before it was recorded.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     trial: int
     model: str
