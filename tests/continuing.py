@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +21,7 @@ from automl.steps.study_file import load_study_file
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
 from automl.tracks.image.decode import encode_png
+from tests.commands import automl, document_of
 
 CLASSES, OLD_ROWS, ALL_ROWS = 3, 150, 500
 WEIGHTS = "studies/digits/runs/{}/weights.safetensors"
@@ -49,14 +46,7 @@ class Place:
 
     def automl(self, *arguments: str) -> dict[str, Any]:
         """Run a command that succeeds, and return its document."""
-        done = subprocess.run(
-            [sys.executable, "-m", "automl.cli", *arguments, "--home", str(self.home), "--json"],
-            env={key: value for key, value in os.environ.items() if "AUTOML" not in key},
-            capture_output=True, text=True, timeout=180, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        document: dict[str, Any] = json.loads(done.stdout)
-        return document
+        return document_of(automl(*arguments, "--home", str(self.home), "--json"))
 
     def copy(self, folder: Path) -> Place:
         """Return a copy of both under `folder`."""

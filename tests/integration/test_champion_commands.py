@@ -6,9 +6,7 @@ import getpass
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,6 +17,8 @@ from automl.runs.opening import open_run
 from automl.steps.study_file import study_spec
 from automl.storage.objects import ObjectStore
 from automl.storage.open import open_home
+from tests import commands
+from tests.commands import document_of
 from tests.versions import NOW, publish
 
 STUDY = "greens"
@@ -40,19 +40,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def automl(home: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "automl.cli", *arguments, "--home", home],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ,
-    )
-
-
-def document_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    assert done.returncode == 0, done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
+    return commands.automl(*arguments, "--home", home, settings=os.environ)
 
 
 def test_a_promoted_version_is_the_champion(home: str) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +12,13 @@ import pytest
 import yaml
 
 from automl.tracks.image.decode import encode_png
+from tests import commands
 
 
 def automl(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command in `folder`, where also its home is."""
-    environment = {key: value for key, value in os.environ.items() if "AUTOML" not in key}
-    return subprocess.run(
-        [sys.executable, "-m", "automl.cli", *arguments],
-        cwd=folder,
-        env={**environment, "AUTOML_HOME": str(folder / "home")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    settings = {"AUTOML_HOME": str(folder / "home")}
+    return commands.automl(*arguments, settings=settings, folder=folder)
 
 
 def write_study(folder: Path, **sections: Any) -> str:

@@ -30,6 +30,7 @@ from automl.steps.study_file import load_study_file, study_spec
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.open import open_store
 from benchmarks.servers import READER_ACCESS_KEY, READER_SECRET_KEY
+from tests.commands import automl
 
 SPEC = study_spec(
     {"name": "digits", "task": "image_classification", "data": {"source": "/rows.npz"}}
@@ -523,10 +524,7 @@ def test_wrong_usage_comes_before_trouble_that_may_pass(
 def test_people_get_a_line_for_each_check(home: Path) -> None:
     home.write_text("not a folder")
 
-    done = subprocess.run(
-        [sys.executable, "-m", "automl.cli", "doctor", "--home", str(home)],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = automl("doctor", "--home", str(home), settings=os.environ)
 
     assert done.returncode == 4
     assert f"ok  settings: everything is kept in {home}\n" in done.stdout

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from automl.tracks.image.fitter import ImageFitter
 from automl.tracks.image.members import weights_of
 from automl.tracks.image.snapshot import ImageSnapshot
 from automl.training.checkpoint import Checkpoint
+from tests import commands
 from tests.digits import study_of_digits
 from tests.quiet import Quiet
 
@@ -75,13 +75,7 @@ def flip(path: Path) -> None:
 
 
 def automl(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "automl.cli", *arguments, "--home", str(home)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ,
-    )
+    return commands.automl(*arguments, "--home", str(home), settings=os.environ)
 
 
 def opened(context: StepContext) -> ImageSnapshot:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +32,7 @@ from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
 from automl.tracks.image.facts import SPACE_VERSION
 from automl.tracks.image.spending import FULL_BUDGET
+from tests.commands import automl
 from tests.homes import use_home
 
 MEMORY = {"batch_size", "evaluation_batch", "dataset_bytes", "shards", "bfloat16"}
@@ -138,10 +138,7 @@ def test_limits_that_no_network_meets_are_refused_before_anything_is_written(
 def test_the_command_line_names_every_such_limit(home: Path, rows: Path, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(document(rows, TIGHT)))
 
-    done = subprocess.run(
-        [sys.executable, "-m", "automl.cli", "run", str(tmp_path / "study.yaml"), "--json"],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = automl("run", str(tmp_path / "study.yaml"), "--json", settings=os.environ)
 
     error = json.loads(done.stdout)["error"]
     assert done.returncode == 2

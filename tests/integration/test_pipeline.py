@@ -5,10 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +27,7 @@ from automl.storage.study_log import ObjectStudyLog, StudyRecord
 from automl.tracks.image.decode import encode_png
 from automl.tracks.image.snapshot import ImageSnapshot
 from benchmarks.servers import POSTGRES_PASSWORD
+from tests.commands import automl, document_of
 from tests.digits import digits, write_digits
 
 ROWS = 300
@@ -50,25 +48,8 @@ def write_study(folder: Path) -> Path:
     return folder / "study.yaml"
 
 
-def automl(
-    *arguments: str, settings: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if "AUTOML" not in key}
-    return subprocess.run(
-        [sys.executable, "-m", "automl.cli", *arguments],
-        env=environment | (settings or {}),
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-
-
 def run_study(study: Path, home: str) -> dict[str, Any]:
-    done = automl("run", str(study), "--home", home, "--json")
-    assert done.returncode == 0, done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
+    return document_of(automl("run", str(study), "--home", home, "--json"))
 
 
 def study_in(home: str) -> Study:

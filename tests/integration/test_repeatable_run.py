@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from tests.commands import automl, document_of
 from tests.digits import write_digits
 
 ROWS = 400
@@ -30,24 +26,14 @@ def write_study(folder: Path) -> Path:
     return folder / "study.yaml"
 
 
-def automl(*arguments: str) -> dict[str, Any]:
-    environment = {key: value for key, value in os.environ.items() if "AUTOML" not in key}
-    done = subprocess.run(
-        [sys.executable, "-m", "automl.cli", *arguments, "--json"],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
-
-
 def test_two_runs_publish_the_same_bytes(tmp_path: Path) -> None:
     study = write_study(tmp_path)
     found = []
     for name in ("one", "two"):
         home = tmp_path / name
-        automl("run", str(study), "--home", str(home))
-        trials = automl("leaderboard", "digits", "--home", str(home))["trials"]
+        document_of(automl("run", str(study), "--home", str(home), "--json"))
+        shown = automl("leaderboard", "digits", "--home", str(home), "--json")
+        trials = document_of(shown)["trials"]
         for trial in trials:
             for measured in MEASURED:
                 del trial[measured]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from automl.domain.settings import Settings
 from automl.domain.trial import Trial
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
+from tests.commands import automl, python
 from tests.digits import write_digits
 
 ROWS = 90
@@ -32,22 +30,6 @@ events = open_home(Settings(sys.argv[1])).study_log("digits").read()
 found = rederive(events, search_space)
 print(json.dumps({p.recorded.n: p.derived.candidate.model_dump(mode="json") for p in found}))
 """
-
-
-def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if "AUTOML" not in key}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-
-
-def automl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return python("-m", "automl.cli", *arguments)
 
 
 @pytest.fixture(scope="module")

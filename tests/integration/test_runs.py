@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
@@ -43,6 +42,7 @@ from automl.runs.trials import TrialSource
 from automl.steps.dispatch import run_named_step
 from automl.steps.study_file import study_spec
 from automl.tracks.image.space import NetworkMorphismSpace
+from tests.commands import automl
 from tests.homes import use_home
 
 LATER_STEPS = ("run_worker", "choose", "final_fit", "export", "evaluate", "promote")
@@ -100,10 +100,7 @@ def automl_run(folder: Path, **search: Any) -> subprocess.CompletedProcess[str]:
     np.savez(folder / "rows.npz", allow_pickle=False, x=pixels, y=np.arange(60) % 2)
     sections = {"data": {"source": str(folder / "rows.npz")}, "search": {"workers": 1, **search}}
     (folder / "study.yaml").write_text(yaml.safe_dump(DOCUMENT | sections))
-    return subprocess.run(
-        [sys.executable, "-m", "automl.cli", "run", str(folder / "study.yaml"), "--json"],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    return automl("run", str(folder / "study.yaml"), "--json", settings=os.environ)
 
 
 # --- a second run while one lives ---
