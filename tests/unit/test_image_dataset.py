@@ -10,7 +10,7 @@ from automl.data.splits import Part
 from automl.storage.file import FileObjectStore
 from automl.tracks.image.dataset import ImageDataset
 from automl.tracks.image.decode import pixel_digest
-from automl.tracks.image.track import ImageTrack
+from automl.tracks.image.track import TRACK
 from automl.tracks.track import Use
 
 GOLDEN = FileObjectStore(Path(__file__).parent / "golden" / "snapshot-1")
@@ -19,7 +19,9 @@ SNAPSHOT = "b9444f79c51b73d45ae8"
 
 @pytest.fixture(scope="module")
 def dataset() -> ImageDataset:
-    return ImageTrack().open(GOLDEN, "pictures", SNAPSHOT)
+    opened = TRACK.open(GOLDEN, "pictures", SNAPSHOT)
+    assert isinstance(opened, ImageDataset)
+    return opened
 
 
 def test_an_older_snapshot_is_read_as_any_tracks(dataset: ImageDataset) -> None:
@@ -58,4 +60,5 @@ def test_a_search_depends_on_the_size_of_images_and_on_classes(dataset: ImageDat
     assert dataset.size_facts() == {
         "image_size": dataset.envelope.image_size,
         "classes": len(dataset.labels),
+        "version": TRACK.version,
     }
