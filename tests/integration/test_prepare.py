@@ -364,7 +364,7 @@ def test_unusable_arrays_are_refused(
     arrays: dict[str, np.ndarray],
     message: str,
 ) -> None:
-    np.savez(tmp_path / "data.npz", x=arrays["x"], y=arrays["y"])
+    np.savez(tmp_path / "data.npz", allow_pickle=True, **arrays)
     request = ImageRequest("arrays", FileObjectStore(tmp_path), "data.npz")
 
     with pytest.raises(DataError, match=message):
