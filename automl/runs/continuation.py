@@ -166,7 +166,7 @@ def _problems(
     assert origin is not None
     yield from _moved_rows(context, origin, published, dataset.envelope)
     if not misfits:
-        yield from _unusable(context, origin, members, dataset, space)
+        yield from _unusable(context, members, dataset, space)
 
 
 def _file_facts(published: Manifest) -> FileFacts:
@@ -179,11 +179,7 @@ def _file_facts(published: Manifest) -> FileFacts:
 
 
 def _unusable(
-    context: StepContext,
-    origin: Run,
-    members: Sequence[Member],
-    dataset: Dataset,
-    space: SearchSpace,
+    context: StepContext, members: Sequence[Member], dataset: Dataset, space: SearchSpace
 ) -> Iterator[str]:
     """Yield why a version that fits the snapshot cannot be fitted on it."""
     limits = context.spec.search.limits.model_dump(exclude_none=True)
@@ -193,8 +189,7 @@ def _unusable(
     try:
         dataset.reference(members, 1)
     except (DamagedDataError, NewerSchemaError, ExportError, TrainingError) as error:
-        keys = ", ".join(fitted.model for fitted in final_fit_of(origin).members)
-        yield f"{keys} cannot be used: {error.message}"
+        yield error.message
 
 
 def _moved_rows(

@@ -74,7 +74,7 @@ def test_damaged_weights_are_refused(place: Place) -> None:
     flip(place.home / key)
 
     (message,) = refusal(place)
-    assert message.startswith(f"{key} cannot be used: ")
+    assert message.startswith(f"{key} holds no weights: ")
 
 
 def test_weights_that_are_gone_are_refused(place: Place) -> None:
