@@ -59,7 +59,7 @@ def context(tmp_path: Path) -> StepContext:
 @pytest.fixture
 def stop() -> Iterator[StopSignal]:
     """A signal that a worker gets after its first epoch."""
-    stop, logger = StopSignal(), logging.getLogger("automl.steps")
+    stop, logger = StopSignal(), logging.getLogger("automl")
     handler, level = StopAfterTheFirstEpoch(stop), logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
