@@ -49,7 +49,7 @@ class Problem:
 
 
 class AutoMLError(Exception):
-    """What happened, and what the reader should do about it."""
+    """Error that says what happened and what the reader should do about it."""
 
     retryable: ClassVar[bool] = False  # may the same call succeed later?
     exit_code: ClassVar[int] = 3

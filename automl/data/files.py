@@ -1,4 +1,4 @@
-"""What the data layer needs from a store; `automl.storage.objects.ObjectStore` has it all."""
+"""Seams of the data layer to a store; `automl.storage.objects.ObjectStore` fits all of them."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class FileEntry(Protocol):
 
 
 class FileStore(Protocol):
-    """Where a dataset's files are; read only. Must be picklable: Dask workers read from it."""
+    """Store of a dataset's files, read only. It must be picklable: Dask workers read from it."""
 
     @property
     def uri(self) -> str:
-        """Where the keys start; holds no secrets."""
+        """Place where the keys start; it holds no secrets."""
 
     def get(self, key: str) -> StoredFile:
         """Return the content of a key; raise NotFoundError if there is none."""
@@ -47,7 +47,7 @@ class FileStore(Protocol):
 
 
 class SnapshotStore(FileStore, Protocol):
-    """Where snapshots are written. Must be picklable too."""
+    """Store that snapshots are written to. It must be picklable too."""
 
     def put(self, key: str, data: bytes) -> str:
         """Write a key, whatever it held."""

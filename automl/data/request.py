@@ -1,4 +1,4 @@
-"""What a study asks its track to prepare."""
+"""Requests of studies to their tracks: the dataset to prepare."""
 
 from __future__ import annotations
 

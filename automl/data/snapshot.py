@@ -54,7 +54,7 @@ class Shard(_Stored):
 
 
 class Envelope(_Stored):
-    """What every snapshot tells of itself; the track that wrote it adds keys of its own.
+    """Description that every snapshot has; the track that wrote it adds keys of its own.
 
     Keys that a reader does not know are kept, in `model_extra`: they are the track's, which reads
     its snapshots as a subclass that names them.
@@ -88,7 +88,7 @@ class Envelope(_Stored):
 
     @property
     def keys(self) -> SnapshotKeys:
-        """Where it lies, and whatever else is stored with it."""
+        """Its own key, and those of all that is stored with it."""
         return SnapshotKeys(self.dataset, self.id)
 
     def to_bytes(self) -> bytes:

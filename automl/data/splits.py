@@ -18,7 +18,7 @@ from automl.domain.specification import Split
 
 
 class Part(StrEnum):
-    """What a row of such a split is used for; in the order of the intervals, training rows last.
+    """Parts of a split by use, in the order of the intervals, training rows last.
 
     A track is free to use several alike, or to have other parts.
     """
@@ -36,7 +36,7 @@ Thresholds = tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class SplitSettings:
-    """How rows are held out.
+    """Settings by which rows are held out.
 
     Attributes:
         split: `stratified` counts per label, `random` over all rows.

@@ -34,7 +34,7 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing needs doing."""
+        """True if nothing needs doing."""
         return all(finding.ok for finding in self.findings)
 
     @property

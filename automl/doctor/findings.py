@@ -1,4 +1,4 @@
-"""What a check of `automl doctor` comes to."""
+"""Results of the checks of `automl doctor`."""
 
 from __future__ import annotations
 

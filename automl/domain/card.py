@@ -10,7 +10,7 @@ from automl.domain.objective import Objective
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a track can do; importing one loads nothing heavy.
+    """Abilities of a track; importing a card loads nothing heavy.
 
     Attributes:
         task: the `task` of a study file that the track serves.

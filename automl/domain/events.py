@@ -38,7 +38,7 @@ class FitSource(StrEnum):
 
 
 class SearchEnd(StrEnum):
-    """Why a search ended."""
+    """Reason why a search ended."""
 
     DEADLINE = "deadline"
     MAX_TRIALS = "max_trials"
@@ -47,7 +47,7 @@ class SearchEnd(StrEnum):
 
 
 class RunState(StrEnum):
-    """How a run of a study stands."""
+    """State of a run of a study."""
 
     OPEN = "open"
     SUCCEEDED = "succeeded"

@@ -48,7 +48,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class SpaceFacts:
-    """What a run's search space depends on besides its specification, as `run_opened` records it.
+    """Facts besides the specification that a run's search space depends on, as the log has them.
 
     Attributes:
         version: of the search; 1 in logs that do not say.

@@ -1,4 +1,4 @@
-"""What holds of every study log, whatever died while it was written.
+"""Invariants of every study log, whatever died while it was written.
 
 The log may hold late events of attempts that were fenced off: they are facts too. What must hold is
 that the study does not count them.

@@ -76,7 +76,7 @@ class DatasetKeys:
 
     @property
     def folder(self) -> str:
-        """What all of them lie under."""
+        """Folder that all of them lie under."""
         return f"datasets/{self.name}"
 
     def source(self, fingerprint: str) -> str:
@@ -100,7 +100,7 @@ class LogKeys:
 
     @property
     def segments(self) -> str:
-        """What the keys of sealed segments start with."""
+        """Prefix of the keys of sealed segments."""
         return f"{self.folder}/segments/"
 
     def version(self, number: int) -> str:
@@ -143,12 +143,12 @@ class AttemptKeys:
 
     @property
     def validation(self) -> str:
-        """What the best weights predict for rows that were held out."""
+        """The best model's predictions for rows that were held out."""
         return f"{self.folder}/validation.npz"
 
     @property
     def checkpoints(self) -> str:
-        """What the keys of checkpoints start with."""
+        """Prefix of the keys of checkpoints."""
         return f"{self.folder}/{_CHECKPOINT}"
 
     def checkpoint(self, epoch: int) -> str:
@@ -178,7 +178,7 @@ class RunKeys:
 
     @property
     def export(self) -> str:
-        """What the export leaves for the version's manifest."""
+        """Record that the export leaves for the version's manifest."""
         return f"{self.folder}/export.json"
 
     def final_fit(self, other: int | None = None) -> str:
@@ -203,7 +203,7 @@ class StudyKeys:
 
     @property
     def folder(self) -> str:
-        """What all of them lie under."""
+        """Folder that all of them lie under."""
         return f"{STUDIES}{self.name}"
 
     @property
@@ -253,7 +253,7 @@ class ModelKeys:
 
     @property
     def prefix(self) -> str:
-        """What all of them start with."""
+        """Prefix of all of them."""
         return f"models/{self.study}/"
 
     @property
@@ -263,7 +263,7 @@ class ModelKeys:
 
     @property
     def promotions(self) -> str:
-        """What the keys of promotions start with."""
+        """Prefix of the keys of promotions."""
         return f"{self.prefix}promotions/"
 
     def promotion(self, number: int) -> str:

@@ -1,4 +1,4 @@
-"""What a search optimises. Metrics that are maximised change their sign here and nowhere else."""
+"""Objectives of searches. Metrics that are maximised change their sign here and nowhere else."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Objective(StrEnum):
 
     @property
     def is_for_classification(self) -> bool:
-        """Whether the metric compares labels, not values."""
+        """True if the metric compares labels, not values."""
         return self not in {Objective.RMSE, Objective.MAE, Objective.R2}
 
     @property
     def is_higher_better(self) -> bool:
-        """Whether of two scores the higher one is the better one."""
+        """True if of two scores the higher one is the better one."""
         return self not in {Objective.LOG_LOSS, Objective.RMSE, Objective.MAE}
 
     def loss(self, score: float) -> float:

@@ -33,7 +33,7 @@ _BESIDES_AUTO = {
 
 
 class Purpose(Enum):
-    """What a specification is for."""
+    """Purpose of a specification."""
 
     PUBLISH = "publish"  # versions with metrics: needs sealed test rows
     ESTIMATOR = "estimator"  # a notebook that brings its own test rows
@@ -89,7 +89,7 @@ def _with_objective(document: Mapping[str, Any], cards: Mapping[str, Card]) -> M
 
 
 def _is_within(path: str, place: str) -> bool:
-    """Whether `path` is `place` or below it, so that no mistake is told twice."""
+    """Return whether `path` is `place` or below it, so that no mistake is told twice."""
     return path == place or path.startswith(f"{place}.")
 
 

@@ -15,7 +15,7 @@ _HOME, _STUDY_LOG = "AUTOML_HOME", "AUTOML_STUDY_LOG"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where state lives and what studies may read.
+    """Settings of an installation: where state lives and what studies may read.
 
     Attributes:
         home: absolute folder or `s3://bucket/prefix` under which everything is stored.

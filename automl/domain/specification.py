@@ -28,7 +28,7 @@ NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 
 
 class Split(StrEnum):
-    """How rows are held out."""
+    """Way in which rows are held out."""
 
     STRATIFIED = "stratified"
     RANDOM = "random"
@@ -37,21 +37,21 @@ class Split(StrEnum):
 
 
 class Resize(StrEnum):
-    """How an image of any shape becomes a square."""
+    """Way in which an image of any shape becomes a square."""
 
     STRETCH = "stretch"
     LETTERBOX = "letterbox"
 
 
 class SmallClasses(StrEnum):
-    """What becomes of classes that are too small for the split."""
+    """Treatment of classes that are too small for the split."""
 
     STOP = "stop"
     DROP = "drop"
 
 
 class ColumnKind(StrEnum):
-    """What a column of a table holds, where typing must be told."""
+    """Content of a table's column, where it must be told."""
 
     NUMBER = "number"
     CATEGORY = "category"
@@ -61,7 +61,7 @@ class ColumnKind(StrEnum):
 
 
 class Strategy(StrEnum):
-    """Which searcher proposes candidates."""
+    """Searcher that proposes candidates."""
 
     BAYESIAN = "bayesian"
     RANDOM = "random"
@@ -69,7 +69,7 @@ class Strategy(StrEnum):
 
 
 class Preference(StrEnum):
-    """Which of equally good trials wins."""
+    """Preference among equally good trials."""
 
     ACCURACY = "accuracy"
     SMALL = "small"
@@ -83,7 +83,7 @@ class Quantization(StrEnum):
 
 
 class OnChange(StrEnum):
-    """What the data gate does about a suspicious change of the dataset."""
+    """Answer of the data gate to a suspicious change of the dataset."""
 
     WARN = "warn"
     STOP = "stop"

@@ -99,12 +99,12 @@ class Run:
 
     @property
     def is_searching(self) -> bool:
-        """Whether trials may start in it."""
+        """True while trials may start in it."""
         return self.state is RunState.OPEN and self.search_end is None
 
     @property
     def is_undecided(self) -> bool:
-        """Whether an outcome may still make a trial its winner."""
+        """True while an outcome may still make a trial its winner."""
         return self.state is RunState.OPEN and self.winner is None
 
 

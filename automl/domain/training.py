@@ -1,4 +1,4 @@
-"""What a training tells while it runs: the points of its learning curve, and why it stopped."""
+"""Points of learning curves, and reasons why trainings stop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class StopReason(StrEnum):
-    """Why a training ended before it was done."""
+    """Reason why a training ended before it was done."""
 
     DEADLINE = "deadline"
     DIVERGED = "diverged"
@@ -21,7 +21,7 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """What a training had measured after one of its rounds, which are epochs or folds.
+    """Measurements of a training after one of its rounds, which are epochs or folds.
 
     Attributes:
         epoch: the round, from 0.

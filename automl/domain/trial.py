@@ -12,7 +12,7 @@ from automl.domain.candidate import Candidate
 
 
 class Outcome(StrEnum):
-    """How a trial ended."""
+    """Outcome of a trial."""
 
     COMPLETED = "completed"
     PRUNED = "pruned"
@@ -24,7 +24,7 @@ class Outcome(StrEnum):
 
 
 class TrialState(StrEnum):
-    """Where an unfinished trial is; leases tell whether somebody works on it."""
+    """Progress of a trial; leases tell whether somebody works on it."""
 
     OPENED = "opened"  # has a number, no candidate yet
     PROPOSED = "proposed"  # has a candidate, nobody has claimed it
@@ -33,7 +33,7 @@ class TrialState(StrEnum):
 
 
 class Device(BaseModel):
-    """Where a worker trains.
+    """Device that a worker trains on.
 
     Attributes:
         type: "cpu", or the product name of the GPU.
@@ -47,7 +47,7 @@ class Device(BaseModel):
 
 
 class NetworkMeasurement(BaseModel):
-    """What a trial of a network measured besides.
+    """Measurements that only trials of networks have.
 
     Attributes:
         parameters: learned scalars.
@@ -66,7 +66,7 @@ class NetworkMeasurement(BaseModel):
 
     @property
     def is_accumulated(self) -> bool:
-        """Whether memory ran out for whole batches, so that gradients were accumulated."""
+        """True if memory ran out for batches, so that gradients were accumulated."""
         if self.batch_size is None or self.micro_batch is None:
             return False
         return self.micro_batch < self.batch_size
@@ -82,7 +82,7 @@ _FLAT = {
 
 
 class Measurement(BaseModel):
-    """What a trial measured.
+    """Measurements of a trial.
 
     Attributes:
         score: the objective on the selection rows, in its natural orientation.
@@ -132,18 +132,18 @@ class Measurement(BaseModel):
 
     @property
     def cost(self) -> int:
-        """What ranks trials of equal loss: the MACs of a network, 0 of what has none."""
+        """Cost that ranks trials of equal loss: the MACs of a network, 0 of what has none."""
         return 0 if self.network is None else self.network.macs or 0
 
     @property
     def is_accumulated(self) -> bool:
-        """Whether memory ran out for whole batches, so that gradients were accumulated."""
+        """True if memory ran out for batches, so that gradients were accumulated."""
         return self.network is not None and self.network.is_accumulated
 
 
 @dataclass(frozen=True, slots=True)
 class RungResult:
-    """What a trial measured when it had trained the epochs of a rung.
+    """Measurements of a trial when it had trained the epochs of a rung.
 
     Attributes:
         rung: the rung, from 1.
@@ -231,7 +231,7 @@ class Trial:
 
     @property
     def is_unproposed(self) -> bool:
-        """Whether it still waits for its candidate."""
+        """True while it waits for its candidate."""
         return self.candidate is None and self.state is not TrialState.FINISHED
 
     @property
@@ -241,12 +241,12 @@ class Trial:
 
     @property
     def loss(self) -> float | None:
-        """What is minimised; None if nothing was measured."""
+        """Loss, which is minimised; None if nothing was measured."""
         return self.measurement.loss
 
     @property
     def can_win(self) -> bool:
-        """Whether it has a score and weights to publish; those from before it diverged are good."""
+        """True if it has a score and weights to publish; those from before it diverged are good."""
         return (
             self.outcome in {Outcome.COMPLETED, Outcome.TIMED_OUT, Outcome.DIVERGED}
             and self.measurement.loss is not None

@@ -1,4 +1,4 @@
-"""How many CPU cores this process may use, and how trials divide them.
+"""CPU cores that this process may use, and their division between trials.
 
 The division is fixed by the study and the machine. Threads that followed what else runs there would
 not do: sums depend on the number of threads, and a trial that goes on from its checkpoint must

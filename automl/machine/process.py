@@ -60,7 +60,7 @@ class StepFailure:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """How a step's process ended.
+    """End of a step's process.
 
     Attributes:
         result: what the step returned; None unless it succeeded.
@@ -80,7 +80,7 @@ class StepResult:
 
     @property
     def has_died(self) -> bool:
-        """Whether the process came to its end without a word: it has cleaned up nothing."""
+        """True if the process ended without a word: it has cleaned up nothing."""
         return self.signal is not None or (
             self.failure is not None and self.failure.type in {_CRASHED, _TIMED_OUT}
         )

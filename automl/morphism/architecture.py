@@ -174,7 +174,7 @@ class Architecture:
 
     @cached_property
     def facts(self) -> tuple[Facts, ...]:
-        """What each node makes of its inputs, and what it costs."""
+        """Outputs and costs of each node."""
         return _checked(self.nodes, (self.input_channels, self.input_size, self.input_size))
 
     @cached_property

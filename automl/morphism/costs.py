@@ -1,4 +1,4 @@
-"""What an architecture will cost, computed from its graph: time and work."""
+"""Costs of an architecture, computed from its graph: time and work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TRAINING_PASSES = 3  # a backward pass does the work of two forward passes
 
 @dataclass(frozen=True, slots=True)
 class DeviceFactors:
-    """How fast a machine computes the prediction of one image on one CPU thread.
+    """Speed of a machine at predicting one image on one CPU thread.
 
     Attributes:
         ps_per_flop: picoseconds for a multiply-add of a convolution or dense layer.

@@ -1,4 +1,4 @@
-"""What an architecture may cost."""
+"""Limits of what architectures may cost."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Bounded:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an architecture may not exceed.
+    """Bounds that an architecture may not exceed.
 
     Attributes:
         parameters: learned scalars.

@@ -1,4 +1,4 @@
-"""How much memory the training of an architecture takes, predicted from its graph."""
+"""Memory that the training of an architecture takes, predicted from its graph."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _READ_BACKWARD = _CAST | {Op.BATCH_NORM, Op.MAX_POOL, Op.AVG_POOL, Op.RELU6}
 
 
 class Precision(StrEnum):
-    """What convolutions and dense layers compute in; weights and statistics stay float32."""
+    """Number format of convolutions and dense layers; weights and statistics stay float32."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"  # under autocast
@@ -33,7 +33,7 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """What the memory of a training depends on besides the architecture.
+    """Settings besides the architecture that the memory of a training depends on.
 
     Attributes:
         batch_size: images of a step.
@@ -217,7 +217,7 @@ def _read_again(
 
 
 def _reads_a_part(node: Node) -> bool:
-    """Whether it is a 1 x 1 convolution with a stride: it keeps a copy of the pixels it reads."""
+    """Return whether it is a 1 x 1 convolution with a stride, which copies the pixels it reads."""
     return node.op is Op.CONV and node.integer("kernel") == 1 and node.integer("stride") > 1
 
 

@@ -13,7 +13,7 @@ MAX_WIDTH = 4096  # channels of a tensor that a move may make
 
 
 class MoveKind(StrEnum):
-    """What a move does; the growing ones keep the function."""
+    """Kinds of moves; the growing ones keep the function."""
 
     DEEPEN = "deepen"
     WIDEN = "widen"

@@ -17,7 +17,7 @@ Value = int | float
 
 
 class Op(StrEnum):
-    """What a node computes."""
+    """Operation of a node."""
 
     INPUT = "input"
     CONV = "conv"
@@ -48,7 +48,7 @@ _ANY_SHAPE = frozenset({Op.INPUT, Op.BATCH_NORM, Op.DROPOUT}) | RECTIFIERS
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """What all nodes of the same operation and attributes share; computed once.
+    """Facts that nodes of the same operation and attributes share; computed once.
 
     Attributes:
         op: what the layer computes.
@@ -160,7 +160,7 @@ def _fault(op: Op, attributes: Mapping[str, Value]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a layer makes of inputs of given shapes.
+    """Output and costs of a layer for inputs of given shapes.
 
     Attributes:
         shape: of the output without the batch, (C, H, W) or (C,).

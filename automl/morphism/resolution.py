@@ -1,4 +1,4 @@
-"""Whether an architecture also reads smaller images, with the same weights."""
+"""Architectures that also read smaller images, with the same weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a child's weights are computed from its parent's."""
+"""Maps from a parent's weights to those of a child."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Prediction(NamedTuple):
-    """What a file computes for some rows.
+    """Outputs of a file for some rows.
 
     Attributes:
         values: probabilities, float32 `[N, K]`, or values, float32 `[N, 1]`.

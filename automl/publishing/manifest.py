@@ -1,4 +1,4 @@
-"""What a published version says about itself (docs/formats/bundle.md)."""
+"""Documents of a published version about itself (docs/formats/bundle.md)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Record(BaseModel):
 
 
 class Claim(Record):
-    """Whose version number it is."""
+    """Claim of a run to a version number."""
 
     run: str
 
@@ -59,7 +59,7 @@ class Promotion(Record):
 
 
 class Champion(Record):
-    """Which version consumers load.
+    """Version that consumers load.
 
     Attributes:
         version: its number.
@@ -86,7 +86,7 @@ class StoredFile(BaseModel):
 
 
 class Parity(BaseModel):
-    """How far a file's outputs are from what its members compute.
+    """Distance of a file's outputs from what its members compute.
 
     Attributes:
         rows: how many were compared.
@@ -105,7 +105,7 @@ class Parity(BaseModel):
 
 
 class ExportRecord(Record):
-    """What the step `export` leaves for the step `evaluate`, beside the run.
+    """Record that the step `export` leaves for the step `evaluate`, beside the run.
 
     Attributes:
         parity: members against file on raw held-out rows.

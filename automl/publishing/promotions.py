@@ -13,7 +13,7 @@ from automl.storage.objects import ObjectStore
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a promotion or a rollback came to.
+    """Result of a promotion or a rollback.
 
     Attributes:
         number: of the promotion that made the wanted version the champion.

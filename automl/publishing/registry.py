@@ -48,8 +48,8 @@ class Registry:
     def claim_version(self, run: str) -> int:
         """Return the run's version number, reserving the next one the first time.
 
-        Numbers are given without gaps, so who loses a race finds the run's own number, or the next
-        free one, by going on from there: each lost race costs one request.
+        Numbers are given without gaps, so that after a lost race the run's own number, or the next
+        free one, is found by going on from there: each lost race costs one request.
         """
         claimed = self._numbers(CLAIM_FILE)
         for version in reversed(claimed):

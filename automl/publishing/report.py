@@ -22,7 +22,7 @@ _COLOURS = ("#1f77b4", "#d62728")
 
 @dataclass(frozen=True, slots=True)
 class ReportContent:
-    """What a report shows.
+    """Content of a report.
 
     Attributes:
         title: the heading.

@@ -1,1 +1,1 @@
-"""How a run of a study proceeds, whatever is searched."""
+"""Runs of studies: how they proceed, whatever is searched."""

@@ -1,4 +1,4 @@
-"""Which checkpoints of a trial count.
+"""Checkpoints of a trial that count.
 
 A claim records the checkpoint that it continues from, chosen before the claim is. What the attempt
 before writes afterwards, as a process that was frozen may do, is therefore nowhere looked for: of

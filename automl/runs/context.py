@@ -1,4 +1,4 @@
-"""What every step works with: the specification, the home, the study's log and its leases."""
+"""Context of steps: the specification, the home, the study's log and its leases."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class StoreClock:
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """What a step of one run works with.
+    """Context that a step of one run works with.
 
     Attributes:
         settings: settings of this process.
@@ -121,6 +121,6 @@ class StepContext:
 
     @property
     def is_run_over(self) -> bool:
-        """Whether the run is closed, by what has been read of the log."""
+        """True if the run is closed, by what has been read of the log."""
         run = self.record.study.run(self.run)
         return run is not None and run.state is not RunState.OPEN

@@ -52,7 +52,7 @@ class WorkerClock:
 
     @property
     def is_too_late(self) -> bool:
-        """Whether too little time is left to start a trial."""
+        """True if too little time is left to start a trial."""
         return self.left_s < TOO_LATE_S
 
     def stop_reason(self) -> StopReason | None:

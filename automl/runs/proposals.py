@@ -172,7 +172,7 @@ def memory_of(run: Run) -> Memory | None:
 
 
 def _is_taken(candidate: Candidate, trial: Trial, ticket: Study, head: Study) -> bool:
-    """Whether a comparable trial got the candidate after the ticket."""
+    """Return whether a comparable trial got the candidate after the ticket."""
     return any(
         peer.candidate is not None
         and peer.number != trial.number

@@ -120,7 +120,7 @@ class TrialTrainer:
 
     @property
     def device(self) -> Device:
-        """Where this process trains, and what one of the run's trainings may take there."""
+        """Device of this process, and the memory that one of the run's trainings may take there."""
         return self.fitter.device
 
     def train(self, trial: Trial, training: TrialTraining, alive: KeepAlive) -> TrialResult:

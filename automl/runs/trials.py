@@ -41,7 +41,7 @@ class Claim:
 
 
 class TrialSource:
-    """Where one worker gets its trials from.
+    """Source of the trials of one worker.
 
     Args:
         context: the step's context.
@@ -130,7 +130,7 @@ class TrialSource:
         return None
 
     def _may_claim(self, study: Study, trial: Trial) -> bool:
-        """Whether the trial may get its outcome in this run, as far as `max_trials` goes."""
+        """Return whether the trial may get its outcome in this run, as far as `max_trials` goes."""
         limit, run = self._context.spec.search.max_trials, study.run(self._context.run)
         if limit is None or run is None:
             return run is not None
@@ -239,7 +239,7 @@ class TrialSource:
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """What a training came to.
+    """Result of a training, as the log records it.
 
     Attributes:
         outcome: how the trial ended; None means that it is to be given back.

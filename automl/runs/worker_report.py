@@ -1,4 +1,4 @@
-"""What the step `run_worker` returns; importing it does not import torch."""
+"""Reports of workers, which the step `run_worker` returns; importing them loads no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from automl.domain.trial import Measurement
 
 @dataclass(slots=True)
 class WorkerReport:
-    """What one slice of a worker did.
+    """Report of one slice of a worker.
 
     Attributes:
         state: `slice_ended` or `search_ended`.

@@ -16,7 +16,7 @@ _ROUNDING = 1e-12  # 3/100 and 0.03 are the same gain
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether to promote, and why.
+    """Decision about a promotion, and its reason.
 
     Attributes:
         promote: the challenger becomes the champion.

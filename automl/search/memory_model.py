@@ -1,4 +1,4 @@
-"""What trainings really take in memory: predictions corrected by peaks that were measured."""
+"""Memory that trainings really take: predictions corrected by peaks that were measured."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class MemoryCorrection:
 
 @dataclass(frozen=True, slots=True)
 class MemoryBound:
-    """What trainings on a device must not be predicted to take.
+    """Bound of what trainings on a device may be predicted to take.
 
     Attributes:
         most_bytes: the largest prediction that fits by what has been measured; None without limit.

@@ -1,4 +1,4 @@
-"""What was computed lately and is likely to be needed again."""
+"""Values that were computed lately and are likely to be needed again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a searcher is: a function from a history to the next candidate."""
+"""Searchers: functions from a history to the next candidate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from automl.search.history import History
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """What to evaluate next.
+    """Candidate to evaluate next, and what chose it.
 
     Attributes:
         candidate: the candidate.

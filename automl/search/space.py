@@ -1,4 +1,4 @@
-"""What searchers know of a search space."""
+"""Search spaces, as far as searchers know them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LabelledGraph:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a surrogate may learn from.
+    """Description of a candidate that a surrogate may learn from.
 
     Attributes:
         graph: the architecture.

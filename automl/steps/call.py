@@ -33,7 +33,7 @@ def _unseen(done: int, total: int, what: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StepCall:
-    """What a step is called with; the table of steps says which of the optional values it needs.
+    """Arguments of a step; the table of steps says which of the optional ones it needs.
 
     Attributes:
         spec: the study's specification.
@@ -59,7 +59,7 @@ class StepCall:
 
     @property
     def slice_s(self) -> float | None:
-        """How long a worker may keep its pool slot; None where there are no pools."""
+        """Seconds for which a worker may keep its pool slot; None where there are no pools."""
         has_pools = Origin.of(self.origin).kind is OriginKind.AIRFLOW
         return self.spec.search.slice.total_seconds() if has_pools else None
 

@@ -98,7 +98,7 @@ def _open_test(context: StepContext, dataset: Dataset, version: int) -> Study:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """What was measured of a file.
+    """Measurements of a file.
 
     Attributes:
         metrics: on the report rows.

@@ -32,7 +32,7 @@ def promote(context: StepContext) -> dict[str, Any]:
     if run.state is RunState.OPEN:
         champion = registry.champion()
         if champion is not None:
-            champion = registry.repair_champion()  # who promoted it may have died before that
+            champion = registry.repair_champion()  # its run may have died before that
         if champion is not None and champion.version == version:
             promoted, reason = True, "It is the champion."
         else:

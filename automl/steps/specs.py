@@ -1,7 +1,7 @@
 """The table of the pipeline's steps: what each one needs and holds, and how long it may take.
 
-Who calls a step (a process of its own, Airflow, a run on this machine) reads here how. Importing
-this module is cheap: the function of a step is loaded when it is called.
+Every caller of a step (a process of its own, Airflow, a run on this machine) reads this table.
+Importing this module is cheap: the function of a step is loaded when it is called.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Trigger(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How long the process of a step may take.
+    """Limit of the time that the process of a step may take.
 
     Attributes:
         margin_s: seconds beyond the study's setting: to begin and to come to an end.
@@ -76,7 +76,7 @@ _MARGIN_S = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSpec:
-    """What is known of a step before it is called.
+    """Properties of a step that are known before it is called.
 
     Attributes:
         name: of the step.

@@ -91,7 +91,7 @@ def load_study_file(path: Path) -> StudySpec:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a study may be about.
+    """Offer of the installed tracks: what a study may be about.
 
     Attributes:
         tasks: values of `task`, in alphabetical order.

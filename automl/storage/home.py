@@ -1,4 +1,4 @@
-"""Where an installation keeps everything: objects, and the log and the leases of each study."""
+"""Homes of installations: objects, and the log and the leases of each study."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """What is stored.
+    """Record of a lease, as it is stored.
 
     Attributes:
         name: what is leased.
@@ -87,7 +87,7 @@ class Records(Protocol):
 
     @property
     def uri(self) -> str:
-        """Where the records are kept; holds no secrets."""
+        """Place where the records are kept; it holds no secrets."""
 
     def get(self, key: str) -> StoredObject:
         """Return the record under `key`; raise NotFoundError if there is none."""
@@ -124,7 +124,7 @@ class Leases:
     def acquire(self, name: str, holder: str) -> Lease | None:
         """Return the lease if it is free, released, expired or the holder's own, else None.
 
-        Who already holds it takes it over: the lease object of before loses it.
+        A holder that asks again takes it over: its earlier lease object loses it.
 
         Raises:
             StorageError: too many others try at once, or the store is in trouble.
@@ -186,7 +186,7 @@ class Leases:
 
 @dataclass(frozen=True, slots=True)
 class Tenure:
-    """What is known of a live lease.
+    """Facts about a live lease.
 
     Attributes:
         holder: who holds it.
@@ -199,7 +199,7 @@ class Tenure:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the holder knows of its lease.
+    """Knowledge of a holder about its lease.
 
     Attributes:
         etag: of the last write that is known to be done.
@@ -231,12 +231,12 @@ class Lease:
 
     @property
     def ttl_s(self) -> float:
-        """How long the lease lives without being renewed."""
+        """Seconds for which the lease lives without being renewed."""
         return self._held.ttl_s
 
     @property
     def unrenewed_s(self) -> float:
-        """How long ago the last renewal that succeeded was asked for."""
+        """Seconds since the last renewal that succeeded was asked for."""
         return self._clock() - self._held.since_s
 
     def renew(self) -> None:

@@ -57,7 +57,7 @@ class ObjectStore(Protocol):
 
     @property
     def uri(self) -> str:
-        """Where the keys start: `s3://bucket/prefix` or an absolute folder; holds no secrets."""
+        """Place where the keys start: `s3://bucket/prefix` or an absolute folder; no secrets."""
 
     def get(self, key: str) -> StoredObject:
         """Return the content of a key.
@@ -73,8 +73,8 @@ class ObjectStore(Protocol):
         """Write a key that does not exist yet, and return its etag.
 
         When the reply to a write that succeeded is lost and the request is repeated, the
-        writer sees PreconditionFailedError although the write is its own. Who must know embeds a
-        unique nonce in `data` and compares the stored one.
+        writer sees PreconditionFailedError although the write is its own. A writer that must
+        know embeds a unique nonce in `data` and compares it with the stored one.
 
         Raises:
             PreconditionFailedError: the key exists, or is being created by somebody else.
@@ -83,7 +83,7 @@ class ObjectStore(Protocol):
     def put_if_match(self, key: str, data: bytes, etag: str) -> str:
         """Write a key whose content still has `etag`, and return its new etag.
 
-        Equal contents have equal etags: who must notice that a key was rewritten embeds a nonce.
+        Equal contents have equal etags: a writer whose rewrite others must notice embeds a nonce.
         A lost reply has the same effect as for `put_if_absent`.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Whether a store keeps its promises about conditional writes."""
+"""Probes of a store: does it keep its promises about conditional writes?"""
 
 from __future__ import annotations
 

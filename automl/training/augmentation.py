@@ -89,7 +89,7 @@ class LostSquares:
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """What happens to the images of one epoch, in their order; on the device of the images.
+    """Changes of the images of one epoch, in their order; on the device of the images.
 
     Attributes:
         rows: which row of each image every row is taken from, int16 (n, S).
@@ -111,14 +111,14 @@ class Draws:
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How strongly images are changed.
+    """Strength of the changes of images.
 
     Attributes:
         strength: 0 (not at all) to 1: images move by up to strength * size / 8 pixels, borders
             repeated, and lose a square of size / 4 with probability strength / 2; contrast,
             brightness and colour balance of photographs change by up to strength * 0.3.
-        symmetries: what the images may bear. Images and those mirrored left to right alternate from
-            epoch to epoch, so that two epochs in a row show each image both ways
+        symmetries: the changes that keep labels. Images and those mirrored left to right alternate
+            from epoch to epoch, so that two epochs in a row show each image both ways
             (arXiv:2404.00498, sec. 3.6); the other ways of seeing it are drawn.
         fill: mean colour of the images, per channel, 0 to 255; that of the lost squares.
     """

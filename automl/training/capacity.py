@@ -1,4 +1,4 @@
-"""How much memory there is for a training on this machine."""
+"""Memory that this machine has for a training."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _GROUPS = ("weights", "momentum", "squares", "averaged", "best_weights")
 
 @dataclass(frozen=True, slots=True)
 class EpochResult:
-    """What one epoch came to.
+    """Measurements of one epoch.
 
     Attributes:
         epoch: its number, from 0.

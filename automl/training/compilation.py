@@ -30,7 +30,7 @@ def _compile(module: nn.Module) -> Passes:
 
 @dataclass(frozen=True, slots=True)
 class Compiler:
-    """What compiles a module, and the clock that shows whether it was worth it.
+    """Compiler of a module, and the clock that shows whether it was worth it.
 
     Attributes:
         compile: returns a module whose first pass compiles it for the shape of its images.

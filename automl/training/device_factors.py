@@ -1,4 +1,4 @@
-"""How fast this machine computes predictions, measured on a few networks."""
+"""Speed of this machine at predicting, measured on a few networks."""
 
 from __future__ import annotations
 

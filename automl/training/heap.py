@@ -1,4 +1,4 @@
-"""What the C library does with the memory that trainings free, where it is GNU's."""
+"""Memory that trainings free: what the C library does with it, where it is GNU's."""
 
 from __future__ import annotations
 

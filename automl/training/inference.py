@@ -1,4 +1,4 @@
-"""What trained weights predict, in float32 on the CPU."""
+"""Predictions of trained weights, in float32 on the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What weights are worth on rows that they have not been trained on."""
+"""Evaluation of weights on rows that they have not been trained on."""
 
 from __future__ import annotations
 

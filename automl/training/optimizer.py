@@ -18,7 +18,7 @@ _DECAY_OF_SQUARES = 0.99  # trainings are short
 
 @dataclass(frozen=True, slots=True)
 class OptimizerState:
-    """What an optimiser remembers of earlier steps.
+    """Memory of an optimiser of earlier steps.
 
     Attributes:
         updates: steps made.
@@ -48,7 +48,7 @@ def adamw(module: Network, weight_decay: float) -> torch.optim.AdamW:
     """Return AdamW (arXiv:1711.05101), fused into one kernel.
 
     It trains networks whose batch norms keep their statistics: within the same time it comes
-    further than SGD at any rate that SGD bears (docs/benchmarks.md).
+    further than SGD at any rate that SGD tolerates (docs/benchmarks.md).
 
     Args:
         module: whose parameters it changes, but for frozen ones.

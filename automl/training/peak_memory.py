@@ -1,4 +1,4 @@
-"""How much memory a block of code takes at its peak."""
+"""Peak memory of a block of code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass(slots=True)
 class PeakMemory:
-    """What is measured when the block has been left.
+    """Measurement that is there when the block has been left.
 
     Attributes:
         size_bytes: above the level before; None where it cannot be measured.

@@ -1,4 +1,4 @@
-"""Whether a training computes in bfloat16, and whether that is faster on this machine."""
+"""Precision of a training: bfloat16 where that is faster on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training is given and what it gives back."""
+"""Arguments and results of trainings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NEEDED = frozenset({"learning_rate", "weight_decay", "augmentation"})
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a training may spend.
+    """Budget of a training.
 
     Attributes:
         epochs: passes over the training rows, 1 or more.
@@ -65,7 +65,7 @@ class FitProblem:
         hyperparameters: learning_rate (peak), weight_decay, augmentation (0 to 1), and perhaps
             dropout (as for `Network`).
         normalization: of the training rows.
-        symmetries: what the images bear.
+        symmetries: the changes of images that keep their labels.
         train: the rows to learn from, 2 or more.
         selection: the rows that decide which epoch is best; without any the last one is.
         budget: what it may spend.
@@ -105,7 +105,7 @@ class FitProblem:
 
     @property
     def keeps_norms(self) -> bool:
-        """Whether batch norms keep their statistics: pretrained ones beat those of a batch."""
+        """True if batch norms keep their statistics: pretrained ones beat those of a batch."""
         return self.frozen is not None
 
     @property
@@ -138,7 +138,7 @@ def _keep_nothing(_checkpoint: Checkpoint) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FitHooks:
-    """How the outside takes part in a training.
+    """Hooks by which the outside takes part in a training.
 
     Attributes:
         should_stop: asked before every step; a reason ends the training.
@@ -158,7 +158,7 @@ class FitHooks:
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """What a training came to.
+    """Result of a training.
 
     Attributes:
         stopped: why it was stopped, None if it ended by itself.

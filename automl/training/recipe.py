@@ -1,4 +1,4 @@
-"""How networks are trained, by where their weights come from: fresh, inherited or pretrained."""
+"""Recipes of trainings by the origin of weights: fresh, inherited or pretrained."""
 
 from __future__ import annotations
 

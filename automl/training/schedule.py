@@ -29,7 +29,7 @@ def learning_rate(progress: float, peak: float) -> float:
 
 @dataclass(slots=True)
 class Pace:
-    """How far a training is: by steps, and by time where that is spent first.
+    """Progress of a training: by steps, and by time where that is spent first.
 
     With a limit in seconds, the steps that will have been made by then are estimated anew at every
     step, so that the cycle ends with the time on fast and slow machines alike.

@@ -130,19 +130,19 @@ class Training:
 
     @property
     def has_steps(self) -> bool:
-        """Whether the epoch has steps left, and time for them."""
+        """True if the epoch has steps left, and time for them."""
         return self.step < self.problem.steps and not (self.step and self._is_spent)
 
     @property
     def is_done(self) -> bool:
-        """Whether the budget is spent or patience has ended."""
+        """True if the budget is spent or patience has ended."""
         patience = self.problem.budget.patience
         is_stale = 0 < patience <= self._stale_epochs
         return self.epoch >= self.epochs or is_stale or (self.epoch > 0 and self._is_spent)
 
     @property
     def is_unjudged(self) -> bool:
-        """Whether steps have been made, but no weights evaluated."""
+        """True if steps have been made, but no weights evaluated."""
         return self.step > 0 and self._best is None
 
     def _seconds_left(self) -> float:

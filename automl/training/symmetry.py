@@ -1,4 +1,4 @@
-"""Which changes of its images a dataset bears, found by looking at the images."""
+"""Changes of images that keep their labels, found by looking at a dataset's images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PHOTOGRAPH_PX = 32  # smaller images are rather drawn than photographed
 
 @dataclass(frozen=True, slots=True)
 class Symmetries:
-    """What images may bear without becoming another class's.
+    """Changes of images that keep their labels.
 
     Attributes:
         mirror: being mirrored left to right.
@@ -34,7 +34,7 @@ class Symmetries:
 
 
 def find_symmetries(train: Examples, held_out: Examples) -> Symmetries:
-    """Return what the images of a dataset bear.
+    """Return which changes of a dataset's images keep their labels.
 
     Being mirrored counts as a symmetry if the nearest training image still tells the class of
     mirrored held-out images: of what it tells of the images themselves beyond guessing the most
@@ -45,7 +45,7 @@ def find_symmetries(train: Examples, held_out: Examples) -> Symmetries:
 
     Args:
         train: the rows to learn from.
-        held_out: other rows; without any, images are taken to bear nothing.
+        held_out: other rows; without any, no change counts as keeping labels.
     """
     if len(held_out) == 0 or len(train) == 0:
         return Symmetries(mirror=False, colour=False)
@@ -53,11 +53,12 @@ def find_symmetries(train: Examples, held_out: Examples) -> Symmetries:
     guessed = float(np.bincount(asked.labels).max()) / len(asked)
     straight = _right(known, asked) - guessed
 
-    def bears(changed: np.ndarray) -> bool:
+    def keeps_labels(changed: np.ndarray) -> bool:
         return _right(known, Examples(changed, asked.labels)) - guessed > _KEPT * straight > 0
 
-    mirror = bears(asked.images[:, :, ::-1])
-    turned = mirror and bears(asked.images[:, ::-1]) and bears(asked.images.transpose(0, 2, 1, 3))
+    mirror = keeps_labels(asked.images[:, :, ::-1])
+    flipped, transposed = asked.images[:, ::-1], asked.images.transpose(0, 2, 1, 3)
+    turned = mirror and keeps_labels(flipped) and keeps_labels(transposed)
     spread = np.abs(np.diff(known.images.astype(np.int16), axis=3)).mean()
     is_photograph = train.images.shape[1] >= _PHOTOGRAPH_PX and spread >= _COLOURED
     return Symmetries(mirror, bool(is_photograph), turned)

@@ -89,7 +89,7 @@ def _fit(
             reason = _run(training, saving, hooks)
         except DivergedError as error:
             return training.result(StopReason.DIVERGED, str(error))
-        saving.stop()  # who dies before the result is recorded need not train again
+        saving.stop()  # a process that dies before the result is recorded need not train again
         return training.result(reason)
 
 

@@ -12,7 +12,7 @@ from automl.views.document import Row
 
 
 class StrategyRow(Row):
-    """What the trials of one strategy came to.
+    """Results of the trials of one strategy.
 
     Attributes:
         strategy: who proposed them; "random" is what random search gives.
@@ -32,8 +32,9 @@ class StrategyRow(Row):
 def compare_strategies(trials: Iterable[Trial]) -> tuple[StrategyRow, ...]:
     """Return a row per strategy, the one with the best trial first.
 
-    Strategies propose unequal numbers of trials, and who draws more has the better best one. So
-    each is judged by as many trials as the one with the fewest has. Seeds and repeats are left out.
+    Strategies propose unequal numbers of trials, and the best of many is better than that of
+    few. So each is judged by as many trials as the one with the fewest has. Seeds and repeats are
+    left out.
     """
     scores: dict[str, list[float]] = {}  # best first, whichever way the metric goes
     for trial in ranked_winners(trials):

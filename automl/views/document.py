@@ -1,4 +1,4 @@
-"""What all documents have in common: a frozen value with a JSON form."""
+"""Base of all documents: a frozen value with a JSON form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Row(BaseModel):
         extra="forbid",
         serialize_by_alias=True,
         validate_by_name=True,
-        defer_build=True,  # importing a view costs little; who looks at one pays for it
+        defer_build=True,  # importing a view costs little; looking at one pays for it
     )
 
     def to_json(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from automl.views.library import Library
 
 
 class TrialRow(Row):
-    """What a trial came to.
+    """Result of a trial.
 
     Attributes:
         trial: its number.

@@ -19,7 +19,7 @@ from automl.storage.study_log import StudyRecord
 
 @dataclass(frozen=True, slots=True)
 class _Followed:
-    """What has been read of one study.
+    """One study, as far as it has been read.
 
     Attributes:
         record: the study, kept up to date from its log.

@@ -8,7 +8,7 @@ from automl.views.document import Row
 
 
 class Weights(Row):
-    """How the final fit of a run made its weights.
+    """Making of a version's weights by the final fit of its run.
 
     Attributes:
         source: whose they are.

@@ -13,7 +13,7 @@ _SHOWN = 8  # of the best trials
 
 
 class Standing(Row):
-    """Where the search of a run stands.
+    """Standing of the search of a run.
 
     Attributes:
         left_s: seconds until its deadline, 0 after it.

@@ -10,7 +10,7 @@ from automl.views.library import Library
 
 
 class StudyRow(Row):
-    """Where a study stands.
+    """Standing of a study.
 
     Attributes:
         study: its name.

@@ -21,7 +21,7 @@ from automl.views.provenance import MadeVersion, versions_of
 
 
 class RungRow(Row):
-    """What a trial had measured at a rung.
+    """Measurements of a trial at a rung.
 
     Attributes:
         rung: the rung, from 1.

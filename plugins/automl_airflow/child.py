@@ -1,4 +1,4 @@
-"""What a step's process gets from Airflow: an allow-list of variables, and S3 access."""
+"""Environment that a step's process gets from Airflow: allowed variables, and S3 access."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def run_name(dag_id: str, run_id: str) -> str:
 
 @dataclass(slots=True)
 class _Child:
-    """How the process of a step is supervised."""
+    """Supervision of the process of a step."""
 
     env: dict[str, str]
     on_line: Callable[[str], None]
@@ -211,7 +211,7 @@ class StepOperator(BaseOperator):
         return None
 
     def _is_final(self, context: Context, error: AirflowException) -> bool:
-        """Whether the step is not tried again; who stops a task may still start it again."""
+        """Return whether the step is not tried again; a stopped task may be started again."""
         if self._stop.is_set():
             return False
         instance = context["ti"]

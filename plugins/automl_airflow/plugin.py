@@ -1,4 +1,4 @@
-"""What Airflow loads at start; it must stay cheap, for every task process imports it."""
+"""Plugin that Airflow loads at start; it must stay cheap, for every task process imports it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Which GPUs this machine has, and which process holds which of them; nothing here needs torch."""
+"""GPUs of this machine and the processes that hold them; nothing here needs torch."""

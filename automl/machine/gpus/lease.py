@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Patience(StrEnum):
-    """What a process that waits for a GPU is to do now."""
+    """Advice to a process that waits for a GPU."""
 
     WAIT = "wait"
     GO_WITHOUT = "go_without"

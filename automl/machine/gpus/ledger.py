@@ -1,4 +1,4 @@
-"""Who holds a GPU: numbered files with a lock on each, which the kernel frees with its process.
+"""Holders of GPUs: numbered files with locks, which the kernel frees when a process ends.
 
 A share of a GPU is a file `<uuid>.<n>.share` that its holder keeps locked (`flock`) and that says
 what the holder needs. A share whose lock is free belongs to nobody, whatever the file says. Shares
@@ -35,7 +35,7 @@ _MOST_BYTES = 4096  # of a share's text
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a process wants of a GPU.
+    """Claim of a process to a GPU.
 
     Attributes:
         need_bytes: memory that it needs at most; None for the whole GPU.

@@ -36,7 +36,7 @@ def _blas() -> ThreadpoolController:
 
 @dataclass(frozen=True, slots=True)
 class BayesianOptions:
-    """How the searcher balances.
+    """Options by which the searcher balances.
 
     Attributes:
         initial: candidates that are proposed before the surrogate is asked; seeds count.

@@ -1,4 +1,4 @@
-"""What all searchers do: seeds first, nothing twice."""
+"""Drawing of candidates, as all searchers do it: seeds first, nothing twice."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _BLOCKS_KEPT = 2048  # some 30 kB each
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How many candidates are looked at for one proposal.
+    """Effort of one proposal: how many candidates are looked at.
 
     Attributes:
         rounds: how often nodes are chosen and expanded.
@@ -47,7 +47,7 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What is known of candidates, (m,) each; the higher the better.
+    """Scores of candidates, (m,) each; the higher the better.
 
     Attributes:
         promise: decides what is expanded.

@@ -1,4 +1,4 @@
-"""How much it is worth to evaluate a candidate; the higher the better. Losses are minimised."""
+"""Value of evaluating a candidate; the higher the better. Losses are minimised."""
 
 from __future__ import annotations
 

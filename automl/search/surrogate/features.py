@@ -1,4 +1,4 @@
-"""What the kernel compares: candidates as feature rows, and distances between them.
+"""Features that the kernel compares: rows of candidates, and distances between them.
 
 Every distance here is a squared Euclidean distance between feature vectors, so that exp(-d/l) is a
 positive semidefinite kernel for every length l > 0.
@@ -81,7 +81,7 @@ class Encoder:
 
 
 class View:
-    """Where architectures are seen from: it makes the edit distance a feature vector.
+    """Viewpoints that architectures are seen from; they make the edit distance a feature vector.
 
     Args:
         landmarks: architectures whose closeness exp(-d/scale) is a feature each.

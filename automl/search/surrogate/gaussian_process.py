@@ -19,7 +19,7 @@ EIGENVALUE_TOLERANCE = 1e-8  # of the largest diagonal entry: rounding, not a de
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Posterior:
-    """What a Gaussian process knows after its observations.
+    """Posterior of a Gaussian process after its observations.
 
     Attributes:
         factor: `L`, lower triangular, (n, n).

@@ -1,4 +1,4 @@
-"""How long the weights that a candidate inherits have been trained already."""
+"""Training that the weights which a candidate inherits have had already."""
 
 from __future__ import annotations
 

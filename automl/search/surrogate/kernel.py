@@ -99,7 +99,7 @@ class Factors:
 
     @property
     def blend(self) -> Matrix | float:
-        """What the genes leave of the covariance."""
+        """Share that the genes leave of the covariance."""
         return 1.0 if self.near is None else 1 - self.genes_share + self.genes_share * self.near
 
     def product(self) -> Matrix:
@@ -153,9 +153,9 @@ class _Objective:
     """
 
     def __init__(self, distances: Distances, z: Vector, errors: Vector, extra: Vector) -> None:
-        telling = [kind for kind, apart in distances.items() if apart.any()]
-        self._kinds = [kind for kind in telling if kind != GENES]
-        self._has_genes = GENES in telling
+        informative = [kind for kind, apart in distances.items() if apart.any()]
+        self._kinds = [kind for kind in informative if kind != GENES]
+        self._has_genes = GENES in informative
         self._has_errors = bool(errors.any())
         self._distances, self._z, self._errors, self._extra = distances, z, errors, extra
         count = len(self._kinds)

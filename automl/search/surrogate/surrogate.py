@@ -32,7 +32,7 @@ _FAILURES = frozenset({Outcome.OUT_OF_MEMORY, Outcome.DIVERGED, Outcome.FAILED, 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What the surrogate expects of candidates.
+    """Expectations of the surrogate about candidates.
 
     Attributes:
         mean: of their targets, the lower the better, (m,).
@@ -49,7 +49,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedSurrogate:
-    """What follows from one history.
+    """Surrogate that is fitted to one history.
 
     Attributes:
         encoder: gives candidates their features.
@@ -183,7 +183,7 @@ class Surrogate:
         key = (snapshot, tuple((trial.number, trial.loss) for trial in first))
         if self._model is None or self._model[0] != key:
             view = self._view(first)
-            chosen = _most_telling(first)
+            chosen = _most_informative(first)
             table = self._table(chosen, view)
             scores, errors, extra = _targets(chosen, snapshot)
             z = scores(_losses(chosen))
@@ -192,7 +192,7 @@ class Surrogate:
 
     def _view(self, trials: Sequence[Trial]) -> View:
         """Choose architectures far from each other as landmarks (Gonzalez, 1985)."""
-        chosen = _most_telling(trials)
+        chosen = _most_informative(trials)
         apart = distances(*[self._table(chosen, View())] * 2)[NEIGHBOURHOODS[-1]]
         places, nearest = [0], apart[0].copy()
         while len(places) < min(MAX_LANDMARKS, len(chosen)) and nearest.max() > 0:
@@ -253,7 +253,7 @@ def _candidate(trial: Trial) -> Candidate:
     return trial.candidate
 
 
-def _most_telling(trials: Sequence[Trial]) -> Sequence[Trial]:
+def _most_informative(trials: Sequence[Trial]) -> Sequence[Trial]:
     """Return at most `MAX_FITTED` trials: the best half, and others evenly over time."""
     if len(trials) <= MAX_FITTED:
         return trials

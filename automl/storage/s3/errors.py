@@ -1,4 +1,4 @@
-"""What the errors of boto3 mean for the platform."""
+"""Errors of boto3, and what they mean for the platform."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ ALL_RIGHTS = ", ".join(sorted(set(_RIGHTS.values())))
 
 @dataclass(frozen=True, slots=True)
 class _Meaning:
-    """What a code of S3 says, and what helps."""
+    """Meaning of a code of S3, and what helps."""
 
     fault: str
     remedy: str

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class S3Limits:
-    """How patient a store is with its server.
+    """Limits of a store's patience with its server.
 
     Attributes:
         total_s: a request is repeated until so much time is over; the last attempt may take its

@@ -1,4 +1,4 @@
-"""What the errors of SQLAlchemy and its drivers mean for the platform."""
+"""Errors of SQLAlchemy and its drivers, and what they mean for the platform."""
 
 from __future__ import annotations
 

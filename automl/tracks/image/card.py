@@ -1,4 +1,4 @@
-"""What is known of the image track before it is loaded."""
+"""Card of the image track, which is known before the track is loaded."""
 
 from __future__ import annotations
 

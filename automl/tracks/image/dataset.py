@@ -35,7 +35,7 @@ class ImageDataset:
 
     @property
     def envelope(self) -> ImageEnvelope:
-        """What the snapshot holds."""
+        """Envelope of the snapshot."""
         return self.snapshot.envelope
 
     @property

@@ -17,7 +17,7 @@ _DEVICE_FACTORS = tuple(field.name for field in fields(DeviceFactors))
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What the search space of a run depends on.
+    """Facts that the search space of a run depends on.
 
     Attributes:
         image_size: height and width in pixels.

@@ -105,7 +105,7 @@ class ImageFitter:
 
     @property
     def device(self) -> Device:
-        """Where this process trains, and what one of the run's trainings may take there."""
+        """Device of this process, and the memory that one of the run's trainings may take there."""
         capacity = training_capacity(choose_device(), self.search.workers)
         return Device(type=device_type(), memory_bytes=capacity)
 

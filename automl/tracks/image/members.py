@@ -1,4 +1,4 @@
-"""What the bytes and details of a fitted network hold."""
+"""Bytes and details of fitted networks: weights and normalisation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Dask workers do: look at every row once, then write shards.
+"""Tasks of Dask workers: look at every row once, then write shards.
 
 Everything here is a module-level function of picklable values.
 """
@@ -64,7 +64,7 @@ class RowChunk:
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """What the first pass found out about a row; `problem` is "" if it can be used."""
+    """Findings of the first pass about a row; `problem` is "" if it can be used."""
 
     digest: str
     height: int

@@ -41,7 +41,7 @@ class RefitPlan:
 
     @property
     def source(self) -> FitSource:
-        """How the fitted weights are made."""
+        """Making of the fitted weights."""
         return FitSource.RETRAINED if self.is_fresh else FitSource.CONTINUED
 
     def seconds(self, used_s: float) -> float:

@@ -75,12 +75,12 @@ class ImageRequest:
 
     @property
     def location(self) -> SourceLocation:
-        """Where the rows are."""
+        """Location of the rows."""
         return SourceLocation(
             self.source, self.source_key, self.images, self.images_prefix, self.label
         )
 
     @property
     def split_settings(self) -> SplitSettings:
-        """How rows are held out."""
+        """Settings by which rows are held out."""
         return SplitSettings(self.split, self.validation_fraction, self.test_fraction, self.seed)

@@ -1,4 +1,4 @@
-"""How predictions of classes are scored and compared."""
+"""Scores and comparisons of predicted classes."""
 
 from __future__ import annotations
 

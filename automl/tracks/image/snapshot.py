@@ -19,7 +19,7 @@ from automl.tracks.image.decode import decode_image
 
 
 class ImageEnvelope(Envelope):
-    """What a snapshot of images holds; its parts are those of `Part`.
+    """Envelope of a snapshot of images; its parts are those of `Part`.
 
     Attributes:
         classes: labels in the order of the label indices.

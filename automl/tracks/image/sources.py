@@ -1,4 +1,4 @@
-"""What a dataset's source lists: rows with a path and a label, none of them read yet."""
+"""Listings of a dataset's source: rows with a path and a label, none of them read yet."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class SourceLocation:
-    """Where the rows are.
+    """Location of the rows.
 
     Attributes:
         store: holds `key`.
@@ -77,7 +77,7 @@ class SourceLocation:
 
     @property
     def uri(self) -> str:
-        """Where the source is, for people."""
+        """Place of the source, for people."""
         return f"{self.store.uri.rstrip('/')}/{self.key}".rstrip("/")
 
 

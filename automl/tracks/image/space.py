@@ -96,7 +96,7 @@ _REGULARISED_SHARE = 0.25  # of the children try other regularisation: they trai
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What the trials of a search can afford.
+    """Allowance of the trials of a search.
 
     Attributes:
         epochs: what each gets in all; None if it is not known. With fewer than `JUDGED_EPOCHS`,

@@ -35,7 +35,7 @@ class ImageTrack:
 
     @property
     def card(self) -> Card:
-        """What is known of it without loading it."""
+        """Card, which is known without loading the track."""
         return CARD
 
     @property
@@ -45,12 +45,12 @@ class ImageTrack:
 
     @property
     def judging(self) -> Judging:
-        """How its trials may be judged early."""
+        """Rules by which its trials may be judged early."""
         return Judging(unjudged=REGULARISATION)
 
     @property
     def memory(self) -> ImageMemory:
-        """What its trainings take."""
+        """Memory that its trainings take."""
         return ImageMemory()
 
     def prepare(
@@ -79,12 +79,12 @@ class ImageTrack:
 
     @property
     def tolerance(self) -> Tolerance:
-        """How exact its files must be."""
+        """Tolerance of its files."""
         return Tolerance(max_abs_diff=1e-4, min_gap=2e-4)
 
     @property
     def scores(self) -> ClassificationScores:
-        """How its predictions are scored and compared."""
+        """Scores and comparisons of its predictions."""
         return ClassificationScores()
 
     @property

@@ -76,13 +76,13 @@ class Job:
 
     @property
     def candidate(self) -> Candidate:
-        """What is evaluated."""
+        """Candidate that is evaluated."""
         return self.lineage[0].candidate
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What a training of a trial came to.
+    """Result of a trial's training.
 
     Attributes:
         stopped: why it was stopped; None if it ended by itself.
@@ -128,7 +128,7 @@ class Refit:
 
 @dataclass(frozen=True, slots=True)
 class Refitted:
-    """What a final fit came to.
+    """Result of a final fit.
 
     Attributes:
         member: the fitted candidate; None if the fit came to nothing.
@@ -146,7 +146,7 @@ class Refitted:
 
 
 class Hooks(Protocol):
-    """How the outside takes part in a training."""
+    """Hooks by which the outside takes part in a training."""
 
     def stop(self) -> StopReason | None:
         """Return why the training must end now, or None; asked often."""
@@ -169,7 +169,7 @@ class Fitter(Protocol):
 
     @property
     def device(self) -> Device:
-        """Where this process fits, and what one training may take there."""
+        """Device of this process, and the memory that one training may take there."""
 
     @property
     def rounds(self) -> int:

@@ -46,7 +46,7 @@ class Dataset(Protocol):
 
     @property
     def envelope(self) -> Envelope:
-        """What the snapshot holds, as far as every track's does."""
+        """Envelope of the snapshot, as far as every track has it."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ class Dataset(Protocol):
 
     @property
     def details(self) -> Mapping[str, Any]:
-        """What a model that is fitted on the snapshot must be kept with; see `Member`."""
+        """Details that a model which is fitted on the snapshot is kept with; see `Member`."""
 
     def parts(self, use: Use) -> tuple[str, ...]:
         """Return the parts of the snapshot that serve a use."""
@@ -109,7 +109,7 @@ class Dataset(Protocol):
 
 
 class Scores(Protocol):
-    """How predictions are scored and compared."""
+    """Scores and comparisons of predictions."""
 
     def metrics(self, outputs: Outputs, truth: Truth) -> Mapping[str, Interval]:
         """Return the track's metrics with 95 % intervals, by name."""
@@ -124,7 +124,7 @@ class Scores(Protocol):
 
 
 class Memory(Protocol):
-    """What trainings of a track take, predicted; importing what it needs loads no torch."""
+    """Memory that a track's trainings are predicted to take; its imports load no torch."""
 
     def resident_bytes(self, facts: SpaceFacts, device: Device) -> int | None:
         """Return the bytes of rows that stay on the device during a training.
@@ -160,11 +160,11 @@ class Samples(Protocol):
 
 
 class Track(Protocol):
-    """What is learned from what."""
+    """Track: what is learned from what."""
 
     @property
     def card(self) -> Card:
-        """What is known of it without loading it."""
+        """Card, which is known without loading the track."""
 
     @property
     def version(self) -> int:
@@ -172,19 +172,19 @@ class Track(Protocol):
 
     @property
     def judging(self) -> Judging:
-        """How its trials may be judged early."""
+        """Rules by which its trials may be judged early."""
 
     @property
     def tolerance(self) -> Tolerance:
-        """How exact its files must be."""
+        """Tolerance of its files."""
 
     @property
     def scores(self) -> Scores:
-        """How its predictions are scored and compared."""
+        """Scores and comparisons of its predictions."""
 
     @property
     def memory(self) -> Memory | None:
-        """What its trainings take; None where that needs no care."""
+        """Memory that its trainings take; None where that needs no care."""
 
     @property
     def samples(self) -> Samples:

@@ -20,7 +20,7 @@ Feed = Mapping[str, NDArray[Any]]
 
 
 class Use(StrEnum):
-    """What rows are read for. Which parts of a snapshot serve it, its track decides.
+    """Purposes that rows are read for. The track decides which parts of a snapshot serve them.
 
     One part may serve both the gate and the report, where there are few test rows.
     """
@@ -45,7 +45,7 @@ class RawRow(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """What a training stored to go on from.
+    """State that a training stored to go on from.
 
     Attributes:
         key: where it was stored, for messages.
@@ -71,7 +71,7 @@ class Predictions(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What a file computes for some rows.
+    """Outputs of a file for some rows.
 
     Attributes:
         values: probabilities or values.
@@ -83,7 +83,7 @@ class Outputs(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """What is true of some rows.
+    """True classes or values of some rows.
 
     Attributes:
         values: indices of classes, or values [n].
@@ -115,7 +115,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How exact a file must be.
+    """Tolerance of a file: how exact it must be.
 
     Attributes:
         max_abs_diff: largest difference of an output from the reference.
@@ -129,7 +129,7 @@ class Tolerance:
 
 
 class Remarks(NamedTuple):
-    """What a report says of a candidate besides its portrait.
+    """Remarks of a report about a candidate, besides its portrait.
 
     Attributes:
         summary: facts by name.
@@ -142,7 +142,7 @@ class Remarks(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What a manifest says of a file's inputs and outputs.
+    """Facts of a manifest about a file's inputs and outputs.
 
     Attributes:
         labels: classes in the order of the probabilities; empty for values.
