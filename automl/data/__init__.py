@@ -1,1 +1,1 @@
-"""Sources, splits and immutable snapshots of datasets."""
+"""Envelopes and shards of snapshots, splits, and work on Dask, for any track."""

@@ -1,4 +1,4 @@
-"""From a document of any origin to a `StudySpec`, or to the list of everything wrong with it."""
+"""Parsing of specifications: a document becomes a `StudySpec`, or a list of all its problems."""
 
 from __future__ import annotations
 

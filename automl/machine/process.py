@@ -1,4 +1,4 @@
-"""Runs one step in a process of its own and supervises it; standard library only.
+"""Processes of steps, started and supervised; standard library only.
 
 The child is `python -m automl.steps STEP`. It dies with its supervisor, obeys the time limit even
 in native code, and hands back one JSON document through a pipe of its own.

@@ -1,4 +1,4 @@
-"""The step `run_worker`: claim a trial, train it, record the outcome, and go on."""
+"""Workers: they claim a trial, train it, record the outcome, and go on."""
 
 from __future__ import annotations
 

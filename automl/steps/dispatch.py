@@ -1,4 +1,4 @@
-"""From a step's name and JSON payload to a call, and back to a JSON result.
+"""Dispatch of steps: from a name and a JSON payload to a call, and back to a JSON result.
 
 Importing this module imports no numerical library: a step that trains takes its GPU and its CPU
 threads first, and imports what computes then.

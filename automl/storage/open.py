@@ -1,4 +1,4 @@
-"""From settings to a store and a home."""
+"""Opening the store and the home that settings name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds the DAGs: one for any study from the form, and one per study file."""
+"""DAGs: one for any study from the form, and one per study file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the pools exist? A task of Airflow 3.3.2 cannot look pools up, so the API server answers.
+"""Checks of pools. A task of Airflow 3.3.2 cannot look pools up, so the API server answers.
 
 A task that names a missing pool is never scheduled and says so only in the scheduler's log. The
 execution API has no route for pools and tasks have no credentials for the REST API; therefore the

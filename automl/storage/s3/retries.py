@@ -1,4 +1,4 @@
-"""For how long a request to S3 is repeated.
+"""Retries of requests to S3, as long as time allows.
 
 boto3's own retry modes count attempts, so how long an outage they ride out depends on how fast
 the server fails. Here time decides: boto3 is told not to retry, and asks this module after each

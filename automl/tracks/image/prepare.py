@@ -1,4 +1,4 @@
-"""From a source of images to a snapshot, with Dask."""
+"""Building snapshots from sources of images, with Dask."""
 
 from __future__ import annotations
 
