@@ -17,7 +17,9 @@ install: $(STAMP)  ## create .venv with everything pinned
 $(STAMP):
 	@command -v $(PYTHON) > /dev/null || { \
 		echo "error: $(PYTHON) is not on the PATH. Install Python 3.11, or set PYTHON=/path/to/python3.11." >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: $(PYTHON) is older than Python 3.11. Set PYTHON=/path/to/python3.11." >&2; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[airflow,dev,pretrained]'
 	rm -f .venv/installed-*
