@@ -18,7 +18,6 @@ from automl.runs.memory import memory_shortage
 from automl.runs.proposals import memory_of, search_space
 from automl.runs.trials import end_search
 from automl.steps.call import StepCall
-from automl.tracks.cards import card_of
 
 _TOO_LARGE = "beyond search.limits"
 
@@ -61,7 +60,8 @@ def choose(context: StepContext) -> Winner:
         if run.continues is not None:
             chosen = _Choice((continued_trial(study, run.continues),), None, ())
         else:
-            members = card_of(context.spec.task).most_members
+            asked = context.spec.final_fit.ensemble
+            members = 1 if asked == "auto" else asked
             chosen = _Choice.of(study, run, _ranked(context, study, run), members)
         winner, *blended = chosen.winners
         assert winner.loss is not None
