@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 def layers_held() -> list[str]:
     with (ROOT / "pyproject.toml").open("rb") as file:
         contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
-    [layers] = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    [layers] = [contract["layers"] for contract in contracts if contract["id"] == "layers"]
     return list(layers)
 
 

@@ -19,7 +19,7 @@ def next_repeat(history: History, space: SearchSpace) -> Suggestion | None:
 
     Args:
         history: the comparable trials.
-        space: a dataset with other classes or another image size has another space.
+        space: a dataset with other classes or inputs of another size has another space.
     """
     if not history.elsewhere:
         return None
