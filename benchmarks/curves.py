@@ -29,7 +29,7 @@ from automl.tracks.image.spending import FULL_BUDGET
 from benchmarks.json_lines import read_lines
 from benchmarks.trained import Plan, open_study, prepare_home, search, with_budget
 
-CURVES = Path(__file__).parents[1] / "tests" / "data" / "curves"
+CURVES = Path(__file__).parent / "data" / "curves"
 _FRESH_SHARE = 0.4  # of the candidates after the seeds
 _LONGEST_CHAIN = 4
 
