@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import norm, rankdata
 
 from automl.search.surrogate.targets import NormalScores
 
@@ -28,6 +28,16 @@ def test_equal_losses_have_equal_targets(losses: np.ndarray) -> None:
 
     for loss in np.unique(losses):
         assert len(set(targets[losses == loss].tolist())) == 1
+
+
+@given(losses_)
+def test_targets_are_the_normal_quantiles_of_mean_ranks_to_the_bit(losses: np.ndarray) -> None:
+    ranks = (rankdata(losses) - 0.5) / len(losses)
+
+    scores = NormalScores.of(losses)
+
+    assert scores(losses).tobytes() == norm.ppf(ranks).tobytes()
+    assert scores.scores[0] == norm.ppf(ranks.min())
 
 
 @given(losses_)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, rankdata
+from scipy.special import ndtri
 
 from automl.search.arrays import Vector
 
@@ -31,9 +31,10 @@ class NormalScores:
     @classmethod
     def of(cls, losses: Vector) -> NormalScores:
         """Return the map under which these losses, (n,) with n above 0, are normal scores."""
-        ranks = (rankdata(losses) - 0.5) / len(losses)
-        distinct, first = np.unique(losses, return_index=True)
-        return cls(distinct, np.asarray(norm.ppf(ranks)[first], dtype=np.float64), len(losses))
+        distinct, counts = np.unique(losses, return_counts=True)
+        ranks = np.cumsum(counts) - (counts - 1) / 2  # equal losses share their mean rank
+        scores = ndtri((ranks - 0.5) / len(losses))
+        return cls(distinct, np.asarray(scores, dtype=np.float64), len(losses))
 
     def __call__(self, losses: Vector) -> Vector:
         """Return the targets of losses.
@@ -45,7 +46,7 @@ class NormalScores:
         slope = self._mean_slope()
         below = np.minimum(losses - self.losses[0], 0)
         above = np.maximum(losses - self.losses[-1], 0)
-        last = float(norm.ppf(1 - 0.5 / (self.count + 1)))
+        last = float(ndtri(1 - 0.5 / (self.count + 1)))
         least, most = min(-last, self.scores[0]), max(last, self.scores[-1])
         return np.asarray(np.clip(targets + slope * (below + above), least, most), dtype=np.float64)
 
