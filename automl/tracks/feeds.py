@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -12,6 +14,18 @@ from automl.errors import DamagedDataError, ExportError
 from automl.tracks.track import Feed, Values
 
 _INPUT, _VALUES = "input.", "predictions"
+
+
+def read_tensors(data: bytes) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a safetensors file by their names.
+
+    Raises:
+        DamagedDataError: it is no such file.
+    """
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise DamagedDataError(f"It is no file of tensors: {error}") from error
 
 
 class FeedSamples:
@@ -39,9 +53,9 @@ class FeedSamples:
             DamagedDataError: it is no such file.
         """
         try:
-            arrays = load(data)
+            arrays = read_tensors(data)
             values = arrays.pop(_VALUES)
-        except (SafetensorError, KeyError) as error:
+        except (DamagedDataError, KeyError) as error:
             raise DamagedDataError(
                 f"The stored samples cannot be read: {error}", "publish a new version"
             ) from error

@@ -33,7 +33,7 @@ from automl.onnx.graph import GraphWriter
 from automl.search.pruning import Judging, Rungs
 from automl.search.space import Description, LabelledGraph
 from automl.tracks import track
-from automl.tracks.feeds import FeedSamples
+from automl.tracks.feeds import FeedSamples, read_tensors
 from automl.tracks.track import Feed, Fitted, Hooks, Member, RawRow, Use, Values
 from automl.tracks.values import ValueScores
 from tests.numeric import CARD
@@ -102,7 +102,7 @@ class NumericFitter:
 
     def fit(self, job: track.Job, hooks: Hooks) -> Fitted:
         began, stopped = time.monotonic(), None
-        values = track.first_whole(job.checkpoints, lambda data: load(data)["values"])
+        values = track.first_whole(job.checkpoints, lambda data: read_tensors(data)["values"])
         values = np.full(len(self.y), np.nan) if values is None else values
         folds = np.array([int(FOLDS * position(key, 1)) for key in self.keys])
         done = [fold for fold in range(FOLDS) if not np.isnan(values[folds == fold]).any()]
