@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch._dynamo  # noqa: F401 - by the first optimiser otherwise, in each forked process anew
 from sklearn.datasets import load_digits
 
 from automl.domain.training import StopReason

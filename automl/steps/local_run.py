@@ -6,7 +6,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -30,6 +30,7 @@ from automl.views.search import Standing, standing
 
 _RESTARTS = 5  # how often a worker process may die before the run goes on without it
 _GRACE_S = 60.0
+_LOOK_EVERY_S = 1.0
 
 
 class Progress(Protocol):
@@ -139,7 +140,7 @@ def search(context: StepContext, workers: list[int], progress: Progress) -> None
             futures = [pool.submit(_worker, context, index, progress, over) for index in workers]
             while not all(future.done() for future in futures):
                 progress.search(look)
-                over.wait(1.0)
+                wait(futures, timeout=_LOOK_EVERY_S)
         except BaseException:
             over.set()
             raise

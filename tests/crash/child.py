@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch._dynamo  # noqa: F401 - by the first optimiser otherwise, in each process anew
+
 import automl.runs.worker
 import automl.steps.evaluate
 import automl.steps.export

@@ -24,12 +24,22 @@ from tests.versions import NOW, publish
 STUDY = "greens"
 
 
+@pytest.fixture
+def home(tmp_path: Path) -> str:
+    """A folder with a study of three versions, each of which has become champion."""
+    return with_versions(str(tmp_path / "home"))
+
+
 @pytest.fixture(params=["file", "s3"])
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A study with three versions, each of which has become champion."""
-    uri = str(tmp_path / "home")
+def any_home(request: pytest.FixtureRequest) -> str:
+    """The same in each kind of store."""
     if request.param == "s3":
-        uri = request.getfixturevalue("s3_store_uri")
+        return with_versions(request.getfixturevalue("s3_store_uri"))
+    return str(request.getfixturevalue("home"))
+
+
+def with_versions(uri: str) -> str:
+    """Publish and promote three versions there, and return the place."""
     document = {"name": STUDY, "task": "image_classification", "data": {"source": "rows.npz"}}
     context = StepContext.open(Settings(uri), study_spec(document), "one", "test")
     open_run(context, "snapshot")
@@ -43,8 +53,10 @@ def automl(home: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return commands.automl(*arguments, "--home", home, settings=os.environ)
 
 
-def test_a_promoted_version_is_the_champion(home: str) -> None:
-    document = document_of(automl(home, "promote", STUDY, "1", "--why", "It is fast.", "--json"))
+def test_a_promoted_version_is_the_champion(any_home: str) -> None:
+    document = document_of(
+        automl(any_home, "promote", STUDY, "1", "--why", "It is fast.", "--json")
+    )
 
     when = document.pop("when")
     assert document.pop("onnx").endswith(f"models/{STUDY}/1/model.onnx")
@@ -58,13 +70,13 @@ def test_a_promoted_version_is_the_champion(home: str) -> None:
         "who": getpass.getuser(),
         "why": "It is fast.",
     }
-    shown = document_of(automl(home, "models", STUDY, "--json"))
+    shown = document_of(automl(any_home, "models", STUDY, "--json"))
     assert shown["champion"] == 1
     assert shown["promotions"][-1] == {
         "promotion": 4, "from": 3, "to": 1, "who": getpass.getuser(), "why": "It is fast.",
         "when": when,
     }  # fmt: skip
-    stored = json.loads(_store(home).get(f"models/{STUDY}/champion.json").data)
+    stored = json.loads(_store(any_home).get(f"models/{STUDY}/champion.json").data)
     assert (stored["version"], stored["promotion"]) == (1, 4)
 
 
@@ -108,15 +120,15 @@ def test_what_does_not_exist_is_named(home: str, arguments: list[str], message: 
     assert "Traceback" not in done.stderr
 
 
-def test_a_damaged_version_is_refused_and_named(home: str) -> None:
+def test_a_damaged_version_is_refused_and_named(any_home: str) -> None:
     key = f"models/{STUDY}/2/model.onnx"
-    _store(home).put(key, b"x")
+    _store(any_home).put(key, b"x")
 
     for arguments in (["promote", STUDY, "2"], ["rollback", STUDY]):
-        done = automl(home, *arguments)
+        done = automl(any_home, *arguments)
         assert done.returncode == 4
         assert f"{key} has SHA-256" in done.stderr
-    assert list(Registry(_store(home), STUDY).promotions()) == [1, 2, 3]
+    assert list(Registry(_store(any_home), STUDY).promotions()) == [1, 2, 3]
 
 
 def _store(home: str) -> ObjectStore:

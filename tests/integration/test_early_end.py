@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,13 +40,35 @@ FIRST = round(
 )  # epochs of the first rung of so few rows
 
 
+def begun(folder: Path) -> TrialTrainer:
+    """Return the trainer of a new run in `folder`."""
+    spec = study_of_digits(folder, 300, search={"workers": 1}, final_fit={})
+    context = StepContext.open(Settings(str(folder / "home")), spec, "one", "test")
+    snapshot = prepare.prepare(context, lambda done, total, what: None)
+    opening.open_run(context, snapshot.id)
+    return TrialTrainer.load(context, context.opened_run())
+
+
 @pytest.fixture
 def trainer(tmp_path: Path) -> TrialTrainer:
     """Of a run that has no trials yet."""
-    spec = study_of_digits(tmp_path, 300, search={"workers": 1}, final_fit={})
-    context = StepContext.open(Settings(str(tmp_path / "home")), spec, "one", "test")
-    snapshot = prepare.prepare(context, lambda done, total, what: None)
-    opening.open_run(context, snapshot.id)
+    return begun(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def with_parent(tmp_path_factory: pytest.TempPathFactory) -> TrialTrainer:
+    """Of a run whose first trial is trained; for `parented` alone."""
+    trainer = begun(tmp_path_factory.mktemp("parent"))
+    work_on(trainer.context, trainer, taken(trainer), TrialTraining("one/0", never))
+    return trainer
+
+
+@pytest.fixture
+def parented(with_parent: TrialTrainer, tmp_path: Path) -> TrialTrainer:
+    """Of a copy of a run whose first trial is trained."""
+    first = with_parent.context
+    home = shutil.copytree(first.settings.home, tmp_path / "home")
+    context = StepContext.open(Settings(str(home)), first.spec, first.run, "test")
     return TrialTrainer.load(context, context.opened_run())
 
 
@@ -146,32 +169,32 @@ def child_of(trainer: TrialTrainer, parent: Trial) -> Trial:
 
 
 def test_a_child_of_a_training_that_was_short_of_time_goes_on_in_full(
-    trainer: TrialTrainer,
+    parented: TrialTrainer,
 ) -> None:
-    context = trainer.context
-    parent = work_on(context, trainer, taken(trainer), TrialTraining("one/0", never))
+    context = parented.context
+    (parent,) = context.record.refresh().trials
     curve = read_curve(context.store, "digits", parent)
     cut = [*curve[:5], replace(curve[5], share=1.0)]
     key = context.keys.trial(parent.number, parent.attempt).curve
     context.store.put(key, curve_to_bytes(cut))
 
-    child = child_of(trainer, parent)
+    child = child_of(parented, parent)
 
-    assert {result.planned for result in child.rungs} == {trainer.fitter.rounds}
+    assert {result.planned for result in child.rungs} == {parented.fitter.rounds}
 
 
-def test_a_child_trains_as_long_as_its_parents_curve_says(trainer: TrialTrainer) -> None:
-    context = trainer.context
-    parent = work_on(context, trainer, taken(trainer), TrialTraining("one/0", never))
+def test_a_child_trains_as_long_as_its_parents_curve_says(parented: TrialTrainer) -> None:
+    context = parented.context
+    (parent,) = context.record.refresh().trials
 
-    child = child_of(trainer, parent)
+    child = child_of(parented, parent)
 
     losses = [
         [point.log_loss or 0.0 for point in read_curve(context.store, "digits", trial)]
         for trial in (parent, child)
     ]
-    planned = planned_epochs(losses[0], losses[1][0], trainer.fitter.rounds)
+    planned = planned_epochs(losses[0], losses[1][0], parented.fitter.rounds)
     assert (parent.outcome, child.outcome) == (Outcome.COMPLETED, Outcome.COMPLETED)
-    assert child.measurement.epochs == planned < trainer.fitter.rounds
+    assert child.measurement.epochs == planned < parented.fitter.rounds
     assert {result.planned for result in child.rungs} == {planned}
     assert child.rungs[-1].epochs == planned

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import pytest
 
 from tests.training_child import EPOCHS, STEPS, Kill, train
 
-RANDOM_STEPS = 100 if os.environ.get("AUTOML_SOAK") else 10
+RANDOM_STEPS = 6
+SOAK_STEPS = 100
 
 
 NOWHERE = Kill()
@@ -44,7 +44,13 @@ def test_a_kill_at_a_checkpoint_changes_nothing(
     assert (tmp_path / "weights").read_bytes() == expected
 
 
-@pytest.mark.parametrize("draw", range(RANDOM_STEPS))
+@pytest.mark.parametrize(
+    "draw",
+    [
+        *range(RANDOM_STEPS),
+        *(pytest.param(draw, marks=pytest.mark.soak) for draw in range(RANDOM_STEPS, SOAK_STEPS)),
+    ],
+)
 def test_a_kill_at_a_random_step_changes_nothing(
     tmp_path: Path, expected: bytes, draw: int
 ) -> None:
