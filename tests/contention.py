@@ -45,12 +45,8 @@ class Contest:
 
 
 def contest(job: str, settings: Settings, rounds: int = ROUNDS) -> list[list[int]]:
-    """Return the ranks of the winners of each round, in a home that is empty at first.
-
-    A round takes seconds on S3, so that all of them are for the soak there.
-    """
-    if settings.home.startswith("s3://") and not os.environ.get("AUTOML_SOAK"):
-        rounds //= 20
+    """Return the ranks of the winners of each round, in a home that is empty at first."""
+    rounds = min(rounds, _most_rounds(settings))
     done = subprocess.run(
         [sys.executable, "-m", "tests.contention", json.dumps(asdict(Contest(job, rounds)))],
         capture_output=True,
@@ -63,6 +59,15 @@ def contest(job: str, settings: Settings, rounds: int = ROUNDS) -> list[list[int
     winners: list[list[int]] = json.loads(done.stdout)
     assert len(winners) == rounds
     return winners
+
+
+def _most_rounds(settings: Settings) -> int:
+    """Return how often to compete: rounds on servers take long, most of them are for the soak."""
+    if os.environ.get("AUTOML_SOAK"):
+        return ROUNDS
+    if settings.home.startswith("s3://"):
+        return ROUNDS // 40
+    return ROUNDS if settings.study_log is None else ROUNDS // 5
 
 
 def _append(home: Home, rank: int, number: int) -> bool:

@@ -172,8 +172,10 @@ class TestConditionalWrites:
         check_race(settings)
 
     @pytest.mark.soak
-    def test_of_sixteen_processes_one_creates_each_object_on_s3(self, s3_store_uri: str) -> None:
-        check_race(Settings(s3_store_uri))
+    def test_of_sixteen_processes_one_creates_each_object_in_many_rounds(
+        self, settings: Settings
+    ) -> None:
+        check_race(settings)
 
     def test_concurrent_increments_are_all_counted(self, store: ObjectStore) -> None:
         store.put("counter", b"0")

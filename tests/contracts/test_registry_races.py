@@ -120,20 +120,26 @@ def test_threads_promote_and_roll_back_at_once() -> None:
     check_champion(registry, store, reports)
 
 
-def check_claims(reports: Reports) -> None:
+def check_claims(reports: Reports, writers: int = WRITERS) -> None:
     claims = [(entry["run"], entry["version"]) for lines in reports.values() for entry in lines]
     versions = dict(claims)
-    assert len(claims) == 8 * WRITERS
-    assert len(versions) == 4 * WRITERS + 4
+    assert len(claims) == 8 * writers
+    assert len(versions) == 4 * writers + 4
     assert all(versions[run] == version for run, version in claims)  # a run's number never changes
     assert sorted(versions.values()) == list(range(1, len(versions) + 1))  # no number twice, no gap
 
 
-def test_processes_claim_versions_at_once(uri: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("uri", "writers"),
+    # requests grow with the square of the writers
+    [("file", WRITERS), ("s3", 6), pytest.param("s3", WRITERS, marks=pytest.mark.soak)],
+    indirect=["uri"],
+)
+def test_processes_claim_versions_at_once(uri: str, writers: int, tmp_path: Path) -> None:
     folder = tmp_path / "reports"
     folder.mkdir()
 
-    check_claims(race(Plan("claim", uri, str(folder), WRITERS)))
+    check_claims(race(Plan("claim", uri, str(folder), writers)), writers)
 
 
 def test_threads_claim_versions_at_once() -> None:

@@ -239,8 +239,10 @@ class TestStudyLogContract:
         check_race(settings)
 
     @pytest.mark.soak
-    def test_of_sixteen_processes_one_writes_each_version_on_s3(self, s3_store_uri: str) -> None:
-        check_race(Settings(s3_store_uri))
+    def test_of_sixteen_processes_one_writes_each_version_in_many_rounds(
+        self, settings: Settings
+    ) -> None:
+        check_race(settings)
 
 
 class TestObjectStudyLog:

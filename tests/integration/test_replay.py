@@ -103,7 +103,14 @@ def test_a_log_without_candidates_gives_them_back_in_another_process(
     }
 
 
-@pytest.mark.parametrize("field", ["hyperparameters", "genotype", "parent"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "hyperparameters",
+        pytest.param("genotype", marks=pytest.mark.soak),
+        pytest.param("parent", marks=pytest.mark.soak),
+    ],
+)
 def test_an_altered_candidate_is_named_with_its_field(home: Path, field: str) -> None:
     trials = proposed(home)
     children = [t for t in trials if t.candidate and t.candidate.parent is not None]

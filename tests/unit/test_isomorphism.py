@@ -16,7 +16,6 @@ from automl.morphism.nodes import conv
 from automl.morphism.seeds import seed_architectures
 from tests.morphs import random_network, relabelled
 
-PAIRS = 10_000
 GROUPS = 20
 
 
@@ -107,19 +106,20 @@ def changed(architecture: Architecture, rng: np.random.Generator) -> Architectur
             continue  # no graph of layers
 
 
+@pytest.mark.parametrize("pairs", [5_000, pytest.param(10_000, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("group", range(GROUPS))
-def test_genotypes_are_equal_exactly_where_graphs_are_isomorphic(group: int) -> None:
+def test_genotypes_are_equal_exactly_where_graphs_are_isomorphic(group: int, pairs: int) -> None:
     rng = np.random.default_rng(group)
     verdicts: Counter[bool] = Counter()
-    for pair in range(PAIRS // GROUPS):
+    for pair in range(pairs // GROUPS):
         first = any_network(rng)
         second = first if pair % 2 else changed(first, rng)
         second = relabelled(second, rng)
         expected = isomorphic(first, second)
         verdicts[expected] += 1
         assert (first.digest == second.digest) == expected, (first.genotype(), second.genotype())
-    assert verdicts[True] >= PAIRS // GROUPS // 2
-    assert verdicts[False] >= PAIRS // GROUPS // 3
+    assert verdicts[True] >= pairs // GROUPS // 2
+    assert verdicts[False] >= pairs // GROUPS // 3
 
 
 def test_graphs_that_colour_refinement_cannot_tell_apart_have_two_genotypes() -> None:

@@ -24,7 +24,7 @@ from automl.search.surrogate.kernel import NOISE_FLOOR, Kernel, _Objective, fit_
 from automl.tracks.image.space import NetworkMorphismSpace
 from tests.spaces import Words
 
-POOL, SUBSET, SETS = 300, 40, 1000
+POOL, SUBSET = 300, 40
 
 
 @cache
@@ -62,10 +62,11 @@ def standardised(values: np.ndarray) -> np.ndarray:
     return np.asarray((values - values.mean()) / values.std())
 
 
-def test_it_is_positive_semidefinite_on_network_morphs() -> None:
+@pytest.mark.parametrize("sets", [250, pytest.param(1000, marks=pytest.mark.soak)])
+def test_it_is_positive_semidefinite_on_network_morphs(sets: int) -> None:
     apart = distances(morphs(), morphs())
     rng = np.random.default_rng(1)
-    for _ in range(SETS):
+    for _ in range(sets):
         chosen = rng.choice(POOL, SUBSET, replace=False)
         part = {kind: matrix[np.ix_(chosen, chosen)] for kind, matrix in apart.items()}
         kernel = random_kernel(apart, rng)

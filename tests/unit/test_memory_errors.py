@@ -55,7 +55,7 @@ def errors_under(extra_mb: int) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("extra_mb", [30, 64, 101, 150])
+@pytest.mark.parametrize("extra_mb", [30, pytest.param(64, marks=pytest.mark.soak), 101, 150])
 def test_what_torch_raises_when_the_address_space_is_used_up_is_a_lack_of_memory(
     extra_mb: int,
 ) -> None:

@@ -23,7 +23,14 @@ from tests.morphs import (
     trained,
 )
 
-CHAINS = 500
+CHAINS = given(
+    which=st.integers(0, 2),
+    size=st.sampled_from([3, 6, 8, 11, 18]),
+    channels=st.sampled_from([1, 3, 4]),
+    draw=st.integers(0, 2),
+    length=st.integers(1, 12),
+    seed=SEEDS,
+)
 
 
 def check_chain(
@@ -54,16 +61,20 @@ def check_chain(
     return length
 
 
-@quick(CHAINS)
-@given(
-    which=st.integers(0, 2),
-    size=st.sampled_from([3, 6, 8, 11, 18]),
-    channels=st.sampled_from([1, 3, 4]),
-    draw=st.integers(0, 2),
-    length=st.integers(1, 12),
-    seed=SEEDS,
-)
+@quick(200)
+@CHAINS
 def test_chains_of_growing_moves_keep_the_function(
+    which: int, size: int, channels: int, draw: int, length: int, seed: int
+) -> None:
+    start, weights = trained(which, size, channels, draw)
+
+    check_chain(start, weights, GROWING, length, seed)
+
+
+@pytest.mark.soak
+@quick(500)
+@CHAINS
+def test_many_chains_of_growing_moves_keep_the_function(
     which: int, size: int, channels: int, draw: int, length: int, seed: int
 ) -> None:
     start, weights = trained(which, size, channels, draw)

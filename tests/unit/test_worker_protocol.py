@@ -386,7 +386,7 @@ class Rehearsal:
 
 def test_workers_keep_the_protocol() -> None:
     run_state_machine_as_test(
-        WorkerProtocol, settings=settings(max_examples=80, stateful_step_count=50)
+        WorkerProtocol, settings=settings(max_examples=50, stateful_step_count=50)
     )
 
 
