@@ -55,6 +55,11 @@ class WorkerClock:
         """True if too little time is left to start a trial."""
         return self.left_s < TOO_LATE_S
 
+    @property
+    def is_asked_to_stop(self) -> bool:
+        """The process has been asked to stop."""
+        return self._stop.is_set()
+
     def stop_reason(self) -> StopReason | None:
         """Return why training must stop now, or None."""
         left_s = self.left_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from automl.domain.events import SearchEnd
@@ -22,6 +23,8 @@ from automl.runs.proposals import memory_of, search_space
 from automl.runs.training import TrialTrainer, TrialTraining
 from automl.runs.trials import Claim, TrialResult, TrialSource, end_search, record_result
 from automl.runs.worker_report import WorkerReport
+from automl.search.memory_model import MemoryBound
+from automl.search.space import SearchSpace
 from automl.storage.leases import KeepAlive
 
 _POLL_S = 1.0
@@ -52,37 +55,45 @@ def run_worker(
         return report
     name = f"{context.run}/{worker}"
     trainer = TrialTrainer.load(context, run)
-    source = TrialSource(
-        context,
-        name,
-        lambda opener, bound: search_space(opener, bound, trainer.sizes),
-        trainer.device,
-        memory_of,
-    )
+    training = TrialTraining(name, clock.stop_reason, lambda: clock.left_s)
 
     def work(claim: Claim) -> None:
         report.begin(claim.trial.number)
-        trial = work_on(
-            context, trainer, claim, TrialTraining(name, clock.stop_reason, lambda: clock.left_s)
-        )
-        report.note(trial.measurement)
+        report.note(work_on(context, trainer, claim, training).measurement)
 
     with clock:
-        while clock.stop_reason() not in {StopReason.SLICE, StopReason.SIGNAL}:
-            if clock.is_too_late:
-                end_search(context, SearchEnd.DEADLINE)
-                while not stop.is_set() and (claim := source.take_begun()) is not None:
-                    work(claim)
-                return report
-            claim = source.take()
-            if claim is not None:
-                work(claim)
-            elif context.opened_run().is_searching:
-                time.sleep(_POLL_S)
-            else:
-                return report
-    report.state = "slice_ended"
+        if not _work_to_the_end(context, clock, _source(context, name, trainer), work):
+            report.state = "slice_ended"
     return report
+
+
+def _source(context: StepContext, name: str, trainer: TrialTrainer) -> TrialSource:
+    """Return what gives the worker its trials."""
+
+    def space(opener: Run, bound: MemoryBound | None) -> SearchSpace:
+        return search_space(opener, bound, trainer.sizes)
+
+    return TrialSource(context, name, space, trainer.device, memory_of)
+
+
+def _work_to_the_end(
+    context: StepContext, clock: WorkerClock, source: TrialSource, work: Callable[[Claim], None]
+) -> bool:
+    """Work on trials until the search ends; return False if the worker has to stop before."""
+    while clock.stop_reason() not in {StopReason.SLICE, StopReason.SIGNAL}:
+        if clock.is_too_late:
+            end_search(context, SearchEnd.DEADLINE)
+            while not clock.is_asked_to_stop and (claim := source.take_begun()) is not None:
+                work(claim)
+            return True
+        claim = source.take()
+        if claim is not None:
+            work(claim)
+        elif context.opened_run().is_searching:
+            time.sleep(_POLL_S)
+        else:
+            return True
+    return False
 
 
 def _begun(study: Study, run: Run) -> list[Trial]:

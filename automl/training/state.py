@@ -61,9 +61,7 @@ class Training:
         self.problem, self.micro_batch = problem, micro_batch
         self._hooks, self._started_s = hooks, hooks.clock()
         self._device = torch.device(problem.device)
-        self._selection: JudgedRows | None = None
-        if problem.selection is not None and len(problem.selection):
-            self._selection = JudgedRows(problem.selection, self._device, problem.precision)
+        self._selection = _judged_rows(problem, self._device)
         self._augmentation = Augmentation(
             problem.hyperparameters["augmentation"], problem.symmetries, problem.normalization.mean
         )
@@ -75,12 +73,10 @@ class Training:
         self._average = built_module(problem, averaged).eval()
         self._averaging = WeightAverage(self._module, self._average)
         set_mode(self._module, problem)
-        self._compiled: CompiledPasses | None = None
-        if problem.device == "cuda":
-            self._compiled = CompiledPasses(self._module, self._seconds_left)
+        is_cuda = problem.device == "cuda"
+        self._compiled = CompiledPasses(self._module, self._seconds_left) if is_cuda else None
         self._replicas = Replicas(self._module, problem, micro_batch, self._compiled)
         self._optimizer = optimizer_for(self._module, problem)
-        self._updates = 0
         self._first_px = first_resolution(problem)
         self.epochs = problem.budget.epochs
         self.epoch = self.step = self._stale_epochs = self._seen = 0
@@ -89,7 +85,7 @@ class Training:
         self._best: EpochResult | None = None
         self._best_weights: Weights = {}
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self._device)
-        self._resolution = 0
+        self._resolution = self._updates = 0
         self.needs_head = isinstance(start, InitialWeights) and start.fit_head
         self._batches: Generator[tuple[torch.Tensor, torch.Tensor, int]] | None = None
         if isinstance(start, Checkpoint):
@@ -271,6 +267,11 @@ class Training:
             resolution=resolution,
             progress=self._pace.share_done(self._steps_done, self.seconds),
         )
+        self._note(result)
+        return result
+
+    def _note(self, result: EpochResult) -> None:
+        """Take in what an epoch came to, and turn to the next one."""
         self._curve.append(result)
         if self._is_better(result):
             self._best, self._stale_epochs = result, 0
@@ -279,7 +280,6 @@ class Training:
             self._stale_epochs += 1
         self.epoch, self.step, self._seen, self._resolution = self.epoch + 1, 0, 0, 0
         self._loss_sum.zero_()
-        return result
 
     def _evaluate(self, resolution: int) -> tuple[float | None, float | None] | StopReason:
         """Return log loss and accuracy of the averaged weights on the selection rows.
@@ -370,3 +370,10 @@ class Training:
         measured = self._selection.evaluate(self._average, full, lambda: None)
         assert not isinstance(measured, StopReason)
         return replace(best, selection_loss=measured[0], selection_accuracy=measured[1])
+
+
+def _judged_rows(problem: FitProblem, device: torch.device) -> JudgedRows | None:
+    """Return the rows that epochs are judged on, None without any."""
+    if problem.selection is None or not len(problem.selection):
+        return None
+    return JudgedRows(problem.selection, device, problem.precision)

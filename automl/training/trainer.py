@@ -47,8 +47,8 @@ def fit(
     torch.set_num_threads(problem.threads)
     keep_freed_memory()
     latest = start
-    micro_batch = start.micro_batch if isinstance(start, Checkpoint) else 0
-    micro_batch = micro_batch or problem.batch_size
+    before = start.micro_batch if isinstance(start, Checkpoint) else 0
+    micro_batch = before or problem.batch_size
 
     def save(checkpoint: Checkpoint) -> None:
         nonlocal latest
@@ -62,19 +62,33 @@ def fit(
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            smaller = max(_SMALLEST_MICRO_BATCH, micro_batch // 2)
-            if smaller >= micro_batch:
-                raise OutOfMemoryError(
-                    f"{problem.device} lacks memory for {problem.architecture.summary()}, even "
-                    f"{micro_batch} examples at a time.",
-                    "search smaller networks or images, or run fewer workers",
-                ) from error
-        log.warning("memory ran out with %d examples at a time, trying %d", micro_batch, smaller)
-        micro_batch = smaller
-        gc.collect()  # the frames that the error held
-        return_freed_memory()
-        if problem.device == "cuda":
-            torch.cuda.empty_cache()
+            micro_batch = _smaller(problem, micro_batch, error)
+        _free(problem.device)
+
+
+def _free(device: str) -> None:
+    """Give back the memory of a training that broke off."""
+    gc.collect()  # the frames that the error held
+    return_freed_memory()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _smaller(problem: FitProblem, micro_batch: int, error: Exception) -> int:
+    """Return how many examples to try after memory ran out with so many.
+
+    Raises:
+        OutOfMemoryError: they were a few already.
+    """
+    smaller = max(_SMALLEST_MICRO_BATCH, micro_batch // 2)
+    if smaller >= micro_batch:
+        raise OutOfMemoryError(
+            f"{problem.device} lacks memory for {problem.architecture.summary()}, even "
+            f"{micro_batch} examples at a time.",
+            "search smaller networks or images, or run fewer workers",
+        ) from error
+    log.warning("memory ran out with %d examples at a time, trying %d", micro_batch, smaller)
+    return smaller
 
 
 def _fit(

@@ -304,7 +304,7 @@ def test_a_fit_without_memory_gives_way_with_the_reason(
     def without_memory(*_: object) -> FitResult:
         raise OutOfMemoryError("cuda lacks memory for it.", "search smaller networks")
 
-    monkeypatch.setattr(final_fit, "fit", without_memory)
+    monkeypatch.setattr(fitter, "fit", without_memory)
 
     done = fitted(open_home(home))
 

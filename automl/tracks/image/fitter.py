@@ -18,6 +18,7 @@ from automl.machine.cores import threads_of_final_fit, threads_of_trial
 from automl.morphism.architecture import Architecture
 from automl.morphism.memory import memory_need
 from automl.morphism.moves import Move, inherit
+from automl.search.budget import TimeBudget
 from automl.tracks.image.facts import ImageFacts
 from automl.tracks.image.members import normalization_of, weights_of
 from automl.tracks.image.memory import precision_of, training_plan
@@ -152,10 +153,7 @@ class ImageFitter:
         if checkpoint is not None:
             hooks.resumed([self._point(epoch) for epoch in checkpoint.curve])
         frozen = frozen_in(job.lineage)
-        time = job.budget
-        is_timed = time.full_s is not None and frozen is not None
-        if is_timed and self.facts is not None and self.facts.pretrained_ms is not None:
-            time = replace(time, full_s=self.facts.pretrained_ms / 1000)
+        time = job.budget if frozen is None else self._pretrained_budget(job.budget)
         seconds = time.seconds(spent_s=0.0 if checkpoint is None else checkpoint.seconds)
         problem = FitProblem(
             architecture=architecture,
@@ -185,6 +183,12 @@ class ImageFitter:
             update={"resumed_at": resumed_at, "peak_bytes": peak.size_bytes if is_full else None}
         )
         return self._judged(architecture, result, measured)
+
+    def _pretrained_budget(self, time: TimeBudget) -> TimeBudget:
+        """Return the budget of a pretrained network, which may need less time than fresh ones."""
+        if time.full_s is None or self.facts is None or self.facts.pretrained_ms is None:
+            return time
+        return replace(time, full_s=self.facts.pretrained_ms / 1000)
 
     def _hooks(self, hooks: Hooks) -> FitHooks:
         """Return how the outside takes part, in the terms of the training loop."""

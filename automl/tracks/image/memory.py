@@ -150,14 +150,18 @@ def memory_limit(
     if found is not None and known.most_bytes is not None:
         found = max(found, least)
     if known.out_of_memory_bytes is not None:
-        if least >= known.out_of_memory_bytes:
-            raise SearchSpaceExhaustedError(
-                f"Every network that the search starts from is predicted to take {least:,} bytes "
-                "or more, and a training that was predicted to take about as much ran out of "
-                "memory.",
-                "use a device with more memory, fewer search.workers, or a smaller data.image_size",
-            )
-        ran_out = known.out_of_memory_bytes - 1
-        found = ran_out if found is None else min(found, ran_out)
+        below = _below(known.out_of_memory_bytes, least)
+        found = below if found is None else min(found, below)
     assert found is not None
     return MemoryLimit(found, plan)
+
+
+def _below(out_of_memory_bytes: int, least: int) -> int:
+    """Return what takes less than a training that ran out of memory, if a seed does."""
+    if least < out_of_memory_bytes:
+        return out_of_memory_bytes - 1
+    raise SearchSpaceExhaustedError(
+        f"Every network that the search starts from is predicted to take {least:,} bytes or more, "
+        "and a training that was predicted to take about as much ran out of memory.",
+        "use a device with more memory, fewer search.workers, or a smaller data.image_size",
+    )

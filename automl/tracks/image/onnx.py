@@ -55,14 +55,18 @@ def build_onnx(  # noqa: PLR0913 - the file is a function of exactly these value
     Raises:
         ExportError: weights, labels or preprocessing do not fit the architecture.
     """
-    from onnx import TensorProto, helper
-
     _check_fit(architecture, weights, labels, (mean, std))
     graph = GraphWriter()
     resized = _splice(graph, preprocess, architecture.input_size)
     image = _normalise(graph, resized, mean, std)
     logits = _network(graph, architecture, weights, image)
     _heads(graph, logits, labels)
+    return _to_bytes(graph, labels, metadata)
+
+
+def _to_bytes(graph: GraphWriter, labels: Sequence[str], metadata: Mapping[str, str]) -> bytes:
+    from onnx import TensorProto, helper
+
     return graph.to_bytes(
         "classifier",
         [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["N", "H", "W", 3])],
