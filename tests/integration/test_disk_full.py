@@ -34,6 +34,19 @@ def can_mount() -> bool:
 QUOTAS = ["limit", "tmpfs"] if can_mount() else ["limit"]
 
 
+def each_quota(always: str) -> pytest.MarkDecorator:
+    """Return what gives a test every kind of full disk, but all except one in the soak only.
+
+    Args:
+        always: that one, if this machine has it.
+    """
+    first = always if always in QUOTAS else QUOTAS[0]
+    quotas = [
+        pytest.param(quota, marks=() if quota == first else pytest.mark.soak) for quota in QUOTAS
+    ]
+    return pytest.mark.parametrize("quota", quotas)
+
+
 def play(scene: str, quota: str, folder: Path) -> dict[str, Any]:
     """Return what `tests.full_disk` tells of the scene."""
     done = subprocess.run(
@@ -68,7 +81,7 @@ def require_completed(seen: dict[str, Any]) -> None:
     assert seen["after"]["ends"] == 1
 
 
-@pytest.mark.parametrize("quota", QUOTAS)
+@each_quota(always="tmpfs")
 def test_a_full_disk_during_a_checkpoint_costs_what_came_after_the_one_before(
     tmp_path: Path, quota: str
 ) -> None:
@@ -87,7 +100,7 @@ def test_a_full_disk_during_a_checkpoint_costs_what_came_after_the_one_before(
     assert any("trial 0 is given back: " in line for line in seen["lines"])
 
 
-@pytest.mark.parametrize("quota", QUOTAS)
+@each_quota(always="limit")
 def test_a_full_disk_during_an_append_leaves_the_log_as_it_was(tmp_path: Path, quota: str) -> None:
     seen = play("append", quota, tmp_path)
 

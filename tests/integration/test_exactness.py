@@ -54,9 +54,12 @@ def publish(folder: Path, files: dict[str, bytes], image_size: int) -> Published
             "images": str(folder / "images"),
             "image_size": image_size,
         },
-        "search": {"time_limit": "60s", "max_trials": 1, "workers": 1},
+        "search": {
+            "time_limit": "60s", "max_trials": 1, "workers": 1,
+            "limits": {"parameters": 10**6},  # else a pretrained seed of many more is trained
+        },
         "final_fit": {"retrain": False},
-    }
+    }  # fmt: skip
     settings = Settings(str(folder / "home"))
     result = run_study(settings, study_spec(document), Quiet())
     store = open_home(settings).store
