@@ -33,7 +33,7 @@ from tests.digits import digits, write_digits
 ROWS = 300
 
 
-def write_study(folder: Path) -> Path:
+def write_study(folder: Path, max_trials: int = 3, workers: int = 2) -> Path:
     """Write a study of a few short trials on the first digits."""
     folder.mkdir(parents=True, exist_ok=True)
     write_digits(folder / "rows.npz", ROWS)
@@ -41,7 +41,7 @@ def write_study(folder: Path) -> Path:
         "name": "digits",
         "task": "image_classification",
         "data": {"source": "rows.npz"},
-        "search": {"time_limit": "60s", "max_trials": 3, "workers": 2},
+        "search": {"time_limit": "60s", "max_trials": max_trials, "workers": workers},
         "final_fit": {"time_limit": "30s"},
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(document))
@@ -229,7 +229,7 @@ def test_a_second_run_continues_the_study(published: Published, home: Path) -> N
 
 
 def test_a_run_on_s3_reads_a_source_on_disk(tmp_path: Path, s3_store_uri: str) -> None:
-    document = run_study(write_study(tmp_path), s3_store_uri)
+    document = run_study(write_study(tmp_path, max_trials=1, workers=1), s3_store_uri)
 
     assert document["state"] == "succeeded"
     assert document["onnx"] == f"{s3_store_uri}/models/digits/1/model.onnx"
@@ -246,7 +246,9 @@ def test_a_run_on_s3_reads_a_source_on_disk(tmp_path: Path, s3_store_uri: str) -
 def test_a_run_keeps_its_log_in_postgresql(tmp_path: Path, postgres_url: str) -> None:
     home = tmp_path / "home"
     settings = {"AUTOML_HOME": str(home), "AUTOML_STUDY_LOG": postgres_url}
-    done = automl("run", str(write_study(tmp_path / "in")), "--json", settings=settings)
+    done = automl(
+        "run", str(write_study(tmp_path / "in", max_trials=2)), "--json", settings=settings
+    )
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["state"] == "succeeded"
@@ -256,7 +258,7 @@ def test_a_run_keeps_its_log_in_postgresql(tmp_path: Path, postgres_url: str) ->
     study = StudyRecord(
         open_home(Settings(str(home), study_log=postgres_url)).study_log("digits")
     ).refresh()
-    assert [trial.state for trial in study.trials] == [TrialState.FINISHED] * 3
+    assert [trial.state for trial in study.trials] == [TrialState.FINISHED] * 2
     for command in ("leaderboard", "models", "verify"):
         printed = automl(command, "digits", "--json", settings=settings)
         assert printed.returncode == 0, printed.stderr
@@ -270,7 +272,7 @@ def test_an_estimator_fits_evaluates_and_exports(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="has not been fitted"):
         classifier.predict(test_x)
-    assert classifier.fit(x[:ROWS], y[:ROWS], time_limit="45s") is classifier
+    assert classifier.fit(x[:ROWS], y[:ROWS], time_limit="20s") is classifier
 
     assert classifier.classes_.tolist() == list(range(10))
     assert classifier.predict_proba(test_x).shape == (200, 10)
