@@ -24,8 +24,7 @@ from automl.search.searchers.evolution import RegularizedEvolution
 from automl.search.searchers.random import RandomSearcher
 from automl.search.searchers.tree_search import Effort
 from automl.search.space import SearchSpace
-from automl.tracks.cards import installed_cards
-from automl.tracks.track import Memory, track_of
+from automl.tracks.track import Memory, installed_cards, track_of
 
 SpaceOf = Callable[[Run, MemoryBound | None], SearchSpace]
 MemoryOf = Callable[[Run], Memory | None]

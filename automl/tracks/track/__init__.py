@@ -5,11 +5,13 @@ ONNX file, and scores predictions. How a run proceeds is none of its business: i
 and hooks, and imports nothing of `automl.runs`, `publishing`, `views` or `steps`. These know the
 names of this package only, so that they serve every track.
 
-A track is found by its card (`automl.tracks.cards`); `track_of` loads the track itself.
+A track is found by its card (`automl.tracks.cards`, where a process enters that must stay light);
+`track_of` loads the track itself.
 """
 
 from __future__ import annotations
 
+from automl.tracks.cards import installed_cards
 from automl.tracks.track.fitting import (
     Ancestor,
     Fitted,
@@ -66,5 +68,6 @@ __all__ = [
     "Use",
     "Values",
     "first_whole",
+    "installed_cards",
     "track_of",
 ]
