@@ -1,26 +1,23 @@
-"""Workers as processes: deadlines, kills and attempts that come too late."""
+"""Workers as processes: kills and attempts that come too late."""
 
 from __future__ import annotations
 
 import os
 import signal
 from collections import Counter
-from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 
-from automl.domain.events import SearchEnd, TrialFinished
+from automl.domain.events import TrialFinished
 from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.domain.trial import Measurement, Outcome, TrialState
 from automl.runs import opening
 from automl.runs.context import StepContext
-from automl.runs.run_lease import RunLease
 from automl.runs.trials import Claim, TrialSource
-from automl.steps import prepare
-from automl.steps.local_run import run_study, search
+from automl.steps.local_run import run_study
 from automl.tracks.image.space import NetworkMorphismSpace
 from tests.digits import study_of_digits
 from tests.quiet import Quiet
@@ -50,28 +47,6 @@ def settings(tmp_path: Path) -> Settings:
 
 def opened(settings: Settings, spec: StudySpec, run: str = "one") -> StepContext:
     return StepContext.open(settings, spec, run, "test")
-
-
-def test_a_search_ends_on_time_with_its_trial_timed_out(tmp_path: Path, settings: Settings) -> None:
-    spec = study_of_digits(
-        tmp_path,
-        rows=1500,
-        data={"source": str(tmp_path / "rows.npz"), "image_size": 256},  # minutes per trial
-        # Its process takes seconds to start, on a busy machine many; each trial has all its epochs.
-        search={"time_limit": "45s", "workers": 1, "max_trials": 9},
-    )
-    context = opened(settings, spec)
-    snapshot = prepare.prepare(context, Quiet().items).id
-    with RunLease(context):
-        search(context, opening.open_run(context, snapshot), Quiet())
-
-    study = context.record.refresh()
-    (run,) = study.runs
-    assert run.search_end is SearchEnd.DEADLINE
-    assert run.search_ended_at is not None
-    assert timedelta(seconds=35) <= run.search_ended_at - run.opened_at <= timedelta(seconds=50)
-    assert study.trials[-1].outcome is Outcome.TIMED_OUT
-    assert "deadline" in study.trials[-1].cause
 
 
 def test_a_killed_worker_costs_no_trial(tmp_path: Path, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Worker processes that are frozen, or whose clocks are wrong, on one study."""
+"""Worker processes that have too little time, are frozen, or whose clocks are wrong."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from automl.domain.events import SearchEnd, TrialClaimed, TrialFinished
 from automl.domain.invariants import violations
 from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
+from automl.domain.study import Study
 from automl.domain.trial import Outcome
 from automl.machine.process import StepResult, run_step
 from automl.runs import opening
@@ -98,6 +99,37 @@ def open_run(context: StepContext) -> None:
 
 def claims_in(context: StepContext) -> list[TrialClaimed]:
     return [event for _, event in context.record.log.read() if isinstance(event, TrialClaimed)]
+
+
+def test_a_search_ends_on_time_with_its_trial_timed_out(tmp_path: Path) -> None:
+    limit_s = 25  # its worker needs some of it to load the images
+    spec = study_of_digits(
+        tmp_path,
+        rows=600,
+        data={"source": str(tmp_path / "rows.npz"), "image_size": 256},  # minutes per trial
+        search={"time_limit": f"{limit_s}s", "workers": 1, "max_trials": 9},
+    )
+    context = opened(str(tmp_path / "home"), spec)
+    with Workers(context) as workers:
+        end = workers.start(0, {})
+        workers.wait_for(0, READY)
+        with RunLease(context):
+            open_run(context)
+            result = end.result()
+
+    assert result.failure is None
+    study = context.record.refresh()
+    assert study.runs[0].search_end is SearchEnd.DEADLINE
+    assert limit_s - 3 <= searched_s(study) <= limit_s + 5
+    assert study.trials[-1].outcome is Outcome.TIMED_OUT
+    assert "deadline" in study.trials[-1].cause
+
+
+def searched_s(study: Study) -> float:
+    """Return how long the search of a study's only run took."""
+    (run,) = study.runs
+    assert run.search_ended_at is not None
+    return (run.search_ended_at - run.opened_at) / timedelta(seconds=1)
 
 
 def test_what_a_frozen_worker_writes_after_a_takeover_does_not_count(tmp_path: Path) -> None:
@@ -194,11 +226,8 @@ def test_workers_whose_clocks_are_five_minutes_apart_share_a_study(
         )
     assert [result.failure for result in results] == [None, None]
     study = context.record.refresh()
-    (run,) = study.runs
-    assert run.search_end is SearchEnd.DEADLINE
-    assert run.search_ended_at is not None
-    took_s = (run.search_ended_at - run.opened_at) / timedelta(seconds=1)
-    assert limit_s - 10 <= took_s <= limit_s + 5
+    assert study.runs[0].search_end is SearchEnd.DEADLINE
+    assert limit_s - 10 <= searched_s(study) <= limit_s + 5
     outcomes = {trial.outcome for trial in study.trials}
     own = {Outcome.COMPLETED, Outcome.PRUNED, Outcome.TIMED_OUT}
     assert outcomes <= own, "a trial was lost"
