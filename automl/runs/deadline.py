@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from datetime import datetime, timedelta
-from types import TracebackType
 
 from automl.domain.events import SearchEnd
 from automl.domain.training import StopReason
@@ -76,12 +75,7 @@ class WorkerClock:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
 

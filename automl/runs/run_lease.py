@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from datetime import UTC, datetime
-from types import TracebackType
 
 from automl.errors import StorageError, StudyBusyError
 from automl.runs.context import StepContext
@@ -51,12 +50,7 @@ class RunLease:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
         was_opened = self._context.record.study.run(self._context.run) is not None

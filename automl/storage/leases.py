@@ -15,7 +15,6 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from types import TracebackType
 from typing import Protocol
 
 from automl.domain.layout import lease_key
@@ -353,12 +352,7 @@ class KeepAlive:
             thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         for thread in self._threads:
             thread.join(self._lease.ttl_s / 4)  # a renewal that hangs must not hold up the work

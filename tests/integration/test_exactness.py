@@ -123,6 +123,7 @@ def test_the_published_file_sees_what_training_saw_in_pictures_of_20_random_size
     assert_same_tensors(publish(tmp_path, files, image_size=24), files)
 
 
+@pytest.mark.soak
 @pytest.mark.needs_shared(CLOTHING)
 def test_the_published_file_sees_what_training_saw_in_photographs_of_every_size(
     tmp_path: Path,

@@ -243,6 +243,7 @@ def test_a_run_on_s3_reads_a_source_on_disk(tmp_path: Path, s3_store_uri: str) -
     assert not (tmp_path / "automl-home").exists()
 
 
+@pytest.mark.soak
 def test_a_run_keeps_its_log_in_postgresql(tmp_path: Path, postgres_url: str) -> None:
     home = tmp_path / "home"
     settings = {"AUTOML_HOME": str(home), "AUTOML_STUDY_LOG": postgres_url}

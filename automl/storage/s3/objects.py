@@ -84,30 +84,29 @@ class S3ObjectStore:
 
         A request whose reply was lost is repeated; see the protocol for what that means.
         """
-        with self._translated(key):
-            try:
-                return self._client.put_object(
-                    **self._target(key), Body=data, Metadata=_metadata(data), IfNoneMatch="*"
-                )["ETag"]
-            except ClientError as error:
-                if is_conflict(error):
-                    raise PreconditionFailedError(
-                        f"{key} exists in {self.uri} already, or is being created."
-                    ) from error
-                raise
+        refusal = f"{key} exists in {self.uri} already, or is being created."
+        with self._on_condition(key, refusal):
+            return self._client.put_object(
+                **self._target(key), Body=data, Metadata=_metadata(data), IfNoneMatch="*"
+            )["ETag"]
 
     def put_if_match(self, key: str, data: bytes, etag: str) -> str:
         """Write a key that still has `etag`, or raise PreconditionFailedError."""
+        refusal = f"{key} in {self.uri} has changed or is gone."
+        with self._on_condition(key, refusal):
+            return self._client.put_object(
+                **self._target(key), Body=data, Metadata=_metadata(data), IfMatch=etag
+            )["ETag"]
+
+    @contextmanager
+    def _on_condition(self, key: str, refusal: str) -> Iterator[None]:
+        """Raise PreconditionFailedError for a write whose condition does not hold."""
         with self._translated(key):
             try:
-                return self._client.put_object(
-                    **self._target(key), Body=data, Metadata=_metadata(data), IfMatch=etag
-                )["ETag"]
+                yield
             except ClientError as error:
                 if is_conflict(error):
-                    raise PreconditionFailedError(
-                        f"{key} in {self.uri} has changed or is gone."
-                    ) from error
+                    raise PreconditionFailedError(refusal) from error
                 raise
 
     def abandoned_uploads(self, older_than: timedelta) -> list[str]:

@@ -14,18 +14,7 @@ from automl.tracks.image.sources import read_file_table
 
 
 def load_image_dataset(csv_path: str | Path, images_path: str | Path) -> tuple[Any, Any]:
-    """Return images and labels that a CSV manifest lists.
-
-    Args:
-        csv_path: manifest with a path and a label column, as in a study file.
-        images_path: folder where its paths start.
-
-    Returns:
-        x, uint8 [n, H, W, 3], resized to one size where sizes differ; y, text [n].
-
-    Raises:
-        DataError: a row cannot be read; all such rows are listed.
-    """
+    """Return images and labels that a CSV manifest lists; see `automl.api.load_image_dataset`."""
     rows = read_file_table(Path(csv_path).read_bytes(), label=None)
     pixels, problems = [], []
     for path, _ in rows:

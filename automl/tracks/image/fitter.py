@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from automl.data.splits import Part
+from automl.domain.candidate import Candidate
 from automl.domain.facts import SpaceFacts
 from automl.domain.specification import SearchSection
 from automl.domain.training import CurvePoint, StopReason
@@ -28,6 +30,7 @@ from automl.tracks.image.rows import LabelledRows, joined, read_rows
 from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
 from automl.tracks.image.spending import budget_of, useful_threads
 from automl.tracks.track import (
+    Ancestor,
     Fitted,
     Hooks,
     Job,
@@ -152,24 +155,10 @@ class ImageFitter:
         resumed_at = 0 if checkpoint is None else checkpoint.epoch
         if checkpoint is not None:
             hooks.resumed([self._point(epoch) for epoch in checkpoint.curve])
-        frozen = frozen_in(job.lineage)
-        time = job.budget if frozen is None else self._pretrained_budget(job.budget)
+        problem = self._problem(job.candidate, job.lineage, job.seed)
+        time = job.budget if problem.frozen is None else self._pretrained_budget(job.budget)
         seconds = time.seconds(spent_s=0.0 if checkpoint is None else checkpoint.seconds)
-        problem = FitProblem(
-            architecture=architecture,
-            hyperparameters=job.candidate.hyperparameters,
-            normalization=self.normalization,
-            symmetries=self.rows.symmetries,
-            train=self.rows.train,
-            selection=self.rows.selection,
-            budget=replace(self.budget, seconds=seconds),
-            seed=job.seed,
-            device=choose_device(),
-            threads=useful_threads(architecture, threads_of_trial(self.search)),
-            precision=precision_of(self.facts),
-            is_warm=job.candidate.parent is not None or frozen is not None,
-            frozen=frozen,
-        )
+        problem = replace(problem, budget=replace(self.budget, seconds=seconds))
         start = checkpoint if checkpoint is not None else self._start(job, architecture)
         with peak_memory(problem.device) as peak:
             result = fit(problem, start, self._hooks(hooks))
@@ -183,6 +172,28 @@ class ImageFitter:
             update={"resumed_at": resumed_at, "peak_bytes": peak.size_bytes if is_full else None}
         )
         return self._judged(architecture, result, measured)
+
+    def _problem(
+        self, candidate: Candidate, lineage: Sequence[Ancestor], seed: tuple[int, ...]
+    ) -> FitProblem:
+        """Return a candidate's training on the rows of trials, whatever time it takes."""
+        architecture = Architecture.from_genotype(candidate.genotype)
+        frozen = frozen_in(lineage)
+        return FitProblem(
+            architecture=architecture,
+            hyperparameters=candidate.hyperparameters,
+            normalization=self.normalization,
+            symmetries=self.rows.symmetries,
+            train=self.rows.train,
+            selection=self.rows.selection,
+            budget=self.budget,
+            seed=seed,
+            device=choose_device(),
+            threads=useful_threads(architecture, threads_of_trial(self.search)),
+            precision=precision_of(self.facts),
+            is_warm=candidate.parent is not None or frozen is not None,
+            frozen=frozen,
+        )
 
     def _pretrained_budget(self, time: TimeBudget) -> TimeBudget:
         """Return the budget of a pretrained network, which may need less time than fresh ones."""
@@ -305,13 +316,10 @@ class ImageFitter:
         normalization: Normalization,
         checkpoint: Checkpoint | None,
     ) -> FitProblem:
-        architecture = Architecture.from_genotype(job.incumbent.candidate.genotype)
-        frozen = frozen_in(job.lineage)
-        return FitProblem(
-            architecture=architecture,
-            hyperparameters=job.incumbent.candidate.hyperparameters,
+        problem = self._problem(job.incumbent.candidate, job.lineage, job.seed)
+        return replace(
+            problem,
             normalization=normalization,
-            symmetries=self.rows.symmetries,
             train=joined(self.rows.train, self.rows.selection),
             selection=None,
             budget=replace(
@@ -320,12 +328,8 @@ class ImageFitter:
                 patience=0,
                 seconds=plan.seconds(0.0 if checkpoint is None else checkpoint.seconds),
             ),
-            seed=job.seed,
-            device=choose_device(),
-            threads=useful_threads(architecture, threads_of_final_fit(self.search)),
-            precision=precision_of(self.facts),
-            is_warm=not plan.is_fresh or frozen is not None,
-            frozen=frozen,
+            threads=useful_threads(problem.architecture, threads_of_final_fit(self.search)),
+            is_warm=not plan.is_fresh or problem.frozen is not None,
         )
 
     def _refitted(
