@@ -211,7 +211,7 @@ def share(graph: GraphWriter, name: str, member: Member, x: str) -> str:
         outputs = name + "least", name + "nearest"
         graph.node("TopK", [*distances, learned["count"]], *outputs, axis=1, largest=0)
         found = graph.node("Gather", [learned["y"], outputs[1]], name + "found")
-        value = graph.node("ReduceMean", [found, one], name + "value")
+        value = graph.node("ReduceMean", [found, one], name + "value", keepdims=0)
     weight = graph.constant(name + "weight", np.array(member.weight, np.float32))
     return graph.node("Mul", [value, weight], name + "share")
 

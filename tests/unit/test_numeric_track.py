@@ -1,4 +1,4 @@
-"""Trainings of the second track: a damaged checkpoint costs what came after the one before."""
+"""The second track: damaged checkpoints, and files of any blend of its pipelines."""
 
 from __future__ import annotations
 
@@ -6,14 +6,29 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
+from automl.data.snapshot import Envelope
+from automl.domain.candidate import Candidate
 from automl.domain.training import CurvePoint, StopReason
 from automl.domain.trial import Measurement
 from automl.errors import DamagedDataError
+from automl.onnx.model import OnnxModel
 from automl.search.budget import TimeBudget
+from automl.storage.memory import MemoryObjectStore
 from automl.tracks import track
 from automl.tracks.feeds import read_tensors
-from tests.numeric.track import FOLDS, NumericFitter, Pipelines, digests
+from tests.numeric.track import (
+    FOLDS,
+    PIPELINES,
+    NumericDataset,
+    NumericFitter,
+    Pipelines,
+    digests,
+    feed_of,
+    learn,
+    predict,
+)
 
 X = np.random.default_rng(0).standard_normal((30, 2))
 Y = X @ [1.0, -2.0]
@@ -91,3 +106,25 @@ def test_a_training_starts_anew_where_no_checkpoint_is_whole() -> None:
 def test_what_is_no_file_of_tensors_is_damage() -> None:
     with pytest.raises(DamagedDataError, match="no file of tensors"):
         read_tensors(b"no tensors")
+
+
+@pytest.mark.parametrize("first", PIPELINES)
+@pytest.mark.parametrize("second", [PIPELINES[0], PIPELINES[-1]])
+def test_a_file_computes_what_its_members_do(first: str, second: str) -> None:
+    candidates = [Candidate(genotype=each, hyperparameters={}) for each in (first, second)]
+    learned = [learn(candidate, X, Y) for candidate in candidates]
+    members = [
+        track.Member(candidate, save(arrays), weight=0.5)
+        for candidate, arrays in zip(candidates, learned, strict=True)
+    ]
+    envelope = Envelope(id="0", dataset="rows", counts={}, shards=(), source="rows.csv")
+    dataset = NumericDataset(MemoryObjectStore(), envelope, ["a", "b"])
+    rows = np.random.default_rng(1).standard_normal((5, 2)).astype(np.float32)
+
+    file = OnnxModel(dataset.emit(members, {}))
+
+    expected = np.mean([predict(arrays, rows) for arrays in learned], axis=0)
+    found = [file.predict(feed_of(dataset.columns, row)).values for row in rows]
+    assert np.allclose(np.concatenate(found), expected, atol=1e-5)
+    batch = {name: rows[:, [place]] for place, name in enumerate(dataset.columns)}
+    assert np.allclose(file.predict(batch).values, expected, atol=1e-5)
