@@ -54,7 +54,7 @@ class ObservedRecords:
 
     @property
     def uri(self) -> str:
-        """Where the records are."""
+        """The address of the records."""
         return self._inner.uri
 
     def get(self, key: str) -> StoredObject:

@@ -19,5 +19,5 @@ def shared_dataset(name: str) -> Path:
 
 
 def shared_place_is_promised() -> bool:
-    """Whether there is a place of shared datasets, or somebody has named one."""
+    """Return whether there is a place of shared datasets, or somebody has named one."""
     return _NAMED_PLACE is not None or _DATASETS.is_dir()

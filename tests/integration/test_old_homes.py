@@ -98,7 +98,7 @@ class OldHome:
 
 
 def computes_as_then() -> bool:
-    """Whether the sums of a training are those of the machine that `EXPECTED` is from.
+    """Return whether the sums of a training are those of the machine that `EXPECTED` is from.
 
     Other instructions and other releases of the libraries add in another order.
     """

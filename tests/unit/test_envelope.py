@@ -24,7 +24,7 @@ ROWS = {"even": [0.0, 2.0, 4.0], "odd": [1.0, 3.0]}
 
 
 class NumberEnvelope(Envelope):
-    """What a track that learns from numbers tells of its snapshots."""
+    """Snapshots of a track that learns from numbers."""
 
     largest: float
 

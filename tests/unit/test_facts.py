@@ -1,4 +1,4 @@
-"""What `run_opened` records is read into typed values."""
+"""Facts that `run_opened` records are read into typed values."""
 
 from __future__ import annotations
 

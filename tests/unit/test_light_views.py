@@ -31,7 +31,7 @@ print(json.dumps({{"seconds": 0, "loaded": [name for name in {HEAVY} if name in 
 
 
 class Import(BaseModel):
-    """What a fresh interpreter tells of its imports."""
+    """Imports of a fresh interpreter, and what they took."""
 
     seconds: float
     loaded: list[str]

@@ -328,7 +328,7 @@ class TestAvailability:
 
 
 class TestTracks:
-    """What a study file may say depends on the card of its task's track."""
+    """The card of a task's track decides what a study file may say."""
 
     POEMS = Card(
         task="poems",

@@ -1,4 +1,4 @@
-"""What people look at, as documents and in their JSON forms."""
+"""Documents that people look at, and their JSON forms."""
 
 from __future__ import annotations
 
