@@ -26,7 +26,7 @@ _CHECKPOINT_WITHIN_S, _RUN_WITHIN_S = 180.0, 600.0  # a busy machine takes long
 def test_a_run_survives_the_kill_of_a_training_process(
     airflow: LocalAirflow, digits: Path, home: Path
 ) -> None:
-    run_id = airflow.client.trigger(DAG_ID, form(digits, "e2e", max_trials=5, slice="5m"))
+    run_id = airflow.client.trigger(DAG_ID, form(digits, "e2e", max_trials=3, slice="5m"))
     running = _kill_a_worker(home, "e2e")
 
     state = airflow.client.wait(DAG_ID, run_id, _RUN_WITHIN_S)

@@ -26,7 +26,7 @@ from automl.storage.open import open_home
 from tests.searches import DAG_ID, WORKERS, champion_metrics, form, task_states
 
 NAMES = ("shared-a", "shared-b")
-LIMIT_S, SLICE_S = 120.0, 12.0
+LIMIT_S, SLICE_S = 100.0, 12.0
 SLOTS = 2  # of the pool, as a local Airflow makes it
 SHARE = 0.3  # of the training that happens while both search, at least
 START_S = 30.0  # from a free slot to the first claim, on a machine that does much besides

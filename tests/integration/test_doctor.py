@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from automl import doctor as doctor_package
 from automl.doctor import examine as diagnose
-from automl.doctor import store
+from automl.doctor import store, surroundings
 from automl.doctor.findings import Finding
 from automl.doctor.store import clock, examine_store
 from automl.domain.candidate import Candidate
@@ -257,6 +258,8 @@ def test_a_server_that_is_away_is_named_before_long(
     s3_store_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    assert doctor_package._PATIENCE_S <= 30
+    monkeypatch.setattr(doctor_package, "_PATIENCE_S", 1.0)
     started_s = time.monotonic()
 
     check, found, remedy, code = only_trouble(examine(s3_store_uri))
@@ -405,6 +408,8 @@ def test_a_dask_scheduler_that_does_not_answer_is_named(
 ) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
+    assert surroundings._DASK_TIMEOUT_S <= 30
+    monkeypatch.setattr(surroundings, "_DASK_TIMEOUT_S", 1)
 
     check, found, remedy, code = only_trouble(examine(str(home)))
 
