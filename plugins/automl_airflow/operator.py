@@ -75,7 +75,7 @@ class StepOperator(BaseOperator):
         module: the module that the child runs.
     """
 
-    template_fields: Sequence[str] = ("study_file", "worker", "prepared")
+    template_fields: Sequence[str] = ("worker", "prepared")  # outputs of tasks; never a text
     ui_color = "#dbeafe"
 
     def __init__(  # noqa: PLR0913 - an operator's constructor is its configuration
