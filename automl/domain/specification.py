@@ -22,6 +22,7 @@ from automl.domain.duration import Duration, parse_duration
 from automl.domain.objective import Objective
 
 RESERVED_NAMES = frozenset({"search", "maintenance"})
+MOST_WORKERS = 64
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
@@ -170,7 +171,7 @@ class SearchSection(Section):
     strategy: Strategy = Field(Strategy.BAYESIAN, strict=False)
     time_limit: Duration = Field(default_factory=lambda: parse_duration("2h"))
     max_trials: Annotated[int, Field(ge=1)] | None = None
-    workers: Annotated[int, Field(ge=1, le=64)] = 2
+    workers: Annotated[int, Field(ge=1, le=MOST_WORKERS)] = 2
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     objective: Objective = Field(Objective.ACCURACY, strict=False)
     prefer: Preference = Field(Preference.ACCURACY, strict=False)

@@ -51,6 +51,7 @@ for dag_id, dag in found.items():
         "order": chain(stored),
         "schedule": stored.timetable.summary,
         "catchup": stored.catchup, "max_active_runs": stored.max_active_runs,
+        "max_active_tasks": stored.max_active_tasks,
         "paused": stored.is_paused_upon_creation, "start": str(stored.start_date),
         "params": list(stored.params), "timezone": str(getattr(dag.timetable, "timezone", "")),
         "pools": {t.task_id: t.pool for t in stored.tasks},
@@ -96,6 +97,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (studies / "c.yaml").write_text("name: c\ntask: image_classification\ndata: {sorce: x}\n")
     (studies / "d.yaml").write_text("name: [unclosed\n")
     (studies / "search.yaml").write_text("name: search\n")
+    (studies / "cpu.yaml").write_text(study("cpu", "search: {workers: 40, resources: {gpus: 0}}\n"))
     return load_dags(studies, tmp_path_factory.mktemp("airflow"))
 
 
@@ -123,6 +125,24 @@ def test_pools_queues_and_rules_are_as_documented(loaded: dict[str, Any]) -> Non
     assert dag["choose"] == ["all_done"]
 
 
+def test_a_study_without_gpus_takes_the_cpus_pool_and_machines(loaded: dict[str, Any]) -> None:
+    dag = loaded["dags"]["automl_cpu"]
+
+    assert {
+        task: pool for task, pool in dag["pools"].items() if pool != "default_pool"
+    } == dict.fromkeys(["prepare", "search", "final_fit", "export", "evaluate"], "automl_cpu")
+    assert set(dag["queues"].values()) == {"default"}
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "tasks"), [("automl_search", 64), ("automl_leaves", 16), ("automl_cpu", 40)]
+)
+def test_as_many_tasks_may_be_active_as_a_run_has_workers(
+    loaded: dict[str, Any], dag_id: str, tasks: int
+) -> None:
+    assert loaded["dags"][dag_id]["max_active_tasks"] == tasks
+
+
 @pytest.mark.parametrize("dag_id", ["automl_search", "automl_leaves"])
 def test_a_final_fit_gets_its_slot_before_searches_of_equal_priority(
     loaded: dict[str, Any], dag_id: str
@@ -148,7 +168,7 @@ def test_broken_files_become_unscheduled_dags_that_tell_their_problems(
     dags = loaded["dags"]
 
     assert set(dags) == {
-        "automl_search", "automl_leaves", "automl_b", "automl_c", "automl_d",
+        "automl_search", "automl_leaves", "automl_b", "automl_c", "automl_d", "automl_cpu",
         "automl_search.broken",
     }  # fmt: skip
     assert dags["automl_b"]["problems"] == ["name: 'leaves' is the name of a.yaml already"]
