@@ -10,7 +10,10 @@ from pathlib import Path
 from automl.errors import ConfigError
 
 DEFAULT_HOME = "./automl-home"
-_HOME, _STUDY_LOG = "AUTOML_HOME", "AUTOML_STUDY_LOG"
+STUDY_LOG, STUDY_LOG_CONNECTION = "AUTOML_STUDY_LOG", "AUTOML_STUDY_LOG_CONN_ID"
+_HOME, _STUDY_LOG_FILE = "AUTOML_HOME", "AUTOML_STUDY_LOG_FILE"
+_STUDY_LOG_FORMS = (STUDY_LOG, _STUDY_LOG_FILE, STUDY_LOG_CONNECTION)
+_ADDRESS_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Settings:
             ConfigError: a setting has a value that cannot be used.
         """
         environment = os.environ if environment is None else environment
-        study_log = environment.get(_STUDY_LOG) or None
+        study_log = _study_log(environment)
         uri = home or environment.get(_HOME) or DEFAULT_HOME
         if "://" not in uri:
             uri = str(Path(uri).expanduser().resolve())
@@ -52,8 +55,8 @@ class Settings:
 
     def child_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Return `environment` with the variables by which a child process finds the same home."""
-        own = {name: value for name, value in environment.items() if name != _STUDY_LOG}
-        log = {} if self.study_log is None else {_STUDY_LOG: self.study_log}
+        own = {k: value for k, value in environment.items() if k not in _STUDY_LOG_FORMS}
+        log = {} if self.study_log is None else {STUDY_LOG: self.study_log}
         return {**own, **log, _HOME: self.home}
 
     def check_source(self, uri: str) -> None:
@@ -73,3 +76,50 @@ class Settings:
             f"{uri} is outside the folders that studies may read.",
             f"AUTOML_SOURCES allows {', '.join(self.sources)}",
         )
+
+
+def study_log_form(environment: Mapping[str, str]) -> str | None:
+    """Return the variable that names the database of study logs; None without one.
+
+    Raises:
+        ConfigError: several variables do.
+    """
+    given = [name for name in _STUDY_LOG_FORMS if environment.get(name)]
+    if len(given) > 1:
+        raise ConfigError(
+            f"{' and '.join(given)} are set, and each names the database of study logs.",
+            "set one of them only",
+        )
+    return given[0] if given else None
+
+
+def _study_log(environment: Mapping[str, str]) -> str | None:
+    """Return the address of the database of study logs, which may hold a password."""
+    form = study_log_form(environment)
+    if form == STUDY_LOG_CONNECTION:
+        raise ConfigError(
+            f"{form} names a connection of Airflow, which only its tasks can look up.",
+            f"set {STUDY_LOG} or {_STUDY_LOG_FILE} here instead",
+        )
+    if form == _STUDY_LOG_FILE:
+        return _address_in(environment[form])
+    return environment[form] if form else None
+
+
+def _address_in(name: str) -> str:
+    """Return the only line of a file; no message holds any of it."""
+    try:
+        with Path(name).expanduser().open("rb") as file:
+            address = file.read(_ADDRESS_BYTES).decode().strip()
+    except (OSError, RuntimeError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or "it is not the name of a text file"
+        raise ConfigError(
+            f"The file {name} in {_STUDY_LOG_FILE} cannot be read: {cause}.",
+            "correct the path, or the rights of this user",
+        ) from None
+    if not address:
+        raise ConfigError(
+            f"The file {name} in {_STUDY_LOG_FILE} is empty.",
+            "write the address of the database into it",
+        )
+    return address

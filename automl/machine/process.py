@@ -21,10 +21,12 @@ from typing import IO, Any
 
 from automl import errors
 from automl.errors import AutoMLError, Problem
+from automl.machine.labels import RESULT_FD_VARIABLE, split_labels
+from automl.machine.lines import LineSplitter
 
-RESULT_FD_VARIABLE = "AUTOML_RESULT_FD"
 GRACE_S = 5.0  # from SIGTERM to SIGKILL: enough for a checkpoint
 _POLL_S = 0.2
+_DRAIN_S = 5.0  # for what is left in the pipes, which a grandchild may go on filling
 _CRASHED, _TIMED_OUT = "StepCrashed", "StepTimedOut"  # failures that the process did not report
 _PR_SET_PDEATHSIG = 1
 
@@ -94,6 +96,7 @@ def run_step(  # noqa: PLR0913 - what a supervised call consists of
     timeout_s: float | None,
     on_line: Callable[[str], None],
     stop: Callable[[], bool],
+    on_label: Callable[[str], None] = lambda _: None,
     module: str = "automl.steps",
 ) -> StepResult:
     """Run `step` in a child process and return how it ended.
@@ -104,12 +107,13 @@ def run_step(  # noqa: PLR0913 - what a supervised call consists of
         env: the child's whole environment.
         timeout_s: wall-clock limit. SIGTERM comes a tenth of it earlier, at most 5 s; at the limit
             the child is killed.
-        on_line: gets each line of the child's output.
+        on_line: gets each line of the child's output; a very long one comes in pieces.
         stop: asked several times a second; once true the child gets SIGTERM and 5 s.
+        on_label: gets what the child says that it does now.
         module: the module that is run.
     """
     child, read_fd = _start([sys.executable, "-m", module, step], payload, env)
-    supervision = _Supervision(child, read_fd, on_line)
+    supervision = _Supervision(child, read_fd, on_line, on_label)
     try:
         supervision.wait(timeout_s, stop)
     except BaseException:
@@ -172,13 +176,17 @@ class _Supervision:
     """Reads a child's output and result, and ends it when it is time."""
 
     def __init__(
-        self, child: subprocess.Popen[bytes], result_fd: int, on_line: Callable[[str], None]
+        self,
+        child: subprocess.Popen[bytes],
+        result_fd: int,
+        on_line: Callable[[str], None],
+        on_label: Callable[[str], None],
     ) -> None:
         if child.stdout is None:
             raise ValueError("the child needs a pipe for its output")
         self._child, self._output, self._result_fd = child, child.stdout, result_fd
-        self._on_line = on_line
-        self._line, self._document = b"", b""
+        self._lines, self._on_label = LineSplitter(on_line), on_label
+        self._document = b""
         self._started_s = time.monotonic()
         self._timed_out = self._stopped = False
         self._selector = selectors.DefaultSelector()
@@ -204,10 +212,10 @@ class _Supervision:
                 self._child.kill()
                 self._child.wait()
             self._read(max(0.0, min(_POLL_S, kill_s - now_s)))
-        while self._read(0.0):  # a grandchild may hold the pipe open: don't wait for its end
-            pass
-        if self._line:
-            self._on_line(self._line.decode(errors="replace"))
+        drained_s = time.monotonic() + _DRAIN_S
+        while self._read(0.0) and time.monotonic() < drained_s:
+            pass  # a grandchild may hold the pipe open: don't wait for its end
+        self._lines.close()
 
     def _read(self, wait_s: float) -> bool:
         """Take what is there and return whether there was anything."""
@@ -220,11 +228,11 @@ class _Supervision:
             if not data:
                 self._selector.unregister(key.fd)
             elif key.fd == self._result_fd:
-                self._document += data
+                labels, self._document = split_labels(self._document + data)
+                for label in labels:
+                    self._on_label(label)
             else:
-                *lines, self._line = (self._line + data).split(b"\n")
-                for line in lines:
-                    self._on_line(line.decode(errors="replace"))
+                self._lines.feed(data)
             anything = anything or bool(data)
         return anything
 

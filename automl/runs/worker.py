@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from automl.domain.events import SearchEnd
+from automl.domain.ranking import ranked_winners
 from automl.domain.study import Run, Study
 from automl.domain.training import StopReason
 from automl.domain.trial import Measurement, Outcome, Trial
@@ -16,6 +17,7 @@ from automl.errors import (
     StorageError,
     StorageFullError,
 )
+from automl.machine.labels import say_label
 from automl.machine.signals import StopSignal
 from automl.runs.context import StepContext
 from automl.runs.deadline import WorkerClock
@@ -59,12 +61,20 @@ def run_worker(
 
     def work(claim: Claim) -> None:
         report.begin(claim.trial.number)
+        say_label(label_of(claim.trial.number, context.record.study.comparable(run)))
         report.note(work_on(context, trainer, claim, training).measurement)
 
     with clock:
         if not _work_to_the_end(context, clock, _source(context, name, trainer), work):
             report.state = "slice_ended"
     return report
+
+
+def label_of(number: int, trials: Iterable[Trial]) -> str:
+    """Return what people see of a worker: the trial that it trains and the best score so far."""
+    best = next(iter(ranked_winners(trials)), None)
+    score = None if best is None else best.measurement.score
+    return f"trial {number}" + (f" · best {score:.4f}" if score is not None else "")
 
 
 def _source(context: StepContext, name: str, trainer: TrialTrainer) -> TrialSource:

@@ -15,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from automl.errors import AutoMLError, ConfigError
+from automl.machine.labels import RESULT_FD_VARIABLE
 
 if TYPE_CHECKING:
     from automl.storage.home import Home
@@ -46,7 +47,7 @@ def main(arguments: list[str], home: Home | None = None) -> int:
     except AutoMLError as error:
         log.error("%s", error)  # noqa: TRY400 - the message is for people, not a traceback
         document, code = {"error": error_document(error)}, error.exit_code
-    with os.fdopen(int(os.environ["AUTOML_RESULT_FD"]), "w") as result:
+    with os.fdopen(int(os.environ[RESULT_FD_VARIABLE]), "w") as result:
         json.dump(document, result)
     return code
 

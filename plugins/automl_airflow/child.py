@@ -1,17 +1,39 @@
-"""Environment that a step's process gets from Airflow: allowed variables, and S3 access."""
+"""Environment that a step's process gets from Airflow: allowed variables, S3 and the study log."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import quote, urlencode
 
+from automl.domain.settings import STUDY_LOG, STUDY_LOG_CONNECTION, study_log_form
 from automl.errors import ConfigError
+from automl_airflow.aws import parsed_extra, s3_variables
 
 _ALLOWED = re.compile(
-    r"PATH|HOME|LANG|LC_.*|TZ|TMPDIR|PYTHON.*|LD_LIBRARY_PATH|VIRTUAL_ENV|(OMP|MKL|CUDA|NVIDIA|AWS"
-    r"|AUTOML|DASK|SSL_CERT)_.*"
+    r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|LC_.*|TZ|TMPDIR|XDG_CACHE_HOME|VIRTUAL_ENV|PYTHON.*"
+    r"|LD_LIBRARY_PATH|LD_PRELOAD|MALLOC_.*"
+    # proxies and certificate authorities, which every library reads by itself
+    r"|((HTTP|HTTPS|ALL|NO)_PROXY)|((http|https|all|no)_proxy)"
+    r"|SSL_CERT_.*|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
+    # libpq: files, encryption and patience; the address and the password come with the study log
+    r"|PGPASSFILE|PGSSL.*|PGSERVICE|PGSERVICEFILE|PGCONNECT_TIMEOUT|PGOPTIONS|PGAPPNAME"
+    r"|PGTARGETSESSIONATTRS|PGCHANNELBINDING|PGREQUIREAUTH|PGGSS.*|PGKRBSRVNAME|KRB5.*"
+    # threads and devices
+    r"|(OMP|GOMP|KMP|MKL|OPENBLAS|BLIS|NUMEXPR|CUDA|CUDNN|CUBLAS|NVIDIA|NCCL|TORCH|PYTORCH"
+    r"|TORCHINDUCTOR|TRITON|HIP|ROCR|HSA)_.*"
+    r"|(AWS|AUTOML|DASK)_.*"
 )
+_LIBPQ_OPTIONS = frozenset(
+    {
+        "sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslnegotiation", "options",
+        "connect_timeout", "application_name", "target_session_attrs", "channel_binding",
+        "gssencmode", "krbsrvname", "keepalives", "keepalives_idle", "keepalives_interval",
+        "keepalives_count", "tcp_user_timeout", "require_auth",
+    }
+)  # fmt: skip
 HOME_VARIABLE, CONNECTION_VARIABLE = "AUTOML_HOME", "AUTOML_S3_CONN_ID"
 
 
@@ -19,7 +41,8 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that a step may see; nothing of Airflow's own is among them.
 
     Raises:
-        ConfigError: `AUTOML_HOME` is missing or relative.
+        ConfigError: `AUTOML_HOME` is missing or relative, several variables name the study log,
+            or a connection cannot be used.
     """
     home = environment.get(HOME_VARIABLE, "")
     if not home.startswith("s3://") and not PurePosixPath(home).is_absolute():
@@ -28,31 +51,63 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
             "set it to an absolute folder or s3://bucket/prefix where Airflow's workers run",
         )
     allowed = {name: value for name, value in environment.items() if _ALLOWED.fullmatch(name)}
+    study_log = allowed.pop(STUDY_LOG_CONNECTION, None)
+    if study_log_form(environment) == STUDY_LOG_CONNECTION and study_log:
+        allowed[STUDY_LOG] = study_log_address(study_log)
     connection = allowed.pop(CONNECTION_VARIABLE, None)
-    return {**allowed, **s3_variables(connection)} if connection else allowed
+    if connection:
+        own = {name: value for name, value in allowed.items() if not name.startswith("AWS_")}
+        allowed = {**own, **s3_variables(connection, allowed)}
+    return allowed
 
 
-def s3_variables(connection_id: str) -> dict[str, str]:
-    """Return what boto3 needs to know of an Airflow connection of type `aws`.
+def study_log_address(connection_id: str) -> str:
+    """Return the address of the database that an Airflow connection names, its password included.
 
     Raises:
-        ConfigError: the connection asks for what only Airflow's own hook can do.
+        ConfigError: there is no such connection, or it is none to PostgreSQL or SQLite.
     """
     from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowNotFoundException
 
-    connection = Connection.get(connection_id)
-    extra = connection.extra_dejson
-    if extra.get("role_arn"):
+    try:
+        found = Connection.get(connection_id)
+    except AirflowNotFoundException as error:
         raise ConfigError(
-            f"Connection {connection_id} has role_arn.",
-            "put the role into an AWS profile and set AWS_PROFILE instead",
+            f"There is no connection {connection_id}, which {STUDY_LOG_CONNECTION} names.",
+            "create it, of type postgres or sqlite",
+        ) from error
+    if found.conn_type == "sqlite":
+        return f"sqlite:///{found.host or found.schema or ''}"
+    if found.conn_type not in {"postgres", "postgresql"}:
+        raise ConfigError(
+            f"Connection {connection_id} is of type {found.conn_type}.",
+            f"{STUDY_LOG_CONNECTION} takes one of type postgres or sqlite",
         )
-    service = extra.get("service_config", {}).get("s3", {})
-    found = {
-        "AWS_ACCESS_KEY_ID": connection.login,
-        "AWS_SECRET_ACCESS_KEY": connection.password,
-        "AWS_SESSION_TOKEN": extra.get("aws_session_token"),
-        "AWS_DEFAULT_REGION": extra.get("region_name"),
-        "AWS_ENDPOINT_URL": service.get("endpoint_url") or extra.get("endpoint_url"),
-    }
-    return {name: value for name, value in found.items() if value}
+    return _postgresql_address(found, _libpq_options(connection_id, found))
+
+
+def _libpq_options(connection_id: str, connection: Any) -> dict[str, str]:
+    extra = parsed_extra(connection_id, connection)
+    unknown = sorted(set(extra) - _LIBPQ_OPTIONS)
+    if unknown:
+        raise ConfigError(
+            f"The extra of connection {connection_id} has {', '.join(unknown)}.",
+            "the study log understands options of libpq only, such as sslmode and sslrootcert",
+        )
+    return {key: str(value) for key, value in extra.items()}
+
+
+def _postgresql_address(connection: Any, options: dict[str, str]) -> str:
+    host = connection.host or ""
+    if host.startswith("/"):  # the folder of a socket
+        host, options = "", {"host": host, **options}
+    elif ":" in host:
+        host = f"[{host}]"
+    login = quote(connection.login or "", safe="")
+    if connection.password:
+        login += ":" + quote(connection.password, safe="")
+    place = f"{login}@{host}" if login else host
+    port = f":{connection.port}" if connection.port else ""
+    query = f"?{urlencode(options)}" if options else ""
+    return f"postgresql://{place}{port}/{quote(connection.schema or '', safe='')}{query}"

@@ -26,6 +26,8 @@ from automl.steps.specs import STEPS, StepSpec, step_named
 from automl.steps.study_file import load_study_file
 from automl_airflow.child import child_environment
 from automl_airflow.form import refuse_unknown_keys, spec_from_params
+from automl_airflow.label import LiveLabel
+from automl_airflow.lines import LineSink
 from automl_airflow.pools import check_pools
 from automl_airflow.study_files import owner_of
 
@@ -46,20 +48,25 @@ class _Child:
     """Supervision of the process of a step."""
 
     env: dict[str, str]
-    on_line: Callable[[str], None]
+    sink: LineSink
+    on_label: Callable[[str], None]
     stop: Callable[[], bool]
     module: str
 
     def run(self, step: StepSpec, call: StepCall) -> StepResult:
-        return run_step(
-            step.name,
-            call.payload(),
-            env=self.env,
-            timeout_s=step.limit.seconds(call.spec),
-            on_line=self.on_line,
-            stop=self.stop,
-            module=self.module,
-        )
+        try:
+            return run_step(
+                step.name,
+                call.payload(),
+                env=self.env,
+                timeout_s=step.limit.seconds(call.spec),
+                on_line=self.sink,
+                on_label=self.on_label,
+                stop=self.stop,
+                module=self.module,
+            )
+        finally:
+            self.sink.close()
 
 
 class StepOperator(BaseOperator):
@@ -166,7 +173,8 @@ class StepOperator(BaseOperator):
         supervisor = os.getppid()
         return _Child(
             child_environment(os.environ),
-            lambda line: self.log.info("%s", line),
+            LineSink(self.log),
+            LiveLabel(),
             # a task outlives its supervisor while it computes: then its result counts no more
             lambda: self._stop.is_set() or os.getppid() != supervisor,
             self.module,
@@ -176,7 +184,10 @@ class StepOperator(BaseOperator):
         self, context: Context, outcome: StepResult, call: StepCall, child: _Child
     ) -> Any:
         result = outcome.result or {}
-        context["trial_label"] = result.get("label") or f"worker {self.worker}"  # type: ignore[typeddict-unknown-key]
+        label = result.get("label") or f"worker {self.worker}"
+        if result.get("state") == "slice_ended":
+            label = f"waits for a slot · {label}"
+        context["trial_label"] = label  # type: ignore[typeddict-unknown-key]
         if outcome.has_died:
             freed = child.run(STEPS["give_back"], call)
             self.log.warning("The worker's trials are given back: %s", self._value(freed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,6 +56,28 @@ if plan == "checkpoint":
     signal.signal(signal.SIGTERM, lambda *_: answer({"result": "checkpointed"}))
 if plan == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if plan == "labels":
+    fd = int(os.environ["AUTOML_RESULT_FD"])
+    os.write(fd, b'{"label": "trial 3 \\u00b7 best 0.5"}\\n{"label": "tri')
+    time.sleep(0.5)
+    os.write(fd, b'al 4"}\\n')
+    answer({"result": "done"})
+if plan == "endless line":
+    for _ in range(2000):
+        os.write(1, b"x" * 65536)
+    answer({"result": "done"})
+if plan == "binary":
+    os.write(1, b"\\x00\\x1b[31mred\\xff\\xfe\\r\\n" + b"10%\\r20%\\r30%\\n" + bytes(range(256)))
+    answer({"result": "done"})
+if plan == "logs":
+    import logging
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    logging.info("begins"); logging.warning("look\\nhere"); logging.info("goes on")
+    raise ValueError("a bug")
+if plan == "chatty":
+    for number in range(20000):
+        print("line", number)
+    answer({"result": "done"})
 if plan == "grandchild":
     if os.fork() == 0:
         time.sleep(30); os._exit(0)
@@ -80,6 +103,7 @@ def run(plan: str, timeout_s: float | None = 20, **more: Any) -> tuple[StepResul
         timeout_s=timeout_s,
         on_line=more.get("on_line", lines.append),
         stop=more.get("stop", lambda: False),
+        on_label=more.get("on_label", lambda _: None),
         module="tiny_step",
     )
     return result, lines
@@ -128,6 +152,37 @@ class TestProcess:
         outcome, _ = run("checkpoint", on_line=lambda line: asked.set(), stop=asked.is_set)
 
         assert (outcome.stopped, outcome.result) == (True, "checkpointed")
+
+    def test_labels_come_while_the_child_works_and_leave_its_result_alone(self) -> None:
+        labels: list[str] = []
+        outcome, _ = run("labels", on_label=labels.append)
+
+        assert labels == ["trial 3 · best 0.5", "trial 4"]
+        assert outcome.result == "done"
+
+    def test_a_line_without_an_end_comes_in_pieces_and_never_grows_memory(self) -> None:
+        import resource
+
+        before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        longest = total = 0
+
+        def measure(line: str) -> None:
+            nonlocal longest, total
+            longest, total = max(longest, len(line)), total + len(line)
+
+        outcome, _ = run("endless line", timeout_s=60, on_line=measure)
+
+        assert outcome.result == "done"
+        assert (longest, total) == (8192, 2000 * 65536)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 32 * 1024
+
+    def test_binary_output_becomes_printable_lines(self) -> None:
+        outcome, lines = run("binary")
+
+        assert outcome.result == "done"
+        assert lines[0] == "\\x00\\x1b[31mred\ufffd\ufffd"
+        assert lines[1] == "30%"
+        assert all(line.isprintable() or "\t" in line for line in lines), lines
 
     def test_a_grandchild_that_keeps_the_pipe_does_not_hold_the_step_up(self) -> None:
         outcome, _ = run("grandchild")
@@ -232,6 +287,42 @@ def test_the_address_of_the_study_log_travels_in_the_environment_alone(
     assert "hidden" not in str(result["argv"]) + str(result["payload"])
 
 
+def written(text: str) -> list[tuple[str, str]]:
+    """Return level and words of the lines of a task's log."""
+    found = (
+        re.match(r"\S+ \[(\w+) *\] (.*?) +\[airflow\.task", line) for line in text.splitlines()
+    )
+    return [(each[1], each[2]) for each in found if each]
+
+
+def test_lines_of_the_child_keep_their_level(
+    operator: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from airflow.sdk.exceptions import AirflowException
+
+    with pytest.raises(AirflowException):
+        operator("prepare", "logs").execute(context())
+
+    lines = written(capsys.readouterr().out)
+    begin = lines.index(("info", "begins"))
+    assert lines[begin + 1 : begin + 5] == [
+        ("warning", "look"), ("warning", "here"), ("info", "goes on"),
+        ("error", "Traceback (most recent call last):"),
+    ]  # fmt: skip
+    assert lines[-1] == ("error", "ValueError: a bug")
+
+
+def test_lines_beyond_the_cap_are_counted_and_the_last_ones_kept(
+    operator: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operator("prepare", "chatty").execute(context())
+
+    lines = written(capsys.readouterr().out)
+    shown = [text for _, text in lines if text.startswith("line ")]
+    assert shown == [f"line {n}" for n in [*range(5000), *range(19800, 20000)]]
+    assert ("warning", "14800 lines are left out here") in lines
+
+
 def test_the_end_of_a_slice_gives_the_pool_slot_back_for_five_seconds(operator: Any) -> None:
     from airflow.sdk import timezone
     from airflow.sdk.exceptions import AirflowRescheduleException
@@ -242,7 +333,7 @@ def test_the_end_of_a_slice_gives_the_pool_slot_back_for_five_seconds(operator: 
 
     ahead_s = (caught.value.reschedule_date - timezone.utcnow()).total_seconds()
     assert 3 < ahead_s <= 5
-    assert given["trial_label"] == "trials 0, 3"
+    assert given["trial_label"] == "waits for a slot · trials 0, 3"
 
 
 def test_the_end_of_the_search_is_a_success_with_a_label(operator: Any) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from automl.domain.settings import Settings
@@ -83,3 +85,47 @@ def test_a_child_process_finds_the_same_home() -> None:
     assert Settings.from_environment(Settings("/home").child_environment(inherited)) == Settings(
         "/home"
     )
+
+
+def test_a_file_can_hold_the_address_of_the_study_log(tmp_path: Path) -> None:
+    file = tmp_path / "study-log"
+    file.write_text("  sqlite:////var/lib/log.db\n\n")
+    settings = Settings.from_environment({"AUTOML_STUDY_LOG_FILE": str(file)}, "/home")
+
+    assert settings.study_log == "sqlite:////var/lib/log.db"
+    child = settings.child_environment({"AUTOML_STUDY_LOG_FILE": str(file)})
+    assert child == {"AUTOML_STUDY_LOG": "sqlite:////var/lib/log.db", "AUTOML_HOME": "/home"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"\xff" + HIDDEN.encode(), "not the name of a text file"),
+    ],
+)
+def test_a_file_without_an_address_is_refused_without_being_shown(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    file = tmp_path / "study-log"
+    if content is not None:
+        file.write_bytes(content)
+
+    with pytest.raises(ConfigError, match=message) as caught:
+        Settings.from_environment({"AUTOML_STUDY_LOG_FILE": str(file)}, "/home")
+    assert HIDDEN not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_one_variable_only_may_name_the_study_log() -> None:
+    given = {"AUTOML_STUDY_LOG": "sqlite:////a", "AUTOML_STUDY_LOG_FILE": "/b"}
+
+    with pytest.raises(ConfigError, match="AUTOML_STUDY_LOG and AUTOML_STUDY_LOG_FILE are set"):
+        Settings.from_environment(given, "/home")
+
+
+def test_a_connection_of_airflow_is_no_study_log_elsewhere() -> None:
+    with pytest.raises(ConfigError, match="AUTOML_STUDY_LOG_CONN_ID names a connection of Airflow"):
+        Settings.from_environment({"AUTOML_STUDY_LOG_CONN_ID": "log"}, "/home")
