@@ -74,8 +74,11 @@ class Workers:
 
 
 @contextmanager
-def local_client() -> Iterator[distributed.Client]:
+def local_client(threads: int) -> Iterator[distributed.Client]:
     """Yield a client of the cluster at DASK_SCHEDULER_ADDRESS, or else of threads in this process.
+
+    Args:
+        threads: how many there are in this process.
 
     Raises:
         StorageError: no scheduler answers at the address.
@@ -98,7 +101,7 @@ def local_client() -> Iterator[distributed.Client]:
     with (
         distributed.LocalCluster(
             n_workers=1,
-            threads_per_worker=os.cpu_count() or 1,
+            threads_per_worker=threads,
             processes=False,
             dashboard_address="127.0.0.1:0",  # a free port: even without pages one is listened on
             scheduler_kwargs={"dashboard": False},

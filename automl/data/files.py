@@ -31,6 +31,10 @@ class FileEntry(Protocol):
     def etag(self) -> str:
         """Changes with the content."""
 
+    @property
+    def problem(self) -> str:
+        """Reason why the content may not be read, as the end of a sentence; "" if it may."""
+
 
 class FileStore(Protocol):
     """Store of a dataset's files, read only. It must be picklable: Dask workers read from it."""

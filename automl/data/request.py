@@ -20,7 +20,8 @@ class DatasetRequest:
         seed: key of the split.
         first: the generation's first snapshot, whose split counts on; None for the first itself.
         locate: gives the store that holds a URI of `data`, and its key there; raises DataError for
-            what does not exist.
+            what does not exist, and ConfigError for what the run may not read. The store opens
+            nothing else either, in whatever process.
     """
 
     name: str

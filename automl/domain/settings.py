@@ -22,7 +22,7 @@ class Settings:
 
     Attributes:
         home: absolute folder or `s3://bucket/prefix` under which everything is stored.
-        sources: prefixes that studies may read; empty means any.
+        sources: prefixes that studies may read, as they are set; see `automl.domain.sources`.
         study_log: address of the database that keeps study logs and leases, which may hold a
             password; None keeps them in the home.
     """
@@ -58,24 +58,6 @@ class Settings:
         own = {k: value for k, value in environment.items() if k not in _STUDY_LOG_FORMS}
         log = {} if self.study_log is None else {STUDY_LOG: self.study_log}
         return {**own, **log, _HOME: self.home}
-
-    def check_source(self, uri: str) -> None:
-        """Refuse a source outside `AUTOML_SOURCES`.
-
-        Raises:
-            ConfigError: `uri` is under none of the prefixes.
-        """
-        if not self.sources:
-            return
-        place = uri if "://" in uri else str(Path(uri).resolve())
-        for prefix in self.sources:
-            root = prefix if "://" in prefix else str(Path(prefix).resolve())
-            if place == root or place.startswith(root.rstrip("/") + "/"):
-                return
-        raise ConfigError(
-            f"{uri} is outside the folders that studies may read.",
-            f"AUTOML_SOURCES allows {', '.join(self.sources)}",
-        )
 
 
 def study_log_form(environment: Mapping[str, str]) -> str | None:

@@ -50,25 +50,31 @@ def available_cores(
     """
     if processors is None:
         processors = len(os.sched_getaffinity(0))
-    if cgroups is None:
-        own = Path("/proc/self/cgroup")
-        cgroups = own.read_text() if own.is_file() else ""
-    quotas = [quota for folder in _cpu_folders(cgroups, root) for quota in _quotas(folder)]
+    folders = group_folders("cpu", cgroups, root)
+    quotas = [quota for folder in folders for quota in _quotas(folder)]
     return max(1, int(min([processors, *quotas])))
 
 
-def _cpu_folders(cgroups: str, root: Path) -> Iterator[Path]:
-    """Yield the folders that may limit the CPU time: the process's groups and all above them.
+def group_folders(controller: str, cgroups: str | None, root: Path) -> Iterator[Path]:
+    """Yield the folders that may limit this process: its control groups and all above them.
 
     A line is `id:controllers:path`, with no controllers in version 2 (man 7 cgroups). In a
     container the path may be one that the host sees; then only the root is there.
+
+    Args:
+        controller: what is limited, such as `cpu`.
+        cgroups: text of `/proc/self/cgroup`; None for that of this process.
+        root: where the control groups are mounted.
     """
+    if cgroups is None:
+        own = Path("/proc/self/cgroup")
+        cgroups = own.read_text() if own.is_file() else ""
     for line in cgroups.splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             mount = root
-        elif "cpu" in controllers.split(","):
-            mount = root / "cpu"
+        elif controller in controllers.split(","):
+            mount = root / controller
         else:
             continue
         place = PurePosixPath(path.lstrip("/"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from automl.domain.documents import JsonValue
-from automl.errors import AutoMLError, ConfigError, Problem
+from automl.domain.facts import Origin
+from automl.domain.sources import Sources
+from automl.errors import ConfigError
 from automl.runs.context import StepContext
 from automl.steps.call import StepCall
 from automl.storage.probe import probe_conditional_writes
+from automl.storage.sources import source_problems
 
 
 def check(context: StepContext) -> dict[str, JsonValue]:
@@ -18,14 +19,8 @@ def check(context: StepContext) -> dict[str, JsonValue]:
         ConfigError: with every source that may not be read or does not exist.
         StorageAccessError: the home cannot be used.
     """
-    problems = []
-    for key, uri in context.spec.data.locations.items():
-        try:
-            context.settings.check_source(uri)
-            if "://" not in uri and not Path(uri).exists():
-                problems.append(Problem(f"data.{key}", f"{uri} does not exist"))
-        except AutoMLError as error:
-            problems.append(Problem(f"data.{key}", str(error)))
+    sources = Sources.of(context.settings, Origin.of(context.origin))
+    problems = source_problems(context.spec.data.locations, sources)
     if problems:
         raise ConfigError(
             f"The data of study {context.spec.name} cannot be read.", "see below", problems

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 from automl.data.dask import Workers, local_client
 from automl.data.files import OnProgress
 from automl.data.request import DatasetRequest
 from automl.data.snapshot import Envelope
 from automl.domain.documents import JsonValue
-from automl.errors import DataError
+from automl.domain.facts import Origin
+from automl.domain.sources import Sources
+from automl.machine.cores import available_cores
 from automl.runs.context import StepContext
 from automl.steps.call import StepCall
-from automl.storage.file import FileObjectStore
-from automl.storage.objects import ObjectStore
-from automl.storage.open import open_store
+from automl.storage.sources import open_source
 from automl.tracks.track import track_of
 
 
@@ -22,16 +22,18 @@ def prepare(context: StepContext, on_progress: OnProgress) -> Envelope:
     """Return the envelope of the study's snapshot, building it unless it exists already.
 
     Raises:
+        ConfigError: a source may not be read.
         DataError: the dataset cannot be used; the problems list rows and reasons.
     """
+    sources = Sources.of(context.settings, Origin.of(context.origin))
     request = DatasetRequest(
         name=context.spec.name,
         data=context.spec.data,
         seed=context.spec.search.seed,
         first=_first_snapshot(context),
-        locate=_locate,
+        locate=partial(open_source, sources=sources),
     )
-    with local_client() as client:
+    with local_client(available_cores()) as client:
         workers = Workers(client, on_progress)
         return track_of(context.spec.task).prepare(request, context.store, workers)
 
@@ -51,17 +53,6 @@ def _first_snapshot(context: StepContext) -> Envelope | None:
     generation = len(study.generation_keys) - 1
     first = next(run for run in study.runs if run.generation == generation)
     return Envelope.read(context.store, context.spec.name, first.snapshot)
-
-
-def _locate(uri: str) -> tuple[ObjectStore, str]:
-    """Return the store that holds `uri` and its key there."""
-    if uri.startswith("s3://"):
-        bucket, _, key = uri.removeprefix("s3://").partition("/")
-        return open_store(f"s3://{bucket}"), key
-    path = Path(uri).resolve()
-    if not path.exists():
-        raise DataError(f"{path} does not exist.", "correct the paths of the section data")
-    return FileObjectStore(path.parent), path.name
 
 
 def step(context: StepContext, call: StepCall) -> JsonValue:

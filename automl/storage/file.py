@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -196,41 +196,55 @@ class FileObjectStore:
                     status = (self._root / name).stat()
                 except FileNotFoundError:  # deleted meanwhile, or a dangling link
                     continue
-                tag = f"{status.st_size:x}-{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"
-                yield ObjectEntry(name, status.st_size, _time(status), tag)
+                yield entry_of(name, status)
 
-    @contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
-        """Turn errors of the operating system into the platform's."""
-        try:
-            yield
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise NotFoundError(f"There is no {what} in {self.uri}.") from error
-        except FileExistsError as error:
-            raise StorageAccessError(
-                f"{what} cannot be written in {self.uri}: {error.filename} is a file.",
-                "no key may be a folder of another; remove one of the two",
+    def _translated(self, what: str) -> AbstractContextManager[None]:
+        return file_errors(what, self.uri)
+
+
+@contextmanager
+def file_errors(what: str, uri: str) -> Iterator[None]:
+    """Turn errors of the operating system into the platform's.
+
+    Args:
+        what: what the block is about.
+        uri: the folder that it is in.
+    """
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise NotFoundError(f"There is no {what} in {uri}.") from error
+    except FileExistsError as error:
+        raise StorageAccessError(
+            f"{what} cannot be written in {uri}: {error.filename} is a file.",
+            "no key may be a folder of another; remove one of the two",
+        ) from error
+    except PermissionError as error:
+        raise StorageAccessError(
+            f"{what} in {uri} cannot be accessed: {error.strerror}.",
+            "give this user the rights to the folder; writing also needs hard links there",
+        ) from error
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFullError(
+                f"{what} cannot be written in {uri}, which is full: {error.strerror}.",
+                "make room there or raise the quota, then run it again: what was stored before "
+                "is whole, and the work goes on from there",
             ) from error
-        except PermissionError as error:
-            raise StorageAccessError(
-                f"{what} in {self.uri} cannot be accessed: {error.strerror}.",
-                "give this user the rights to the folder; writing also needs hard links there",
-            ) from error
-        except OSError as error:
-            if error.errno in _FULL:
-                raise StorageFullError(
-                    f"{what} cannot be written in {self.uri}, which is full: {error.strerror}.",
-                    "make room there or raise the quota, then run it again: what was stored before "
-                    "is whole, and the work goes on from there",
-                ) from error
-            raise StorageError(
-                f"{what} in {self.uri} cannot be accessed: {error.strerror or error}.",
-                "look after the disk, then try again",
-            ) from error
+        raise StorageError(
+            f"{what} in {uri} cannot be accessed: {error.strerror or error}.",
+            "look after the disk, then try again",
+        ) from error
 
 
 def _etag(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def entry_of(key: str, status: os.stat_result, problem: str = "") -> ObjectEntry:
+    """Return the line of a listing for a file; its tag changes whenever the file is written."""
+    tag = f"{status.st_size:x}-{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"
+    return ObjectEntry(key, status.st_size, _time(status), tag, problem)
 
 
 def _time(status: os.stat_result) -> datetime:

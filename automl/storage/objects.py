@@ -38,12 +38,14 @@ class ObjectEntry:
         modified: when it was written, by the store's clock, in UTC.
         etag: changes whenever the content does. It need not equal the etag of `get`: a folder's
             listing does not read the files.
+        problem: why the content may not be read, as the end of a sentence; "" if it may.
     """
 
     key: str
     size_bytes: int
     modified: datetime
     etag: str
+    problem: str = ""
 
 
 class ObjectStore(Protocol):

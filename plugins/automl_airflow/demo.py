@@ -86,14 +86,16 @@ def _up(folder: Path, dags: Path) -> None:
 def _serve(folder: Path, dags: Path) -> None:
     """Run Airflow in this process until it is asked to stop."""
     home = os.environ.get("AUTOML_HOME", str(folder.resolve() / "automl-home"))
+    sources = os.environ.get("AUTOML_SOURCES") or str(Path.cwd())  # the user's own machine
     pid_file, address = folder / "local.pid", folder / "address.txt"
     pid_file.write_text(str(os.getpid()))
     try:
-        with LocalAirflow(folder, dags, {"AUTOML_HOME": home}) as airflow:
+        env = {"AUTOML_HOME": home, "AUTOML_SOURCES": sources}
+        with LocalAirflow(folder, dags, env) as airflow:
             partial = folder / "address.txt.partial"
             partial.write_text(
                 f"Airflow is at {airflow.url}; user admin, password {airflow.password}\n"
-                f"state is kept in {home}; `make down` ends it"
+                f"state is kept in {home}; studies may read {sources}; `make down` ends it"
             )
             partial.rename(address)
             signal.pause()
@@ -137,7 +139,8 @@ def demo(folder: Path, dags: Path, time_limit: str) -> None:
     study = yaml.safe_load(study_file.read_text())
     study.setdefault("search", {}).update(time_limit=time_limit, slice="1m", workers=2)
     study_file.write_text(yaml.safe_dump(study, sort_keys=False))
-    env = {"AUTOML_HOME": str(home), "AUTOML_STUDIES": str(sample), "OMP_NUM_THREADS": "1"}
+    env = {"AUTOML_HOME": str(home), "AUTOML_STUDIES": str(sample), "AUTOML_SOURCES": str(sample)}
+    env["OMP_NUM_THREADS"] = "1"
     _say(f"starting Airflow under {folder}")
     with LocalAirflow(folder / "airflow", dags, env) as airflow:
         airflow.client.wait_for_dag(_DAG_ID)

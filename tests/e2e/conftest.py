@@ -36,7 +36,8 @@ def airflow(
     tmp_path_factory: pytest.TempPathFactory, digits: Path, home: Path
 ) -> Iterator[LocalAirflow]:
     """Scheduler, DAG processor and API server, healthy and with the DAGs parsed."""
-    env = {"AUTOML_HOME": str(home), "AUTOML_STUDIES": str(digits), "OMP_NUM_THREADS": "1"}
+    env = {"AUTOML_HOME": str(home), "AUTOML_STUDIES": str(digits), "AUTOML_SOURCES": str(digits)}
+    env["OMP_NUM_THREADS"] = "1"
     local = LocalAirflow(tmp_path_factory.mktemp("airflow"), _DAGS, env)
     try:
         local.start()

@@ -21,6 +21,8 @@ from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
 from automl.tracks.image.resize import ImagePreprocessor
 from automl.tracks.image.sources import Listing, SourceRow
 
+MOST_FILE_BYTES = 2**30  # what a decoder takes has fewer pixels than that
+
 
 @dataclass(frozen=True, slots=True)
 class RowChunk:
@@ -55,6 +57,8 @@ class RowChunk:
             image = self.pixels[index]
             grey = image.shape[2] == 1
             return np.ascontiguousarray(np.repeat(image, 3, axis=2) if grey else image), None
+        if row.size_bytes > MOST_FILE_BYTES:
+            raise DataError(f"the file has {row.size_bytes:,} bytes, no image that is decoded has")
         try:
             data = self.store.get(row.key).data
         except NotFoundError as error:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from automl.data.files import FileStore
-from automl.errors import DataError, NotFoundError
+from automl.data.files import FileEntry, FileStore
+from automl.errors import DataError, NotFoundError, Problem
+from automl.machine.memory import usable_bytes
+from automl.tracks.image.npz import read_npz
 
 LABEL_COLUMNS = ("Label", "label", "target", "class")
 PATH_COLUMNS = ("File Name", "path", "image")
+MOST_PROBLEMS = 20  # that are told
+MOST_OF_MEMORY = 0.5  # share of the memory left that the bytes of one source may take
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"})
 
 
@@ -103,10 +106,33 @@ def list_source(location: SourceLocation) -> Listing:
 
 
 def _read_source(location: SourceLocation) -> bytes:
+    """Return the bytes of a table or of arrays, which have to fit into memory."""
+    most = int(MOST_OF_MEMORY * usable_bytes())
+    entry = next(iter(location.store.list(location.key)), None)
+    if entry is not None and entry.key == location.key and entry.size_bytes > most:
+        raise DataError(
+            f"{location.uri} has {entry.size_bytes:,} bytes, and this process may use {most:,}.",
+            "divide it, use a folder of files, or prepare where there is more memory",
+        )
     try:
         return location.store.get(location.key).data
     except NotFoundError as error:
         raise DataError(f"{location.uri} does not exist.", "correct data.source") from error
+
+
+def _refuse_entries(location: SourceLocation, entries: Iterable[FileEntry]) -> None:
+    """Refuse a source that has files which may not be read.
+
+    Raises:
+        DataError: there are some.
+    """
+    found = [entry for entry in entries if entry.problem]
+    if found:
+        raise DataError(
+            f"{len(found)} files or folders of {location.uri} may not be read.",
+            "remove these links, or copy there what they lead to",
+            [Problem(entry.key, f"it {entry.problem}") for entry in found[:MOST_PROBLEMS]],
+        )
 
 
 def read_file_table(
@@ -127,7 +153,8 @@ def read_file_table(
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{name} is not UTF-8 text: {error}.", "save it as UTF-8") from error
+        place = f"byte {error.start}"
+        raise DataError(f"{name} is not UTF-8 text: {place}.", "save it as UTF-8") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         columns = list(reader.fieldnames or ())
@@ -150,13 +177,17 @@ def _list_file_table(location: SourceLocation) -> Listing:
     beside = location.key.rpartition("/")[0]
     prefix = (beside if location.images_prefix is None else location.images_prefix).strip("/")
     start = f"{prefix}/" if prefix else ""
-    files = {entry.key: (entry.size_bytes, entry.etag) for entry in store.list(start)}
-    rows = []
+    files = {entry.key: entry for entry in store.list(start)}
+    rows, refused = [], {}
     for path, label in lines:
         key = start + str(PurePosixPath(path)) if path else ""
-        size_bytes, etag = files.get(key, (0, ""))
-        problem = _row_problem(path, label, known=key in files)
+        entry = files.get(key)
+        size_bytes, etag = (0, "") if entry is None else (entry.size_bytes, entry.etag)
+        problem = _row_problem(path, label, known=entry is not None)
+        if not problem and entry is not None and entry.problem:
+            refused[key] = entry
         rows.append(SourceRow(path, label, key, size_bytes, etag, problem))
+    _refuse_entries(location, refused.values())
     return Listing(tuple(rows), store)
 
 
@@ -164,9 +195,8 @@ def _find_column(name: str, columns: Sequence[str], wanted: Sequence[str], remed
     for column in wanted:
         if column in columns:
             return column
-    raise DataError(
-        f"{name} has the columns {', '.join(map(repr, columns)) or '(none)'}, "
-        f"but no {' or '.join(map(repr, wanted))}.",
+    raise DataError(  # the names themselves may be the content of quite another file
+        f"{name} has {len(columns)} columns, but no {' or '.join(map(repr, wanted))}.",
         f"rename a column, or correct {remedy}",
     )
 
@@ -184,32 +214,23 @@ def _row_problem(path: str, label: str, *, known: bool) -> str:
 def _list_folders(location: SourceLocation) -> Listing:
     prefix = location.key.strip("/")
     start = f"{prefix}/" if prefix else ""
-    rows = []
+    rows, refused = [], []
     for entry in location.store.list(start):
         path = PurePosixPath(entry.key.removeprefix(start))
         hidden = any(name.startswith(".") for name in path.parts)
+        if entry.problem and not hidden:  # a link to a folder would hide a whole class
+            refused.append(entry)
         if len(path.parts) < 2 or hidden or path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         label = path.parts[0].strip()
         rows.append(SourceRow(str(path), label, entry.key, entry.size_bytes, entry.etag))
+    _refuse_entries(location, refused)
     return Listing(tuple(rows), location.store)
 
 
 def _list_arrays(location: SourceLocation) -> Listing:
     data = _read_source(location)
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            names = sorted(arrays.files)
-            if not {"x", "y"} <= set(names):
-                raise DataError(
-                    f"{location.uri} has the arrays {', '.join(names) or 'none'}, not x and y.",
-                    "save it with numpy.savez_compressed(file, x=images, y=labels)",
-                )
-            x, y = arrays["x"], arrays["y"]
-    except (ValueError, TypeError, zipfile.BadZipFile, OSError, EOFError) as error:
-        raise DataError(
-            f"{location.uri} cannot be read: {error}.", "save it again, without Python objects"
-        ) from error
+    x, y = read_npz(data, location.uri, int(MOST_OF_MEMORY * usable_bytes()))
     pixels, labels = _check_arrays(location, x, y)
     etag = hashlib.sha256(data).hexdigest()
     size_bytes = int(np.prod(pixels.shape[1:]))
@@ -237,5 +258,8 @@ def _check_arrays(
             f"y of {location.uri} is {y.dtype} {list(y.shape)}, x has {len(x)} rows.",
             "it has to be one integer or text per row of x",
         )
-    values = np.char.decode(y.astype(np.bytes_), "utf-8") if y.dtype.kind == "S" else y
+    try:
+        values = np.char.decode(y.astype(np.bytes_), "utf-8") if y.dtype.kind == "S" else y
+    except UnicodeDecodeError as error:
+        raise DataError(f"y of {location.uri} is not UTF-8 text.", "save it as texts") from error
     return shaped.astype(np.uint8, copy=False), [str(value).strip() for value in values.tolist()]
