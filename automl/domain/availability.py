@@ -22,7 +22,7 @@ from automl.errors import Problem
 
 _PLANNED_TASKS = frozenset({"tabular_classification", "tabular_regression"})
 # Keys of `data` that no track reads: how rows are found and held out is the same for all.
-_BY_ANYBODY = frozenset({"source", "test_source", "group", "time", "corrections", "gate"})
+BY_ANYBODY = frozenset({"source", "test_source", "group", "time", "corrections", "gate"})
 _TABLE_SUFFIXES = frozenset({".parquet", ".pq"})
 
 _AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
@@ -32,21 +32,21 @@ _AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "use a CSV manifest, a folder of class folders or an .npz file",
     ),
     ("data.test_source", lambda value: value is None, "use data.test_fraction"),
-    ("data.resize", lambda value: value is Resize.STRETCH, "use stretch"),
+    ("data.resize", lambda value: value == Resize.STRETCH, "use stretch"),
     ("data.split", lambda value: value in {Split.STRATIFIED, Split.RANDOM}, "use stratified"),
     ("data.columns", lambda value: value is None, "leave it out"),
     ("data.weights", lambda value: value is None, "leave it out"),
     ("data.max_pixels", lambda value: value == 50_000_000, "leave it out"),
-    ("data.small_classes", lambda value: value is SmallClasses.STOP, "use stop"),
+    ("data.small_classes", lambda value: value == SmallClasses.STOP, "use stop"),
     ("data.corrections", lambda value: value is None, "leave it out"),
     ("data.gate.on_change", lambda value: value == "warn", "leave it out"),
-    ("search.prefer", lambda value: value is Preference.ACCURACY, "use accuracy"),
+    ("search.prefer", lambda value: value == Preference.ACCURACY, "use accuracy"),
     ("search.spend.gpu_hours", lambda value: value is None, "leave it out"),
     ("search.spend.price_per_gpu_hour", lambda value: value is None, "leave it out"),
     ("search.spend.max_cost", lambda value: value is None, "leave it out"),
     ("search.resources.gpus", lambda value: value in {0, 1}, "use 1, or 0 for the CPU"),
     ("search.resources.memory", lambda value: value is None, "leave it out"),
-    ("export.quantize", lambda value: value is Quantization.NONE, "use none"),
+    ("export.quantize", lambda value: value == Quantization.NONE, "use none"),
     ("export.max_loss", lambda value: value == 0.005, "leave it out"),
     ("export.approve", lambda value: value is False, "use false"),
     ("export.samples", lambda value: value is True, "use true"),
@@ -57,6 +57,21 @@ _AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("retention.trials", lambda value: value == 20, "leave it out"),
     ("retention.snapshots", lambda value: value == 3, "leave it out"),
 )
+
+
+def is_available(path: str, value: object) -> bool:
+    """Return whether a feature stands behind a value of the specification.
+
+    Args:
+        path: key path, such as `search.strategy`.
+        value: a value of the key, other than its default.
+    """
+    for place, accepts, _ in _AVAILABLE:
+        if place == path:
+            return accepts(value)
+        if path.startswith(f"{place}."):  # of a section that can only be left out
+            return False
+    return True
 
 
 def unavailable_problems(spec: StudySpec) -> list[Problem]:
@@ -102,7 +117,7 @@ def _track_problems(spec: StudySpec, card: Card) -> Iterator[Problem]:
         most = "1" if card.most_members == 1 else f"at most {card.most_members}"
         yield Problem("final_fit.ensemble", f"{members} is not available yet; use auto, or {most}")
     for key, field in type(spec.data).model_fields.items():
-        if key in _BY_ANYBODY | card.data_keys:
+        if key in BY_ANYBODY | card.data_keys:
             continue
         value = getattr(spec.data, key)
         if value != field.get_default(call_default_factory=True):

@@ -106,7 +106,9 @@ class Section(BaseModel):
 class GateSection(Section):
     """`data.gate`: what to do when the dataset has changed suspiciously."""
 
-    on_change: OnChange = Field(OnChange.WARN, strict=False)
+    on_change: OnChange = Field(
+        OnChange.WARN, strict=False, description="What a suspicious change of the dataset does."
+    )
 
 
 LOCATION_KEYS = ("source", "images", "test_source")  # of `data`: paths or URIs
@@ -115,23 +117,56 @@ LOCATION_KEYS = ("source", "images", "test_source")  # of `data`: paths or URIs
 class DataSection(Section):
     """`data`: where the rows come from and how they are held out."""
 
-    source: NonEmpty
-    images: NonEmpty | None = None
-    label: NonEmpty | None = None
-    test_source: NonEmpty | None = None
-    image_size: Literal["auto"] | Annotated[int, Field(ge=4, le=1024)] = "auto"
-    resize: Resize = Field(Resize.STRETCH, strict=False)
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    test_fraction: Fraction = 0.2
-    split: Split = Field(Split.STRATIFIED, strict=False)
-    group: NonEmpty | None = None
-    columns: Mapping[NonEmpty, Annotated[ColumnKind, Field(strict=False)]] | None = None
-    weights: NonEmpty | None = None
-    time: NonEmpty | None = None
-    max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
-    max_pixels: Annotated[int, Field(ge=1)] = 50_000_000
-    small_classes: SmallClasses = Field(SmallClasses.STOP, strict=False)
-    corrections: NonEmpty | None = None
+    source: NonEmpty = Field(
+        description="CSV manifest, folder of class folders, or `.npz` with x and y."
+    )
+    images: NonEmpty | None = Field(
+        None, description="Where the manifest's paths start; empty: beside the manifest."
+    )
+    label: NonEmpty | None = Field(
+        None, description="The manifest's label column; empty: Label, label, target or class."
+    )
+    test_source: NonEmpty | None = Field(
+        None, description="An own sealed test set; `test_fraction` is 0 then."
+    )
+    image_size: Literal["auto"] | Annotated[int, Field(ge=4, le=1024)] = Field(
+        "auto",
+        description="Edge of the square that the network sees: `auto`, or pixels from 4 to 1024.",
+    )
+    resize: Resize = Field(
+        Resize.STRETCH, strict=False, description="How an image of any shape becomes a square."
+    )
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="Share of the rows that scores candidates."
+    )
+    test_fraction: Fraction = Field(
+        0.2, description="Share of the rows that stays sealed until the end."
+    )
+    split: Split = Field(Split.STRATIFIED, strict=False, description="How rows are held out.")
+    group: NonEmpty | None = Field(
+        None, description="Column whose values stay together, for the split `group`."
+    )
+    columns: Mapping[NonEmpty, Annotated[ColumnKind, Field(strict=False)]] | None = Field(
+        None, description="What columns hold, by name, where typing must be told."
+    )
+    weights: NonEmpty | None = Field(None, description="Column of row weights.")
+    time: NonEmpty | None = Field(
+        None, description="Column that orders the rows, for the split `time`."
+    )
+    max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.05, description="Share of unreadable rows that is tolerated."
+    )
+    max_pixels: Annotated[int, Field(ge=1)] = Field(
+        50_000_000, description="Most pixels of one image, before it is decoded."
+    )
+    small_classes: SmallClasses = Field(
+        SmallClasses.STOP,
+        strict=False,
+        description="What becomes of classes that are too small for the split.",
+    )
+    corrections: NonEmpty | None = Field(
+        None, description="CSV file of rows to drop or to label anew."
+    )
     gate: GateSection = Field(default_factory=GateSection)
 
     @property
@@ -144,39 +179,77 @@ class DataSection(Section):
 class LimitsSection(Section):
     """`search.limits`: what a candidate may cost, trained or published."""
 
-    parameters: Annotated[int, Field(ge=1)] | None = None
-    latency_ms: Annotated[float, Field(gt=0)] | None = None
-    device_memory: ByteSize | None = None
+    parameters: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Most learned scalars of a network that is proposed or published."
+    )
+    latency_ms: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Most milliseconds that one image may take on one CPU thread."
+    )
+    device_memory: ByteSize | None = Field(
+        None, description="Most memory that a training may take on its device: `512MB`, `6GiB`."
+    )
 
 
 class SpendSection(Section):
     """`search.spend`: what the search may cost."""
 
-    gpu_hours: Annotated[float, Field(gt=0)] | None = None
-    price_per_gpu_hour: Annotated[float, Field(gt=0)] | None = None
-    max_cost: Annotated[float, Field(gt=0)] | None = None
+    gpu_hours: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Most GPU hours that the search may take."
+    )
+    price_per_gpu_hour: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Price of a GPU hour, for `max_cost`."
+    )
+    max_cost: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Most that the search may cost; needs the price."
+    )
 
 
 class ResourcesSection(Section):
     """`search.resources`: what one trial may use."""
 
-    gpus: Annotated[int, Field(ge=0)] = 1
-    cpus: Annotated[int, Field(ge=1)] | None = None
-    memory: NonEmpty | None = None
+    gpus: Annotated[int, Field(ge=0)] = Field(
+        1,
+        description="GPUs of one trial; 0 trains on the CPU, in the CPUs' pool and queue.",
+    )
+    cpus: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="CPU threads of one trial and of the final fit; empty: the machine's, divided.",
+    )
+    memory: NonEmpty | None = Field(None, description="Memory of one trial.")
 
 
 class SearchSection(Section):
     """`search`: how candidates are found and for how long."""
 
-    strategy: Strategy = Field(Strategy.BAYESIAN, strict=False)
-    time_limit: Duration = Field(default_factory=lambda: parse_duration("2h"))
-    max_trials: Annotated[int, Field(ge=1)] | None = None
-    workers: Annotated[int, Field(ge=1, le=MOST_WORKERS)] = 2
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    objective: Objective = Field(Objective.ACCURACY, strict=False)
-    prefer: Preference = Field(Preference.ACCURACY, strict=False)
-    slice: Duration = Field(default_factory=lambda: parse_duration("10m"))
-    priority: Annotated[int, Field(ge=1, le=1000)] = 1
+    strategy: Strategy = Field(
+        Strategy.BAYESIAN, strict=False, description="Searcher that proposes candidates."
+    )
+    time_limit: Duration = Field(
+        default_factory=lambda: parse_duration("2h"),
+        description="How long the search may take: `90s`, `15m`, `2h`.",
+    )
+    max_trials: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Ends the search early; empty: only the time limit does."
+    )
+    workers: Annotated[int, Field(ge=1, le=MOST_WORKERS)] = Field(
+        2, description="How many candidates train at the same time."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="Seed of the split and of every proposal."
+    )
+    objective: Objective = Field(
+        Objective.ACCURACY, strict=False, description="What the search optimises."
+    )
+    prefer: Preference = Field(
+        Preference.ACCURACY, strict=False, description="Which of equally good trials wins."
+    )
+    slice: Duration = Field(
+        default_factory=lambda: parse_duration("10m"),
+        description="How long a worker keeps its pool slot before others may have it.",
+    )
+    priority: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="Weight in Airflow's pools."
+    )
     limits: LimitsSection = Field(default_factory=LimitsSection)
     spend: SpendSection = Field(default_factory=SpendSection)
     resources: ResourcesSection = Field(default_factory=ResourcesSection)
@@ -185,52 +258,79 @@ class SearchSection(Section):
 class FinalFitSection(Section):
     """`final_fit`: how the winner's published weights are made."""
 
-    retrain: bool = True
-    time_limit: Duration = Field(default_factory=lambda: parse_duration("1h"))
-    ensemble: Literal["auto"] | Annotated[int, Field(ge=1, le=16)] = "auto"
-    from_: Annotated[int, Field(ge=1)] | None = Field(None, alias="from")
+    retrain: bool = Field(
+        default=True, description="Train the winner again on all rows that are not sealed."
+    )
+    time_limit: Duration = Field(
+        default_factory=lambda: parse_duration("1h"), description="How long that may take."
+    )
+    ensemble: Literal["auto"] | Annotated[int, Field(ge=1, le=16)] = Field(
+        "auto",
+        description="Most networks that the published file blends: `auto`, or a number up to 16.",
+    )
+    from_: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        alias="from",
+        description="A published version to train on with the present data, instead of a search.",
+    )
 
 
 class ExportSection(Section):
     """`export`: how the bundle is made and when it becomes the champion."""
 
-    quantize: Quantization = Field(Quantization.NONE, strict=False)
-    max_loss: Annotated[float, Field(ge=0)] = 0.005
-    min_improvement: Annotated[float, Field(ge=0)] = 0.0
-    approve: bool = False
-    samples: bool = True
-    sign: NonEmpty | None = None
+    quantize: Quantization = Field(
+        Quantization.NONE, strict=False, description="Number format of the published weights."
+    )
+    max_loss: Annotated[float, Field(ge=0)] = Field(
+        0.005, description="Most of the objective that quantisation may cost."
+    )
+    min_improvement: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Gain on the test rows below which the champion stays."
+    )
+    approve: bool = Field(
+        default=False, description="Whether a person has to agree before the champion changes."
+    )
+    samples: bool = Field(
+        default=True, description="Whether rows with their answers are published along."
+    )
+    sign: NonEmpty | None = Field(None, description="Key that signs the version.")
 
 
 class PredictSection(Section):
     """`predict`: what to score whenever a new champion is promoted."""
 
-    source: NonEmpty
-    output: NonEmpty
+    source: NonEmpty = Field(description="What is scored when a champion is promoted.")
+    output: NonEmpty = Field(description="Where the scores go.")
 
 
 class RetentionSection(Section):
     """`retention`: how many of each kind of artifact are kept."""
 
-    versions: Annotated[int, Field(ge=1)] = 10
-    trials: Annotated[int, Field(ge=1)] = 20
-    snapshots: Annotated[int, Field(ge=1)] = 3
+    versions: Annotated[int, Field(ge=1)] = Field(10, description="Versions that are kept.")
+    trials: Annotated[int, Field(ge=1)] = Field(20, description="Trials whose weights are kept.")
+    snapshots: Annotated[int, Field(ge=1)] = Field(3, description="Snapshots that are kept.")
 
 
 class StudySpec(Section):
     """One study: dataset, objective, limits and schedule."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-    task: NonEmpty
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = Field(
+        description="The study. A name used before continues that study."
+    )
+    task: NonEmpty = Field(description="What is learned from what.")
     data: DataSection
     search: SearchSection = Field(default_factory=SearchSection)
     final_fit: FinalFitSection = Field(default_factory=FinalFitSection)
     export: ExportSection = Field(default_factory=ExportSection)
     predict: PredictSection | None = None
-    notify: tuple[NonEmpty, ...] = Field((), strict=False)
+    notify: tuple[NonEmpty, ...] = Field(
+        (), strict=False, description="Airflow connections that get messages."
+    )
     retention: RetentionSection = Field(default_factory=RetentionSection)
-    schedule: NonEmpty | None = "0 1 * * *"
-    timezone: str = "UTC"
+    schedule: NonEmpty | None = Field(
+        "0 1 * * *", description="Cron expression of the study's DAG; empty: only by hand."
+    )
+    timezone: str = Field("UTC", description="The schedule's time zone.")
 
     @field_validator("name")
     @classmethod

@@ -1,28 +1,41 @@
-"""The trigger form: one field per available key of a study file that an installed track knows."""
+"""The trigger form: one field per key of the specification that is available here.
+
+Fields are made from the specification's models: a key that becomes available shows up by itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from airflow.sdk import Param
 
-from automl.domain.specification import (
-    DataSection,
-    ExportSection,
-    FinalFitSection,
-    SearchSection,
-    Section,
-    Split,
-    StudySpec,
-)
+from automl.domain.availability import BY_ANYBODY, is_available
+from automl.domain.specification import Split, StudySpec
 from automl.errors import ConfigError, Problem
 from automl.steps.study_file import Offer, offer, study_spec
 
 _AUTO = "auto"
 _REQUIRED = frozenset({"name", "task", "data.source"})  # they have no default
+_MAIN = ("name", "task", "data.source", "search.time_limit", "search.workers")
+_OF_FILES = frozenset({"schedule", "timezone"})  # the form's runs are triggered by hand
+_NAMES = {  # where it is not the key itself
+    "final_fit.time_limit": "final_time_limit",
+    "final_fit.from": "continue_version",
+}
+_EXAMPLES = {"name": "form", "data.source": "s3://bucket/train.csv", "search.objective": _AUTO}
+_TITLES = {"export": "Publishing"}
+_BOUNDS = (
+    "type", "enum", "pattern", "items", "minLength",
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
+)  # fmt: skip
+_AUTO_OR_NUMBER = "^(auto|[0-9]{1,4})$"
+_ONLY_WITH = {  # keys that another key's value asks for
+    "data.group": ("data.split", Split.GROUP),
+    "data.time": ("data.split", Split.TIME),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,121 +47,166 @@ class Field:
         path: key path of the specification that it sets.
         schema: JSON schema of the value.
         description: text under the field.
+        start: value that the form starts with; None leaves the field empty.
         section: where the field stands; None is the open main section.
-        example: value that the form starts with; None stands for the specification's default, and
-            if that is None too, for an empty field.
     """
 
     name: str
     path: str
     schema: Mapping[str, Any]
     description: str
+    start: Any = None
     section: str | None = None
-    example: Any = None
 
 
-_NAME = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$"}
-_SOURCE = {"type": "string", "minLength": 1}
-_TEXT_OR_NONE = {"type": ["null", "string"]}
-_DURATION = {"type": "string", "pattern": "^[0-9]+[smh]$"}
-_FRACTION = {"type": "number", "minimum": 0, "maximum": 0.9}
-_AUTO_SIZE = {"type": "string", "pattern": "^(auto|[0-9]{1,4})$"}
-_COUNT_OR_NONE = {"type": ["null", "integer"], "minimum": 1}
-_SPLITS = [Split.STRATIFIED.value, Split.RANDOM.value]
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A key of the specification.
 
+    Attributes:
+        path: its key path.
+        description: in a sentence.
+        branches: JSON schemas, of which its value meets one.
+        default: its value where a study says nothing.
+    """
 
-def _one_of(values: Sequence[str]) -> dict[str, Any]:
-    return {"type": "string", "enum": list(values)}
+    path: str
+    description: str
+    branches: Sequence[Mapping[str, Any]]
+    default: Any
 
 
 @cache
 def fields() -> tuple[Field, ...]:
-    """Return the fields of the form, those for the data only where a track understands them."""
+    """Return the fields of the form, the main ones first."""
     offered = offer()
-    known = (f for f in _DATA_FIELDS if f.path.removeprefix("data.") in offered.data_keys)
-    return (*_main_fields(offered), *known, *_search_fields(offered), *_LATER_FIELDS)
+    keys = [key for key in _keys() if _is_offered(key.path, offered)]
+    made = [field for key in keys if (field := _field(key, offered)) is not None]
+    return tuple(sorted(made, key=lambda field: _rank(field.path)))
 
 
-def _main_fields(offered: Offer) -> tuple[Field, ...]:
-    return (
-        Field("name", "name", _NAME, "The study. A name used before continues that study.",
-              example="form"),
-        Field("task", "task", _one_of(offered.tasks), "What is learned from what.",
-              example=offered.tasks[0]),
-        Field("source", "data.source", _SOURCE,
-              "CSV manifest, folder of class folders, or `.npz` with x and y.",
-              example="s3://bucket/train.csv"),
-        Field("time_limit", "search.time_limit", _DURATION,
-              "How long the search may take: `90s`, `15m`, `2h`."),
-        Field("workers", "search.workers", {"type": "integer", "minimum": 1, "maximum": 64},
-              "How many candidates train at the same time."),
-    )  # fmt: skip
+def _rank(path: str) -> int:
+    return _MAIN.index(path) if path in _MAIN else len(_MAIN)
 
 
-_DATA_FIELDS = (
-    Field("images", "data.images", _TEXT_OR_NONE,
-          "Where the manifest's paths start; empty: beside the manifest.", "Data"),
-    Field("label", "data.label", _TEXT_OR_NONE,
-          "The manifest's label column; empty: Label, label, target or class.", "Data"),
-    Field("image_size", "data.image_size", _AUTO_SIZE, "`auto`, or pixels.", "Data"),
-    Field("split", "data.split", _one_of(_SPLITS), "How rows are held out.", "Data"),
-    Field("validation_fraction", "data.validation_fraction", _FRACTION,
-          "Share of the rows that scores candidates.", "Data"),
-    Field("test_fraction", "data.test_fraction", _FRACTION,
-          "Share of the rows that stays sealed until the end.", "Data"),
-    Field("max_bad_fraction", "data.max_bad_fraction",
-          {"type": "number", "minimum": 0, "maximum": 1},
-          "Share of unreadable rows that is tolerated.", "Data"),
-)  # fmt: skip
+def _keys() -> Iterator[_Key]:
+    """Yield all keys of the specification, in its order."""
+    schema = StudySpec.model_json_schema()
+    minimal = StudySpec(name="unnamed", task="unnamed", data={"source": "unnamed"})  # type: ignore[arg-type]
+    yield from _keys_of("", schema, minimal.model_dump(mode="json", by_alias=True), schema["$defs"])
 
 
-def _search_fields(offered: Offer) -> tuple[Field, ...]:
-    return (
-        Field("objective", "search.objective", _one_of([_AUTO, *offered.objectives]),
-              "What the search optimises.", "Search", example=_AUTO),
-        Field("max_trials", "search.max_trials", _COUNT_OR_NONE,
-              "Ends the search early; empty: only the time limit does.", "Search"),
-        Field("seed", "search.seed", {"type": "integer", "minimum": 0}, "Seed.", "Search"),
-        Field("slice", "search.slice", _DURATION,
-              "How long a worker keeps its pool slot before others may have it.", "Search"),
-    )  # fmt: skip
+def _keys_of(
+    place: str, schema: Mapping[str, Any], defaults: Any, definitions: Mapping[str, Any]
+) -> Iterator[_Key]:
+    for name, raw in schema["properties"].items():
+        path = f"{place}.{name}" if place else name
+        own = _resolved(raw, definitions)
+        branches = [_resolved(one, definitions) for one in own.get("anyOf", [own])]
+        default = defaults[name] if isinstance(defaults, dict) else None
+        section = next((one for one in branches if "properties" in one), None)
+        if section is None:
+            yield _Key(path, own.get("description", ""), branches, default)
+        else:
+            yield from _keys_of(path, section, default, definitions)
 
 
-_LATER_FIELDS = (
-    Field("retrain", "final_fit.retrain", {"type": "boolean"},
-          "Train the winner again on all rows that are not sealed.", "Final fit"),
-    Field("final_time_limit", "final_fit.time_limit", _DURATION, "How long that may take.",
-          "Final fit"),
-    Field("continue_version", "final_fit.from", _COUNT_OR_NONE,
-          "A published version to train on with the present data, instead of a search.",
-          "Final fit"),
-    Field("min_improvement", "export.min_improvement", {"type": "number", "minimum": 0},
-          "Gain on the test rows below which the champion stays.", "Publishing"),
-)  # fmt: skip
+def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema with what it refers to put in; its own words count."""
+    named = schema.get("$ref", "").rpartition("/")[2]
+    base = _resolved(definitions[named], definitions) if named else {}
+    return {**base, **{key: value for key, value in schema.items() if key != "$ref"}}
 
 
-@cache
-def _defaults() -> dict[str, Any]:
-    """Return the sections of a study with nothing but defaults."""
-    sections: dict[str, Section] = {
-        "data": DataSection(source="unnamed"),
-        "search": SearchSection(),
-        "final_fit": FinalFitSection(),
-        "export": ExportSection(),
+def _is_offered(path: str, offered: Offer) -> bool:
+    """Return whether an installed track understands the key and the form is about it."""
+    if path in _ONLY_WITH and not is_available(*_ONLY_WITH[path]):
+        return False
+    key = path.removeprefix("data.")
+    is_understood = key == path or key.split(".")[0] in offered.data_keys | BY_ANYBODY
+    return path not in _OF_FILES and is_understood
+
+
+def _field(key: _Key, offered: Offer) -> Field | None:
+    """Return the field of a key; None if nothing but its default is available."""
+    schema = _available_schema(key, offered)
+    if schema is None:
+        return None
+    start = _EXAMPLES.get(key.path, key.default)
+    if key.path == "task":
+        start = offered.tasks[0]
+    return Field(
+        name=_name(key.path),
+        path=key.path,
+        schema=schema,
+        description=key.description,
+        start=start,
+        section=None if key.path in _MAIN else _section(key.path),
+    )
+
+
+def _name(path: str) -> str:
+    if path in _NAMES:
+        return _NAMES[path]
+    *sections, key = path.split(".")
+    return "_".join([*sections[1:], key])  # limits_parameters, resources_gpus
+
+
+def _section(path: str) -> str:
+    *sections, _ = path.split(".")
+    name = sections[-1] if sections else "study"
+    return _TITLES.get(name, name.replace("_", " ").capitalize())
+
+
+def _available_schema(key: _Key, offered: Offer) -> dict[str, Any] | None:
+    """Return the JSON schema of a field, narrowed to what is available."""
+    if key.path == "task":
+        return {"type": "string", "enum": list(offered.tasks)}
+    if key.path == "search.objective":
+        return {"type": "string", "enum": [_AUTO, *offered.objectives]}
+    schema = _plain(key.branches)
+    if key.path in _REQUIRED:
+        return schema
+    tried = [value for value in _probes(schema) if value != key.default]
+    accepted = [value for value in tried if is_available(key.path, value)]
+    if not accepted:
+        return None
+    if "enum" in schema:
+        known = [v for v in schema["enum"] if v == key.default or v in accepted]
+        return {**schema, "enum": known}
+    if "integer" in schema["type"] and len(accepted) < len(tried):
+        values = [*accepted, key.default]
+        return {**schema, "minimum": min(values), "maximum": max(values)}
+    return schema
+
+
+def _plain(branches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the schema of what people type: one type of value, or none where that is allowed."""
+    values = [branch for branch in branches if branch.get("type") != "null"]
+    if len(values) > 1:  # `auto` or a number
+        return {"type": "string", "pattern": _AUTO_OR_NUMBER}
+    schema = {key: values[0][key] for key in _BOUNDS if key in values[0]}
+    if len(values) < len(branches):  # empty fields come as null or as an empty text
+        schema["type"] = ["null", schema["type"]]
+        schema.pop("minLength", None)
+        if "pattern" in schema:
+            schema["pattern"] = f"^$|{schema['pattern']}"
+    return schema
+
+
+def _probes(schema: Mapping[str, Any]) -> list[Any]:
+    """Return values of a schema by which one sees whether anything but the default is available."""
+    if "enum" in schema:
+        return list(schema["enum"])
+    kinds = {
+        "boolean": [True, False],
+        "integer": list(range(schema.get("minimum", 0), schema.get("maximum", 16) + 1)),
+        "number": [0.25, 0.75],
+        "array": [["name"]],
+        "object": [{"name": "number"}],
+        "string": [1, 2] if schema.get("pattern") == _AUTO_OR_NUMBER else ["text"],
     }
-    return {
-        name: section.model_dump(mode="json", by_alias=True) for name, section in sections.items()
-    }
-
-
-def _start(field: Field) -> Any:
-    """Return the value that a field starts with; None leaves it empty."""
-    if field.example is not None:
-        return field.example
-    value: Any = _defaults()
-    for key in field.path.split("."):
-        value = value[key]
-    return value
+    return next(values for kind, values in kinds.items() if kind in schema["type"])
 
 
 def form_params() -> dict[str, Param]:
@@ -160,7 +218,7 @@ def _param(field: Field) -> Param:
     schema = dict(field.schema)
     if field.section is not None:
         schema["section"] = field.section
-    return Param(_start(field), description_md=field.description, **schema)
+    return Param(field.start, description_md=field.description, **schema)
 
 
 def document_from_params(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,10 +229,10 @@ def document_from_params(params: Mapping[str, Any]) -> dict[str, Any]:
     """
     document: dict[str, Any] = {}
     for field in fields():
-        value = params[field.name]
-        if value in (None, "") or (value == _start(field) and field.path not in _REQUIRED):
+        value = params.get(field.name, field.start)
+        if value in (None, "") or (value == field.start and field.path not in _REQUIRED):
             continue
-        if field.name == "image_size":
+        if field.schema.get("pattern") == _AUTO_OR_NUMBER and value != _AUTO:
             value = int(value)
         *sections, key = field.path.split(".")
         place = document

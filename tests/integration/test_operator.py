@@ -256,7 +256,11 @@ def operator(child: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any
 def test_nothing_that_a_user_wrote_is_a_template() -> None:
     from automl_airflow.operator import StepOperator
 
-    assert set(StepOperator.template_fields) <= {"worker", "prepared", "checked"}  # outputs of tasks
+    assert set(StepOperator.template_fields) <= {
+        "worker",
+        "prepared",
+        "checked",
+    }  # outputs of tasks
 
 
 def test_the_child_gets_the_payload_and_no_secret_of_airflow(operator: Any) -> None:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
+from automl.domain import availability
 from automl.domain.objective import Objective
+from automl.domain.specification import (
+    Preference,
+    Quantization,
+    Resize,
+    SmallClasses,
+    Split,
+    Strategy,
+    StudySpec,
+)
 from automl.errors import ConfigError
 from automl.steps import study_file
 from automl.steps.study_file import study_spec
@@ -48,6 +61,151 @@ def test_a_form_that_nobody_has_touched_gives_a_study_of_defaults(form: Any) -> 
 def test_every_start_value_satisfies_its_own_schema(form: Any) -> None:
     for param in form.form_params().values():
         param.resolve()
+
+
+def leaves(model: type[BaseModel], place: str = "") -> Iterator[str]:
+    """Yield the key paths of a specification."""
+    for name, field in model.model_fields.items():
+        path = place + (field.alias or name)
+        kinds = [field.annotation, *get_args(field.annotation)]
+        sections = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        if sections:
+            yield from leaves(sections[0], f"{path}.")
+        else:
+            yield path
+
+
+TRIED: tuple[Any, ...] = (
+    True, False, 0, 1, 2, 16, 0.25, 1.5, "auto", "text", "90s", "4GB", ["text"], {"a": "number"},
+    *Strategy, *Split, *Resize, *Preference, *Quantization, *SmallClasses, *Objective,
+)  # fmt: skip
+
+
+def accepted(path: str) -> list[Any]:
+    """Return the values of a key that a study may have instead of the default."""
+    found = []
+    for value in TRIED:
+        document: dict[str, Any] = copy.deepcopy(MINIMAL)
+        *sections, key = path.split(".")
+        place = document
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = value
+        try:
+            is_other = study_spec(document) != study_spec(MINIMAL)
+        except ConfigError:
+            continue
+        if is_other:
+            found.append(value)
+    return found
+
+
+def test_the_form_shows_every_available_key_and_no_other(form: Any) -> None:
+    shown = {field.path: field for field in form.fields()}
+    possible = {path: accepted(path) for path in leaves(StudySpec)}
+
+    available = {path for path, values in possible.items() if values}
+    assert available - {"schedule", "timezone"} <= shown.keys()
+    assert shown.keys() - available <= {"task", "search.objective"}  # the only ones there are
+    assert {"search.strategy", "search.priority", "search.limits.latency_ms"} <= shown.keys()
+    assert {"search.resources.gpus", "search.resources.cpus"} <= shown.keys()
+    for path, field in shown.items():
+        assert field.description.endswith("."), path
+        if "enum" in field.schema and path not in {"task", "search.objective"}:
+            assert set(possible[path]) <= set(field.schema["enum"])
+
+
+def test_a_key_that_becomes_available_shows_up_by_itself(
+    form: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = tuple(line for line in availability._AVAILABLE if line[0] != "search.prefer")
+    monkeypatch.setattr(availability, "_AVAILABLE", left)
+
+    assert form.form_params()["prefer"].schema["enum"] == ["accuracy", "small"]
+
+
+def test_names_that_callers_rely_on_stay_and_the_main_ones_are_open(form: Any) -> None:
+    given = form.form_params()
+
+    assert set(given) >= {
+        "name", "task", "source", "time_limit", "workers", "images", "label", "image_size", "split",
+        "validation_fraction", "test_fraction", "max_bad_fraction", "objective", "max_trials",
+        "seed", "slice", "retrain", "final_time_limit", "continue_version", "min_improvement",
+    }  # fmt: skip
+    assert len(given) == len(form.fields())
+    main = [name for name, param in given.items() if "section" not in param.schema]
+    assert main == ["name", "task", "source", "time_limit", "workers"]
+
+
+def test_limits_and_resources_reach_the_study(form: Any) -> None:
+    given = params(
+        form, strategy="evolution", priority=7, limits_device_memory="4GB", resources_gpus=0,
+        limits_parameters=None, ensemble="1",
+    )  # fmt: skip
+
+    assert form.document_from_params(given) == MINIMAL | {
+        "search": {
+            "strategy": "evolution", "priority": 7, "limits": {"device_memory": "4GB"},
+            "resources": {"gpus": 0},
+        },
+        "final_fit": {"ensemble": 1},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("resources_gpus", 2), ("priority", 0), ("limits_device_memory", "much"),
+        ("strategy", "guess"), ("validation_fraction", 1), ("time_limit", "2 hours"),
+    ],
+)  # fmt: skip
+def test_values_out_of_bounds_are_refused_by_the_form(form: Any, name: str, value: Any) -> None:
+    with pytest.raises(Exception, match="Failed validating"):
+        form.form_params()[name].resolve(value)
+
+
+@pytest.mark.parametrize("name", ["images", "limits_device_memory"])
+def test_an_empty_field_may_be_sent_as_an_empty_text(form: Any, name: str) -> None:
+    form.form_params()[name].resolve("")
+
+    assert form.document_from_params(params(form, **{name: ""})) == MINIMAL
+
+
+def instance(dag_id: str, pool: str = "automl_gpu") -> Any:
+    task = SimpleNamespace(weight_rule=SimpleNamespace(get_weight=lambda _: 3))
+    return SimpleNamespace(dag_id=dag_id, pool=pool, queue="gpu", priority_weight=3, task=task)
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "conf", "expected"),
+    [
+        ("automl_search", {"resources_gpus": 0}, ("automl_cpu", "default", 3)),
+        ("automl_search", {"resources_gpus": 1}, ("automl_gpu", "gpu", 3)),
+        ("automl_search", {"priority": 7}, ("automl_gpu", "gpu", 21)),
+        ("automl_search", None, ("automl_gpu", "gpu", 3)),
+        ("others", {"resources_gpus": 0, "priority": 7}, ("automl_gpu", "gpu", 3)),
+    ],
+)
+def test_the_policy_follows_the_forms_run_and_leaves_others_alone(
+    dag_id: str, conf: Any, expected: tuple[str, str, int]
+) -> None:
+    from automl_airflow.policy import task_instance_mutation_hook
+
+    task = instance(dag_id)
+    for _ in range(2):  # Airflow calls it more than once
+        task_instance_mutation_hook(task, SimpleNamespace(conf=conf))
+    task_instance_mutation_hook(task, None)
+
+    assert (task.pool, task.queue, task.priority_weight) == expected
+
+
+def test_the_policy_leaves_tasks_that_need_no_gpu_where_they_are() -> None:
+    from automl_airflow.policy import task_instance_mutation_hook
+
+    task = instance("automl_search", "default_pool")
+    task_instance_mutation_hook(task, SimpleNamespace(conf={"resources_gpus": 0}))
+
+    assert (task.pool, task.queue) == ("default_pool", "gpu")
 
 
 def test_what_was_changed_is_in_the_document(form: Any) -> None:

@@ -1,0 +1,49 @@
+"""Policy for runs from the trigger form: what the form says of pools and weights comes true.
+
+A DAG fixes pool, queue and priority of its tasks, but the form's values come with each run.
+Airflow calls this hook for every task instance that the scheduler makes, those of other teams too:
+it returns at once for these, and imports nothing for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.policies import hookimpl
+
+SEARCH_DAG = "automl_search"
+
+
+@hookimpl  # type: ignore[untyped-decorator]
+def task_instance_mutation_hook(task_instance: Any, dag_run: Any) -> None:
+    """Move a task to the CPUs, or weigh it, as the form of its run says."""
+    if task_instance.dag_id != SEARCH_DAG or dag_run is None:
+        return
+    conf = dag_run.conf
+    if isinstance(conf, Mapping):
+        _follow(task_instance, conf)
+
+
+def _follow(task_instance: Any, conf: Mapping[str, Any]) -> None:
+    from airflow.configuration import conf as settings
+
+    from automl.steps.specs import Pool
+    from automl_airflow.pools import NAMES
+
+    if conf.get("resources_gpus") == 0 and task_instance.pool == NAMES[Pool.GPU]:
+        task_instance.pool = NAMES[Pool.CPU]
+        task_instance.queue = settings.get("operators", "default_queue", fallback="default")
+    priority, task = conf.get("priority"), getattr(task_instance, "task", None)
+    if isinstance(priority, int) and priority > 1 and task is not None:
+        # from the task's own weight: the hook is called more than once for an instance
+        task_instance.priority_weight = _weight(task_instance) * priority
+
+
+def _weight(task_instance: Any) -> int:
+    from airflow.task.priority_strategy import validate_and_load_priority_weight_strategy
+
+    rule = task_instance.task.weight_rule
+    if not hasattr(rule, "get_weight"):
+        rule = validate_and_load_priority_weight_strategy(rule)
+    return int(rule.get_weight(task_instance))
