@@ -152,7 +152,7 @@ def studies(home: Home = None, as_json: AsJson = False) -> None:
     """List the studies of the home."""
     from automl.views.studies import list_studies
 
-    columns = ["study", "state", "runs", "trials", "best_score", "champion", "opened_at"]
+    columns = ["study", "state", "runs", "trials", "best_score", "champion", "owner", "opened_at"]
 
     def pretty(document: dict[str, Any]) -> None:
         _table(document["studies"], columns)
@@ -161,6 +161,38 @@ def studies(home: Home = None, as_json: AsJson = False) -> None:
                 typer.echo(f"{row['study']}: error: {row['error']}")
 
     _emit(as_json, lambda: list_studies(_library(home)).to_json(), pretty)
+
+
+@app.command()
+def give(
+    study: str,
+    dag: str,
+    user: Annotated[
+        str | None, typer.Option("--user", help="Of automl_search: the only one who may go on.")
+    ] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let STUDY belong to DAG from now on, or with `cli` to the command line."""
+    from automl.steps.studies import give_study
+
+    def pretty(document: dict[str, Any]) -> None:
+        already = "" if document["changed"] else " already"
+        typer.echo(f"{study} belongs to {document['owner']}{already}, before: {document['from']}")
+
+    _emit(as_json, lambda: give_study(_settings(home), study, dag, user), pretty)
+
+
+@app.command()
+def abandon(study: str, home: Home = None, as_json: AsJson = False) -> None:
+    """Close STUDY's open run, whose next step will never come, so that another may begin."""
+    from automl.steps.studies import abandon as abandon_study
+
+    def pretty(document: dict[str, Any]) -> None:
+        run = document["run"]
+        typer.echo(f"run {run} is abandoned" if run else f"no run of {study} is open")
+
+    _emit(as_json, lambda: abandon_study(_settings(home), study), pretty)
 
 
 @app.command()

@@ -24,7 +24,7 @@ from automl.runs.training import Length
 from automl.search.memory_model import MemoryBound
 from automl.search.pruning import JudgedPoint
 from automl.search.space import Description, SearchSpace
-from automl.steps.give_back import give_back
+from automl.steps.supervision import give_back
 from automl.tracks.image.spending import FULL_BUDGET
 from benchmarks.json_lines import read_lines
 from benchmarks.trained import Plan, open_study, prepare_home, search, with_budget

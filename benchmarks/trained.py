@@ -28,9 +28,9 @@ from automl.runs.training import Length, TrialTrainer, TrialTraining
 from automl.runs.trial_files import load_model
 from automl.runs.trials import TrialResult, TrialSource
 from automl.runs.worker import Trainer, work_on
-from automl.steps.give_back import give_back
 from automl.steps.prepare import prepare
 from automl.steps.study_file import study_spec
+from automl.steps.supervision import give_back
 from automl.storage.leases import KeepAlive
 from automl.storage.open import open_home
 from automl.tracks.image.fitter import ImageFitter

@@ -6,7 +6,7 @@ from automl.doctor.findings import STORAGE, Finding, failure, fine, trouble
 from automl.domain.invariants import violations
 from automl.domain.study import replay
 from automl.errors import AutoMLError
-from automl.runs.run_lease import is_run_alive
+from automl.runs.run_lease import is_waiting, run_tenure
 from automl.storage.home import Home
 
 
@@ -24,7 +24,7 @@ def _examine(home: Home, name: str) -> Finding:
     try:
         events = home.study_log(name).read()
         study = replay(events)
-        is_forsaken = study.open_run is not None and not is_run_alive(home, name)
+        tenure = None if study.open_run is None else run_tenure(home, name)
     except AutoMLError as error:
         return failure(check, error)
     if wrong := violations(events):
@@ -34,14 +34,19 @@ def _examine(home: Home, name: str) -> Finding:
             "restore the log from a backup of the home; see docs/runbook.md",
             STORAGE,
         )
-    if study.open_run is not None and is_forsaken:
+    if study.open_run is not None and tenure is None:
         return trouble(
             check,
             f"run {study.open_run.name} is open, but its processes give no sign of life",
             "start a run of the study: it closes this one as abandoned and continues its trials",
             STORAGE,
         )
-    state = "no run is open" if study.open_run is None else f"run {study.open_run.name} is open"
+    state = "no run is open"
+    if study.open_run is not None and tenure is not None:
+        state = f"run {study.open_run.name} is open and works"
+        if is_waiting(tenure):
+            since = f"{tenure.renewed_at:%Y-%m-%d %H:%M} UTC"
+            state = f"run {study.open_run.name} is open and waits for its next step since {since}"
     return fine(
         check, f"{len(study.runs)} runs, {len(study.trials)} trials, {state}; its log is whole"
     )

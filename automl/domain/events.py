@@ -291,6 +291,28 @@ class RunClosed(_Event):
     promoted: bool = False
 
 
+class RunReopened(_Event):
+    """A run that had failed or was abandoned goes on.
+
+    With a `deadline` its search begins anew and ends then; else what it has come to stands.
+    """
+
+    type: Literal["run_reopened"] = "run_reopened"
+    run: str
+    deadline: AwareDatetime | None = None
+
+
+class StudyGiven(_Event):
+    """The study belongs to `owner`, whose text is that of an origin, until it is given again.
+
+    `by` is the run that was opened for it, or the person who gave it.
+    """
+
+    type: Literal["study_given"] = "study_given"
+    owner: str
+    by: str
+
+
 Event = (
     RunOpened
     | TrialOpened
@@ -306,6 +328,8 @@ Event = (
     | TestOpened
     | VersionPublished
     | RunClosed
+    | RunReopened
+    | StudyGiven
 )
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from automl.domain.specification import LimitsSection
 from automl.errors import DamagedDataError
 
+FORM_DAG = "automl_search"  # runs any study, from the trigger form
 _VERSION, _TRIAL_MS = "version", "trial_ms"
 
 
@@ -26,24 +27,35 @@ class OriginKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Opener of a run.
+    """Opener of a run, or owner of a study.
 
     Attributes:
         kind: what kind of opener it is.
         dag: the DAG, if Airflow opened the run; "" otherwise.
+        user: who triggered that DAG from the form; "" for other DAGs, or if it is not known.
     """
 
     kind: OriginKind
     dag: str = ""
+    user: str = ""
 
     @classmethod
     def of(cls, text: str) -> Origin:
-        """Return what the log's text names, such as `cli` or `airflow:automl_digits`."""
-        name, _, dag = text.partition(":")
+        """Return what the log's text names: `cli`, `airflow:DAG` or `airflow:DAG:USER`."""
+        name, _, rest = text.partition(":")
         if name == OriginKind.AIRFLOW:
-            return cls(OriginKind.AIRFLOW, dag)
+            dag, _, user = rest.partition(":")
+            return cls(OriginKind.AIRFLOW, dag, user)
         is_known = text in {OriginKind.CLI, OriginKind.PYTHON}
         return cls(OriginKind(text) if is_known else OriginKind.OTHER)
+
+    def __str__(self) -> str:
+        """Return the text that the log has of it; see `of`."""
+        return ":".join(part for part in (self.kind.value, self.dag, self.user) if part)
+
+    def is_dag_of(self, study: str) -> bool:
+        """Return whether it is the DAG of the study's own file, which never runs twice at once."""
+        return self.kind is OriginKind.AIRFLOW and self.dag == f"automl_{study}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,16 @@ from automl.domain.events import (
     RunClosed,
     RungReached,
     RunOpened,
+    RunReopened,
+    RunState,
     TrialClaimed,
     TrialFinished,
     TrialOpened,
     TrialProposed,
 )
-from automl.domain.study import AboutTrial, Study, replay
+from automl.domain.study import Study, replay
 from automl.domain.trial import Trial, TrialState
+from automl.domain.trial_events import AboutTrial
 from automl.errors import DamagedDataError
 
 
@@ -40,9 +43,10 @@ class LogAudit:
     """Follows a log event by event and notes what may never happen.
 
     - Versions have no gaps.
-    - At most one run is open. Trials are opened and claimed in an open run only, before its search
-      has ended; what was begun may be claimed once more until its winner is chosen. `max_trials` of
-      them at most get their outcome in it.
+    - At most one run is open, and only one that failed or was abandoned is opened again. Trials are
+      opened and claimed in an open run only, before its search has ended; what was begun may be
+      claimed once more until its winner is chosen. `max_trials` of them at most get their outcome
+      in it.
     - Every trial number is there once, and numbers have no gaps.
     - A trial gets one candidate, once, which no other trial of its generation and snapshot has.
     - Attempts grow by one, so that a trial has one attempt that counts.
@@ -72,7 +76,7 @@ class LogAudit:
         except DamagedDataError as error:
             self.violations.append(error.message)
             return
-        if isinstance(event, RunOpened | RunClosed):
+        if isinstance(event, RunOpened | RunReopened | RunClosed):
             self._check_run(version, event, before)
         elif isinstance(event, TrialOpened):
             self._check_start(version, event, before)
@@ -86,15 +90,20 @@ class LogAudit:
     def _note(self, version: int, what: str) -> None:
         self.violations.append(f"Version {version} of the study log {what}.")
 
-    def _check_run(self, version: int, event: RunOpened | RunClosed, before: Study) -> None:
+    def _check_run(
+        self, version: int, event: RunOpened | RunReopened | RunClosed, before: Study
+    ) -> None:
         run = before.run(event.run)
         if isinstance(event, RunClosed):
             if run is not None and run.closed_at is not None:
                 self._note(version, f"closes run {event.run} once more")
             return
-        if run is not None:
+        if isinstance(event, RunReopened):
+            if run is not None and run.state not in {RunState.FAILED, RunState.ABANDONED}:
+                self._note(version, f"reopens run {event.run}, which is {run.state}")
+        elif run is not None:
             self._note(version, f"opens run {event.run} once more")
-        if before.open_run is not None:
+        if before.open_run is not None and before.open_run != run:
             self._note(version, f"opens run {event.run} while {before.open_run.name} is open")
 
     def _check_start(self, version: int, event: TrialOpened | TrialClaimed, before: Study) -> None:

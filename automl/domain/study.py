@@ -12,27 +12,23 @@ from automl.domain.events import (
     Event,
     FinalFitFinished,
     RunClosed,
-    RungReached,
     RunOpened,
+    RunReopened,
     RunState,
     SearchEnd,
     SearchEnded,
+    StudyGiven,
     TestOpened,
-    TrialClaimed,
-    TrialFinished,
     TrialOpened,
-    TrialProposed,
-    TrialReleased,
     VersionPublished,
     VersionReserved,
     WinnerChosen,
 )
 from automl.domain.facts import Origin, SpaceFacts, Terms
 from automl.domain.specification import LimitsSection
-from automl.domain.trial import RungResult, Trial, TrialState
+from automl.domain.trial import Trial, TrialState
+from automl.domain.trial_events import AboutTrial, changed
 from automl.errors import DamagedDataError
-
-AboutTrial = TrialProposed | TrialClaimed | TrialReleased | RungReached | TrialFinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +62,7 @@ class Run:
         promoted: whether the version became the champion.
         cause: why the run failed.
         closed_at: when it was closed; None while it is open.
+        reopened_at: when it was opened again last, after it had failed; None if it never was.
         outcomes: how many trials reached their outcome in it.
     """
 
@@ -95,6 +92,7 @@ class Run:
     promoted: bool = False
     cause: str = ""
     closed_at: datetime | None = None
+    reopened_at: datetime | None = None
     outcomes: int = 0
 
     @property
@@ -119,6 +117,7 @@ class Study:
         generation_keys: the key of each generation, oldest first.
         decisions: how often the sealed test rows have been opened.
         unfinished: numbers of the trials that have no outcome yet.
+        owner: whose runs it is for; None before it was given to anybody.
     """
 
     version: int = -1
@@ -127,6 +126,7 @@ class Study:
     generation_keys: tuple[str, ...] = ()
     decisions: int = 0
     unfinished: tuple[int, ...] = ()
+    owner: Origin | None = None
 
     def run(self, name: str) -> Run | None:
         """Return the run called `name`, or None."""
@@ -136,6 +136,11 @@ class Study:
         """Return the run whose final fit made `version`, or None."""
         made = (run for run in self.runs if run.version == version and run.final_fit is not None)
         return next(made, None)
+
+    def is_later(self, name: str, run: Run) -> bool:
+        """Return whether a run called `name` is known and was opened after `run`."""
+        names = [each.name for each in self.runs]
+        return name in names and names.index(name) > names.index(run.name)
 
     @property
     def open_run(self) -> Run | None:
@@ -194,6 +199,7 @@ class _Fold:
         self._generation_keys = list(start.generation_keys)
         self._decisions = start.decisions
         self._unfinished = dict.fromkeys(start.unfinished)  # in order
+        self._owner = start.owner
 
     def study(self) -> Study:
         return Study(
@@ -203,6 +209,7 @@ class _Fold:
             tuple(self._generation_keys),
             self._decisions,
             tuple(self._unfinished),
+            self._owner,
         )
 
     def apply(self, version: int, event: Event) -> None:
@@ -213,6 +220,10 @@ class _Fold:
             self._open_trial(event)
         elif isinstance(event, AboutTrial):
             self._change_trial(event)
+        elif isinstance(event, StudyGiven):
+            self._owner = Origin.of(event.owner)
+        elif isinstance(event, RunReopened):
+            self._reopen_run(event)
         else:
             self._change_run(event)
 
@@ -234,6 +245,21 @@ class _Fold:
             limits=terms.limits,
             space=None if event.space is None else SpaceFacts.of(event.space),
         )
+
+    def _reopen_run(self, event: RunReopened) -> None:
+        """Open a run once more; what it has come to stays, but for a search that begins anew."""
+        run = dataclasses.replace(
+            self._known_run(event.run),
+            state=RunState.OPEN,
+            cause="",
+            closed_at=None,
+            reopened_at=event.at,
+        )
+        if event.deadline is not None:
+            run = dataclasses.replace(
+                run, deadline=event.deadline, search_end=None, search_ended_at=None
+            )
+        self._runs[event.run] = run
 
     def _open_trial(self, event: TrialOpened) -> None:
         run = self._known_run(event.run)
@@ -258,7 +284,7 @@ class _Fold:
         trial = self._trials[event.n]
         if trial.state is TrialState.FINISHED:
             return  # a late event of a zombie: the first outcome stands
-        trial = _changed(trial, event, self._version)
+        trial = changed(trial, event, self._version)
         self._trials[event.n] = trial
         if trial.state is TrialState.FINISHED:
             del self._unfinished[event.n]
@@ -320,61 +346,3 @@ class _Fold:
             f"Version {self._version} of the study log {what}.",
             "the log was damaged; see docs/runbook.md",
         )
-
-
-def _changed(trial: Trial, event: AboutTrial, version: int) -> Trial:
-    """Return an unfinished trial after an event of that version."""
-    if isinstance(event, TrialProposed):
-        return trial if trial.candidate is not None else _proposed(trial, event)
-    if isinstance(event, TrialClaimed):
-        return _claimed(trial, event) if event.attempt > trial.attempt else trial
-    if event.attempt != trial.attempt:  # only the last claimed attempt counts
-        return trial
-    if isinstance(event, RungReached):
-        return _risen(trial, event, version)
-    if isinstance(event, TrialReleased):
-        return dataclasses.replace(trial, state=TrialState.PROPOSED, releases=trial.releases + 1)
-    return dataclasses.replace(
-        trial,
-        state=TrialState.FINISHED,
-        outcome=event.outcome,
-        measurement=event.measurement,
-        cause=event.cause,
-        finished_by=event.run,
-        finished_in=version,
-    )
-
-
-def _proposed(trial: Trial, event: TrialProposed) -> Trial:
-    return dataclasses.replace(
-        trial,
-        state=TrialState.PROPOSED,
-        strategy=event.strategy,
-        candidate=event.candidate,
-        based_on=event.based_on,
-        repeats=event.repeats,
-    )
-
-
-def _claimed(trial: Trial, event: TrialClaimed) -> Trial:
-    checkpoints = trial.checkpoints
-    if event.checkpoint is not None and event.checkpoint not in checkpoints:
-        checkpoints = (*checkpoints, event.checkpoint)
-    return dataclasses.replace(
-        trial,
-        state=TrialState.CLAIMED,
-        attempt=event.attempt,
-        worker=event.worker,
-        claimed_in=event.run,
-        checkpoints=checkpoints,
-    )
-
-
-def _risen(trial: Trial, event: RungReached, version: int) -> Trial:
-    """Return the trial with the rung's result; the first one of a rung stands."""
-    if any(event.rung == known.rung for known in trial.rungs):
-        return trial
-    values = event.model_dump(exclude={"type", "at", "n", "attempt", "run"})
-    return dataclasses.replace(
-        trial, rungs=(*trial.rungs, RungResult(**values, recorded_in=version))
-    )

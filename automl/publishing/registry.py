@@ -29,6 +29,7 @@ from automl.publishing.promotions import Change, Promotions, version_before
 from automl.storage.objects import ObjectStore
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+Judge = Callable[[int | None], str | None]  # why to follow a champion, if any; None: do not
 
 log = logging.getLogger(__name__)
 
@@ -244,7 +245,7 @@ class Registry:
             DamagedDataError: its `model.onnx` is not what was published.
         """
         self._require_whole(version)
-        return self._change(lambda _: version, who, why, at)
+        return self._change(lambda *_: (version, why), who, at)
 
     def rollback(self, who: str, why: str, at: datetime) -> Change:
         """Make the version champion again that was it before the present one (`version_before`).
@@ -259,7 +260,7 @@ class Registry:
             DamagedDataError: the version's `model.onnx` is not what was published.
         """
 
-        def choose(latest: int) -> int:
+        def choose(latest: int, _: int | None) -> tuple[int, str]:
             version = version_before(self._promotions.until(latest).values())
             if version is None:
                 raise NotFoundError(
@@ -267,19 +268,25 @@ class Registry:
                     f"`automl promote {self._study} VERSION` makes any version the champion",
                 )
             self._require_whole(version)
-            return version
+            return version, why
 
-        return self._change(choose, who, why, at)
+        return self._change(choose, who, at)
 
-    def promote_once(self, version: int, who: str, why: str, at: datetime) -> Champion:
-        """Promote unless `who` has promoted this version before.
+    def promote_once(self, version: int, who: str, judge: Judge, at: datetime) -> Champion:
+        """Promote if `judge` says why, unless `who` has promoted this version before.
 
-        A step that runs again after somebody rolled its version back must not undo that.
+        A step that runs again after somebody rolled its version back must not undo that. A champion
+        that another writer puts there meanwhile is judged anew.
         """
-        for promotion in self.promotions().values():
-            if promotion.to_version == version and promotion.who == who:
-                return self.repair_champion()
-        self.promote(version, who, why, at)
+
+        def choose(latest: int, champion: int | None) -> tuple[int, str] | None:
+            before = self._promotions.until(latest).values()
+            is_done = any(each.to_version == version and each.who == who for each in before)
+            why = None if is_done or champion == version else judge(champion)
+            return None if why is None else (version, why)
+
+        self._require_whole(version)
+        self._change(choose, who, at)
         return self.repair_champion()
 
     def repair_champion(self) -> Champion:
@@ -311,15 +318,22 @@ class Registry:
                 "restore it from a backup, or promote another version",
             ) from error
 
-    def _change(self, choose: Callable[[int], int], who: str, why: str, at: datetime) -> Change:
-        """Record a promotion to what `choose` says of the latest one's number (0 for none)."""
+    def _change(
+        self, choose: Callable[[int, int | None], tuple[int, str] | None], who: str, at: datetime
+    ) -> Change:
+        """Record a promotion to what `choose` says of the latest one's number (0) and version.
+
+        It returns a version and why; None for the present champion, which there is then.
+        """
         while True:
             latest = self._promotions.latest()
             number, before = (0, None) if latest is None else (latest[0], latest[1].to_version)
-            version = choose(number)
-            if latest is not None and before == version:
+            chosen = choose(number, before)
+            if latest is not None and (chosen is None or before == chosen[0]):
                 change = Change(*latest, is_new=False)
                 break
+            assert chosen is not None
+            version, why = chosen
             promotion = Promotion(
                 who=who,
                 when=at.astimezone(UTC).isoformat(),

@@ -115,7 +115,8 @@ class StepContext:
         if run.state in {RunState.FAILED, RunState.ABANDONED}:
             raise SearchError(
                 f"Run {self.run} of study {self.spec.name} was closed as {run.state}: {run.cause}",
-                "start a new run; it continues the study with all trials so far",
+                "start a new run, which continues the study with all trials so far; under Airflow "
+                "the task may be cleared instead: then this run goes on",
             )
         return run
 

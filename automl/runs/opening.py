@@ -14,8 +14,12 @@ from automl.domain.events import (
     SearchEnded,
 )
 from automl.domain.study import Study
-from automl.runs.context import StepContext
-from automl.runs.run_lease import RunLease
+from automl.errors import StudyBusyError
+from automl.runs.context import StepContext, StoreClock
+from automl.runs.ownership import check_owner, new_owner
+from automl.runs.run_lease import RunLease, take_silent_study
+from automl.storage.home import Home
+from automl.storage.study_log import StudyRecord
 
 
 def open_run(
@@ -34,7 +38,10 @@ def open_run(
         snapshot: id of the prepared dataset.
         space: what the search space depends on; without it a replay needs the snapshot.
 
+    A DAG that opens a study which nobody owns becomes its owner.
+
     Raises:
+        ConfigError: the study belongs to another.
         SearchError: the run has been closed without success.
     """
 
@@ -42,8 +49,10 @@ def open_run(
         if study.run(context.run) is not None:
             return ()
         now = context.clock.now()
-        events: list[Event] = [*_abandoned(study, context.run, now)]
+        events: list[Event] = [*abandoned(study, f"{context.run} took over", now)]
+        check_owner(context, study)
         events.append(_opened(context, snapshot, space, now))
+        events += new_owner(context, study, now)
         if context.spec.final_fit.from_ is not None:
             events.append(SearchEnded(at=now, run=context.run, reason=SearchEnd.CONTINUED))
         return events
@@ -52,9 +61,8 @@ def open_run(
     return list(range(context.spec.search.workers if run.continues is None else 1))
 
 
-def _abandoned(study: Study, successor: str, now: datetime) -> Iterator[RunClosed]:
-    """Yield the ends of runs that were left open."""
-    cause = f"{successor} took over"
+def abandoned(study: Study, cause: str, now: datetime) -> Iterator[RunClosed]:
+    """Yield the ends of runs that were left open, with why they are closed."""
     for run in study.runs:
         if run.state is RunState.OPEN:
             yield RunClosed(at=now, run=run.name, state=RunState.ABANDONED, cause=cause)
@@ -116,3 +124,39 @@ def fail_run(context: StepContext, cause: str) -> str:
     closed = context.record.study.run(context.run)
     assert closed is not None
     return closed.state.value
+
+
+def abandon_run(home: Home, study: str, who: str) -> str | None:
+    """Close a study's open run as abandoned and free the study; return the run's name.
+
+    For a run whose next step waits and will never come, such as one of a DAG run that was removed.
+
+    Args:
+        home: where the study is.
+        study: its name.
+        who: the person.
+
+    Returns:
+        None if no run was open.
+
+    Raises:
+        StudyBusyError: a process of a run has given a sign of life in the last two minutes.
+    """
+    record = StudyRecord(home.study_log(study))
+    if record.refresh().open_run is None:
+        return None
+    lease = take_silent_study(home, study, f"{who}, abandoning")
+    if lease is None:
+        raise StudyBusyError(
+            f"A process of the open run of study {study} works, or worked just now.",
+            "stop it, such as by marking its DAG run as failed, and try again in two minutes",
+        )
+    closed: list[RunClosed] = []
+
+    def decide(study: Study) -> Sequence[Event]:
+        closed[:] = abandoned(study, f"{who} abandoned it", StoreClock(home.store).now())
+        return closed
+
+    record.commit(decide)
+    lease.release()
+    return closed[0].run if closed else None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from datetime import UTC, datetime
 
+from automl.domain.facts import Origin, OriginKind
 from automl.errors import StorageError, StudyBusyError
 from automl.runs.context import StepContext
 from automl.storage.home import Home
+from automl.storage.leases import Lease, Tenure
 
 RUN_TTL_S = 120.0  # a run whose processes all died frees the study after this time
-WAITING_TTL_S = 3600.0  # a run none of whose steps runs, because they wait for pool slots
+WAITING_TTL_S = 7 * 86_400.0  # none of whose steps runs: they wait for slots, or for a person
 _RENEW_S = 20.0
 _NAME = "run"
 
@@ -20,15 +23,35 @@ log = logging.getLogger(__name__)
 
 def is_run_alive(home: Home, study: str) -> bool:
     """Return whether a process of a run works, or its next step may still be waiting for a slot."""
-    return home.leases(study, RUN_TTL_S).is_live(_NAME)
+    return run_tenure(home, study) is not None
+
+
+def run_tenure(home: Home, study: str) -> Tenure | None:
+    """Return which run holds a study and since when; None if none does."""
+    return home.leases(study, RUN_TTL_S).tenure(_NAME)
+
+
+def is_waiting(tenure: Tenure) -> bool:
+    """Return whether the step that left the lease was followed by none yet."""
+    return tenure.ttl_s > RUN_TTL_S
+
+
+def take_silent_study(home: Home, study: str, holder: str) -> Lease | None:
+    """Return the lease of a study for a person; None if a run worked in the last two minutes."""
+    return home.leases(study, RUN_TTL_S).acquire(_NAME, holder, lambda _: RUN_TTL_S)
 
 
 class RunLease:
     """Holds a study for one run; several processes of the run may hold it at once.
 
     Unlike a trial's lease it has no single owner: whoever of the run renews last keeps it for all.
-    On leaving the block it lives on for an hour, in which the run's next step must get its pool
-    slot; it is released if the run is over, or was never opened.
+    On leaving the block it lives on for a week, in which the run's next step must get its pool
+    slot, or its approval; it is released if the run is over, or was never opened. A run of this
+    machine never waits between steps: its lease ends two minutes after its processes.
+
+    The DAG of the study's own file never runs twice at once. So its next run does not wait for one
+    before it that waits: that is over for Airflow. Two minutes without a sign of life free the
+    study for it, as if processes had died.
 
     Args:
         context: the step's context.
@@ -40,15 +63,22 @@ class RunLease:
     def __init__(self, context: StepContext) -> None:
         self._leases = context.home.leases(context.spec.name, RUN_TTL_S)
         self._waiting = context.home.leases(context.spec.name, WAITING_TTL_S)
-        self._context = context
+        self._context, self._origin = context, Origin.of(context.origin)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="run-lease", daemon=True)
 
     def __enter__(self) -> RunLease:
-        if self._leases.acquire(_NAME, self._context.run) is None:
+        if self._leases.acquire(_NAME, self._context.run, self._patience_s) is None:
             raise self._busy()
         self._thread.start()
         return self
+
+    def _patience_s(self, holder: str) -> float:
+        """Return how long at most the lease of another run counts as live without a renewal."""
+        run = self._context.record.study.run(holder)
+        if run is None or not self._origin.is_dag_of(self._context.spec.name):
+            return math.inf
+        return RUN_TTL_S if run.origin.dag == self._origin.dag else math.inf
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
@@ -56,7 +86,8 @@ class RunLease:
         was_opened = self._context.record.study.run(self._context.run) is not None
         try:
             if was_opened and not self._context.is_run_over:
-                self._waiting.acquire(_NAME, self._context.run)
+                waits = self._origin.kind not in {OriginKind.CLI, OriginKind.PYTHON}
+                (self._waiting if waits else self._leases).acquire(_NAME, self._context.run)
             else:
                 self.release()
         except StorageError as failure:
@@ -79,8 +110,15 @@ class RunLease:
             progress = f"its search ends at {_shown(run.deadline)}, and then it publishes"
         else:
             progress = "its search is over and it is about to publish"
+        if is_waiting(tenure):
+            return StudyBusyError(
+                f"Run {tenure.holder} of study {name} is open and waits for its next step since "
+                f"{_shown(tenure.renewed_at)}: {progress}.",
+                f"try again when it is over; if that step will never come, `automl abandon {name}` "
+                "frees the study",
+            )
         return StudyBusyError(
-            f"Run {tenure.holder} of study {name} is open: {progress}.",
+            f"Run {tenure.holder} of study {name} is open and works: {progress}.",
             "try again when it is over; if its processes died, the study is free at "
             f"{_shown(tenure.ends_at)}",
         )

@@ -19,7 +19,7 @@ from automl.machine.cores import limited_pools, threads_of_final_fit, threads_of
 from automl.machine.gpus.host import Gpu
 from automl.machine.signals import StopSignal
 from automl.runs.context import StepContext
-from automl.runs.run_lease import RunLease
+from automl.runs.reopening import working_run
 from automl.runs.worker_report import WorkerReport
 from automl.steps.call import StepCall, parse_call
 from automl.steps.specs import Compute, step_named
@@ -47,8 +47,8 @@ def run_named_step(name: str, payload: object, home: Home | None = None) -> Json
     context = StepContext.open(Settings.from_environment(), call.spec, call.run, call.origin, home)
     context.record.refresh()
     with ExitStack() as held:
-        if step.needs_run and not context.is_run_over:
-            held.enter_context(RunLease(context))
+        if step.needs_run:
+            held.enter_context(working_run(context, begins_search=step.begins_search))
         try:
             held.enter_context(_compute(step.device, context, call))
         except DeviceBusyError as error:

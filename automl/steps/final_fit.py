@@ -81,7 +81,8 @@ def _end(context: StepContext, run: Run) -> datetime:
     assert run.chosen_at is not None
     # an estimator's fit is called when its user likes, maybe hours after the search
     is_called = run.origin.kind is OriginKind.PYTHON
-    begin = context.clock.now() if is_called else run.chosen_at
+    began = max(run.chosen_at, run.reopened_at or run.chosen_at)
+    begin = context.clock.now() if is_called else began
     return begin + context.spec.final_fit.time_limit
 
 

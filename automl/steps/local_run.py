@@ -24,8 +24,8 @@ from automl.runs.context import StepContext
 from automl.runs.opening import close_run
 from automl.runs.run_lease import RunLease
 from automl.steps.call import StepCall
-from automl.steps.give_back import give_back
 from automl.steps.specs import PIPELINE, STEPS, Compute, StepSpec
+from automl.steps.supervision import give_back
 from automl.views.search import Standing, standing
 
 _RESTARTS = 5  # how often a worker process may die before the run goes on without it

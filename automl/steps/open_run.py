@@ -7,6 +7,7 @@ from automl.domain.facts import SpaceFacts
 from automl.runs.context import StepContext
 from automl.runs.continuation import check_continuation
 from automl.runs.opening import open_run
+from automl.runs.ownership import check_owner
 from automl.runs.training import StudyFolder
 from automl.steps.call import StepCall
 from automl.tracks.track import track_of
@@ -22,12 +23,14 @@ def open_search(context: StepContext, snapshot: str) -> list[int]:
         snapshot: id of the prepared dataset.
 
     Raises:
-        ConfigError: no candidate is within the limits, or the version that is to be continued does
-            not fit; nothing is written then.
+        ConfigError: no candidate is within the limits, the version that is to be continued does
+            not fit, or the study belongs to another; nothing is written then.
         SearchError: the run has been closed without success.
     """
     recorded = None
-    if context.record.refresh().run(context.run) is None:
+    study = context.record.refresh()
+    if study.run(context.run) is None:
+        check_owner(context, study)
         track, search = track_of(context.spec.task), context.spec.search
         dataset = track.open(context.store, context.spec.name, snapshot)
         recorded = dataset.facts(search, StudyFolder(context))

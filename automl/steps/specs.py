@@ -85,6 +85,7 @@ class StepSpec:
         limit: how long its process may take.
         needs: optional keys of the payload that it needs.
         needs_run: whether it works on the open run, whose lease it then holds.
+        begins_search: whether the search of a run that has failed begins anew once it is called.
         ends_run: whether the run is over once the step has failed for good.
         device: what it computes with.
         pool: slots that it takes one of.
@@ -99,6 +100,7 @@ class StepSpec:
     limit: Limit = Limit(_MARGIN_S)
     needs: frozenset[Need] = frozenset()
     needs_run: bool = True
+    begins_search: bool = False
     ends_run: bool = False
     device: Compute = Compute.NONE
     pool: Pool = Pool.DEFAULT
@@ -136,6 +138,7 @@ _ALL = (
         task="open_run",
         call="automl.steps.open_run:step",
         needs=frozenset({Need.SNAPSHOT}),
+        begins_search=True,
     ),
     StepSpec(
         name="run_worker",
@@ -143,6 +146,7 @@ _ALL = (
         call="automl.steps.run_worker:step",
         limit=Limit(_MARGIN_S, _slice),
         needs=frozenset({Need.WORKER}),
+        begins_search=True,
         device=Compute.TRIAL,
         pool=Pool.GPU,
         queue=Queue.GPU,
@@ -185,14 +189,14 @@ _ALL = (
     StepSpec(
         name="give_back",
         task=None,
-        call="automl.steps.give_back:step",
+        call="automl.steps.supervision:give_back_step",
         needs=frozenset({Need.WORKER}),
         needs_run=False,
     ),
     StepSpec(
         name="fail_run",
         task=None,
-        call="automl.steps.fail_run:step",
+        call="automl.steps.supervision:fail_run_step",
         needs=frozenset({Need.CAUSE}),
         needs_run=False,  # it takes the lease itself, if there is a run to close
     ),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +11,7 @@ from automl.domain.layout import MODEL_FILE
 from automl.domain.settings import Settings
 from automl.errors import AutoMLError, ConfigError, ExportError, NotFoundError
 from automl.machine.cores import available_cores
+from automl.machine.person import person
 from automl.onnx.model import OnnxModel
 from automl.publishing.promotions import Change
 from automl.publishing.registry import Registry
@@ -129,7 +128,7 @@ def promote_version(
     """
 
     def change(registry: Registry, now: datetime) -> Change:
-        return registry.promote(version, _person(), why or "Promoted by hand.", now)
+        return registry.promote(version, person(), why or "Promoted by hand.", now)
 
     return _changed(settings, study, change)
 
@@ -148,7 +147,7 @@ def roll_back(settings: Settings, study: str, why: str | None) -> dict[str, Any]
     """
 
     def change(registry: Registry, now: datetime) -> Change:
-        return registry.rollback(_person(), why or "Rolled back by hand.", now)
+        return registry.rollback(person(), why or "Rolled back by hand.", now)
 
     return _changed(settings, study, change)
 
@@ -176,13 +175,6 @@ def _changed(
         "why": done.promotion.why,
         "onnx": registry.uri(version, MODEL_FILE),
     }
-
-
-def _person() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return f"user {os.getuid()}"
 
 
 def _read(name: str) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import random
 import threading
 import time
@@ -120,10 +121,18 @@ class Leases:
     ) -> None:
         self._store, self._prefix, self._ttl_s, self._clock = store, prefix, ttl_s, clock
 
-    def acquire(self, name: str, holder: str) -> Lease | None:
+    def acquire(
+        self, name: str, holder: str, patience_s: Callable[[str], float] = lambda _: math.inf
+    ) -> Lease | None:
         """Return the lease if it is free, released, expired or the holder's own, else None.
 
         A holder that asks again takes it over: its earlier lease object loses it.
+
+        Args:
+            name: what is leased.
+            holder: who asks.
+            patience_s: says of another holder for how many seconds since the last write its lease
+                counts as live at most.
 
         Raises:
             StorageError: too many others try at once, or the store is in trouble.
@@ -138,7 +147,9 @@ class Leases:
                     etag = self._store.put_if_absent(key, data)
                 elif current.nonce == wanted.nonce:  # ours; its reply was lost
                     etag = stored.etag
-                elif current.holder != holder and self._is_live(stored, current):
+                elif current.holder != holder and self._is_live(
+                    stored, current, patience_s(current.holder)
+                ):
                     return None
                 else:
                     etag = self._store.put_if_match(key, data, stored.etag)
@@ -165,11 +176,11 @@ class Leases:
         stored, current = self._read(name)
         if stored is None or current is None or not self._is_live(stored, current):
             return None
-        return Tenure(current.holder, stored.modified + timedelta(seconds=current.ttl_s))
+        return Tenure(current.holder, stored.modified, current.ttl_s)
 
-    def _is_live(self, stored: StoredObject, record: _Record) -> bool:
+    def _is_live(self, stored: StoredObject, record: _Record, most_s: float = math.inf) -> bool:
         age = self._store.now() - stored.modified if not record.released else None
-        return age is not None and age <= timedelta(seconds=record.ttl_s)
+        return age is not None and age <= timedelta(seconds=min(record.ttl_s, most_s))
 
     def _read(self, name: str) -> tuple[StoredObject | None, _Record | None]:
         key = self._key(name)
@@ -189,11 +200,18 @@ class Tenure:
 
     Attributes:
         holder: who holds it.
-        ends_at: when it becomes free unless it is renewed, by the store's clock.
+        renewed_at: when it was written last, by the store's clock.
+        ttl_s: how long it lives from then on.
     """
 
     holder: str
-    ends_at: datetime
+    renewed_at: datetime
+    ttl_s: float
+
+    @property
+    def ends_at(self) -> datetime:
+        """Time at which it becomes free unless it is renewed, by the store's clock."""
+        return self.renewed_at + timedelta(seconds=self.ttl_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,12 @@ class StudyRow(Row):
         study: its name.
         runs: how many it has had.
         trials: how many it has had.
-        state: of its newest run.
+        state: of the run that is open, or else of its newest one.
         last_run: that run.
         opened_at: when that run was opened, ISO 8601.
         best_score: of the trials that compare within that run; None without any.
         champion: the version that consumers load; None before the first promotion.
+        owner: who may continue it, such as `airflow:automl_digits` or `cli`; None: anybody.
     """
 
     study: str
@@ -31,6 +32,7 @@ class StudyRow(Row):
     opened_at: str
     best_score: float | None
     champion: int | None
+    owner: str | None
 
 
 class UnreadableStudy(Row):
@@ -61,7 +63,7 @@ def _row(library: Library, name: str) -> StudyRow | UnreadableStudy:
         study, champion = library.study(name), library.champion_version(name)
     except (DamagedDataError, NewerSchemaError) as error:
         return UnreadableStudy(study=name, error=str(error))
-    run = study.runs[-1]
+    run = study.open_run or study.runs[-1]
     best = next(iter(ranked(study.comparable(run))), None)
     return StudyRow(
         study=name,
@@ -72,4 +74,5 @@ def _row(library: Library, name: str) -> StudyRow | UnreadableStudy:
         opened_at=run.opened_at.isoformat(),
         best_score=None if best is None else best.measurement.score,
         champion=champion,
+        owner=None if study.owner is None else str(study.owner),
     )

@@ -54,6 +54,7 @@ class TrialDocument(TrialRow, _Named):
     """The document of `automl show`.
 
     Attributes:
+        owner: whose study it is; None: anybody's.
         run: the run that opened the trial.
         state: how far it has come.
         lineage: the trials that it descends from, its parent first.
@@ -70,6 +71,7 @@ class TrialDocument(TrialRow, _Named):
         curve: the learning curve of its last attempt, a point per epoch.
     """
 
+    owner: str | None
     run: str
     state: TrialState
     lineage: tuple[int, ...]
@@ -101,6 +103,7 @@ def show_trial(library: Library, name: str, number: int) -> TrialDocument:
     return TrialDocument(
         **dict(row),
         study=name,
+        owner=None if study.owner is None else str(study.owner),
         run=trial.run,
         state=trial.state,
         lineage=tuple(ancestor.number for ancestor in lineage(study, trial)[1:]),

@@ -300,12 +300,32 @@ def test_promoting_the_champion_again_changes_nothing(registry: Registry) -> Non
 
 def test_a_step_that_runs_again_does_not_undo_a_rollback(registry: Registry) -> None:
     for run in ("a", "b"):
-        registry.promote_once(_publish(registry, run), f"run {run}", "better", NOW)
+        registry.promote_once(_publish(registry, run), f"run {run}", lambda _: "better", NOW)
     registry.promote(1, "mia", "version 2 is slow", NOW)
 
-    assert registry.promote_once(2, "run b", "better", NOW).version == 1
+    assert registry.promote_once(2, "run b", lambda _: "better", NOW).version == 1
     assert registry.promote(2, "mia", "it was not", NOW).promotion.to_version == 2
     assert list(registry.promotions()) == [1, 2, 3, 4]
+
+
+def test_a_champion_that_another_writer_puts_there_meanwhile_is_judged_anew(
+    registry: Registry,
+) -> None:
+    for run in ("a", "b", "c"):
+        _publish(registry, run)
+    registry.promote(1, "run a", "first", NOW)
+    judged: list[int | None] = []
+
+    def judge(champion: int | None) -> str | None:
+        judged.append(champion)
+        if champion == 1:  # the other run records its promotion just now
+            registry.promote(3, "run c", "better", NOW)
+            return "better than version 1"
+        return None
+
+    assert registry.promote_once(2, "run b", judge, NOW).version == 3
+    assert judged == [1, 3]
+    assert [each.to_version for each in registry.promotions().values()] == [1, 3]
 
 
 def test_a_champion_that_is_behind_or_missing_is_repaired(
@@ -473,7 +493,7 @@ class _Interrupting:
 
 def _whole_job(registry: Registry) -> None:
     version = _publish(registry, "b")
-    registry.promote_once(version, "run b", "better", NOW)
+    registry.promote_once(version, "run b", lambda _: "better", NOW)
 
 
 def _contents(store: ObjectStore) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 from automl.domain.events import (
-    Event,
     FinalFitFinished,
     FitSource,
     FittedMember,
@@ -30,9 +29,6 @@ from automl.domain.events import (
     VersionReserved,
     WinnerChosen,
 )
-from automl.domain.settings import Settings
-from automl.domain.specification import StudySpec
-from automl.domain.study import Run, Study
 from automl.domain.trial import Measurement, Outcome
 from automl.errors import SearchError, StudyBusyError
 from automl.runs import opening
@@ -44,54 +40,21 @@ from automl.steps.study_file import study_spec
 from automl.tracks.image.space import NetworkMorphismSpace
 from tests.commands import automl
 from tests.homes import use_home
-
-LATER_STEPS = ("run_worker", "choose", "final_fit", "export", "evaluate", "promote")
-DOCUMENT: dict[str, Any] = {
-    "name": "digits",
-    "task": "image_classification",
-    "data": {"source": "/absent/rows.npz"},
-    "search": {"time_limit": "10m", "workers": 1, "max_trials": 3},
-}
-Payload = Callable[..., dict[str, Any]]
+from tests.opened_runs import (
+    DOCUMENT,
+    LATER_STEPS,
+    append,
+    call,
+    context_of,
+    opened,
+    run_in,
+    spec_with,
+)
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return use_home(tmp_path / "home", monkeypatch)
-
-
-def spec_with(**sections: Mapping[str, Any]) -> StudySpec:
-    merged = {key: DOCUMENT.get(key, {}) | dict(value) for key, value in sections.items()}
-    return study_spec(DOCUMENT | merged)
-
-
-def opened(home: Path, run: str, spec: StudySpec | None = None) -> StepContext:
-    """Return the context of a run that has been opened and whose lease is free again."""
-    context = context_of(home, run, spec)
-    with RunLease(context):
-        opening.open_run(context, "snapshot")
-    RunLease(context).release()
-    return context
-
-
-def context_of(home: Path, run: str, spec: StudySpec | None = None) -> StepContext:
-    return StepContext.open(Settings(str(home)), spec or spec_with(), run, "test")
-
-
-def call(step: str, run: str, **more: Any) -> Any:
-    return run_named_step(step, {"spec": DOCUMENT, "run": run, "worker": 0, **more})
-
-
-def append(context: StepContext, *events: Event) -> Study:
-    version = context.record.refresh().version
-    context.record.log.append(events, expected_version=version)
-    return context.record.refresh()
-
-
-def run_in(context: StepContext, name: str) -> Run:
-    run = context.record.refresh().run(name)
-    assert run is not None
-    return run
 
 
 def automl_run(folder: Path, **search: Any) -> subprocess.CompletedProcess[str]:
@@ -125,7 +88,8 @@ def test_a_second_run_is_refused_while_one_lives_and_told_when_to_come(
     deadline = f"{living.opened_run().deadline:%Y-%m-%d %H:%M:%S} UTC"
     assert error["type"] == "StudyBusyError"
     assert error["message"] == (
-        f"Run first of study digits is open: its search ends at {deadline}, and then it publishes."
+        f"Run first of study digits is open and works: its search ends at {deadline}, and then it "
+        "publishes."
     )
     assert "if its processes died, the study is free at 20" in error["hint"]
     assert StudyBusyError.retryable
@@ -136,7 +100,9 @@ def test_a_second_run_is_refused_while_one_lives_and_told_when_to_come(
 def test_a_run_that_prepares_is_told_of_too(home: Path) -> None:
     with (
         RunLease(context_of(home, "first")),
-        pytest.raises(StudyBusyError, match="Run first of study digits is open: it is being prep"),
+        pytest.raises(
+            StudyBusyError, match=r"Run first .* is open and works: it is being prepared"
+        ),
         RunLease(context_of(home, "second")),
     ):
         pass

@@ -21,7 +21,7 @@ def test_every_place_that_the_data_name_is_checked(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     settings = Settings.from_environment(home=str(tmp_path / "home"))
 
-    with pytest.raises(ConfigError, match="cress cannot be read") as caught:
+    with pytest.raises(ConfigError, match="cress cannot be run") as caught:
         check(StepContext.open(settings, spec, "r1", "cli"))
 
     missing = [problem.path for problem in caught.value.problems]

@@ -15,8 +15,8 @@ from automl.runs import opening
 from automl.runs.checkpoints import counting_checkpoints
 from automl.runs.context import StepContext
 from automl.runs.trials import Claim, TrialResult, TrialSource, record_result
-from automl.steps.give_back import give_back
 from automl.steps.study_file import study_spec
+from automl.steps.supervision import give_back
 from automl.storage.home import ObjectHome
 from automl.storage.leases import Leases
 from automl.storage.memory import MemoryObjectStore

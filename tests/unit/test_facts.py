@@ -28,19 +28,37 @@ def run(spec: dict[str, Any] | None = None, **fields: Any) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "dag"),
+    ("text", "kind", "dag", "user"),
     [
-        ("cli", OriginKind.CLI, ""),
-        ("python", OriginKind.PYTHON, ""),
-        ("airflow:automl_digits", OriginKind.AIRFLOW, "automl_digits"),
-        ("airflow", OriginKind.AIRFLOW, ""),
-        ("cli:x", OriginKind.OTHER, ""),
-        ("other", OriginKind.OTHER, ""),
-        ("", OriginKind.OTHER, ""),
+        ("cli", OriginKind.CLI, "", ""),
+        ("python", OriginKind.PYTHON, "", ""),
+        ("airflow:automl_digits", OriginKind.AIRFLOW, "automl_digits", ""),
+        ("airflow:automl_search:ann", OriginKind.AIRFLOW, "automl_search", "ann"),
+        ("airflow:automl_search:a:b", OriginKind.AIRFLOW, "automl_search", "a:b"),
+        ("airflow", OriginKind.AIRFLOW, "", ""),
+        ("cli:x", OriginKind.OTHER, "", ""),
+        ("other", OriginKind.OTHER, "", ""),
+        ("", OriginKind.OTHER, "", ""),
     ],
 )
-def test_the_text_of_an_origin_is_read(text: str, kind: OriginKind, dag: str) -> None:
-    assert run(origin=text).origin == Origin(kind, dag)
+def test_the_text_of_an_origin_is_read(text: str, kind: OriginKind, dag: str, user: str) -> None:
+    origin = run(origin=text).origin
+
+    assert origin == Origin(kind, dag, user)
+    assert str(origin) == text or kind is OriginKind.OTHER
+
+
+@pytest.mark.parametrize(
+    ("text", "is_own"),
+    [
+        ("airflow:automl_digits", True),
+        ("airflow:automl_digits2", False),
+        ("airflow:automl_search:ann", False),
+        ("cli", False),
+    ],
+)
+def test_the_dag_of_a_studys_own_file_is_known_by_its_id(text: str, *, is_own: bool) -> None:
+    assert Origin.of(text).is_dag_of("digits") is is_own
 
 
 def test_terms_are_those_of_the_recorded_specification() -> None:

@@ -14,9 +14,11 @@ from automl.domain.events import (
     RunClosed,
     RungReached,
     RunOpened,
+    RunReopened,
     RunState,
     SearchEnd,
     SearchEnded,
+    StudyGiven,
     TrialClaimed,
     TrialFinished,
     TrialOpened,
@@ -37,8 +39,12 @@ def opened(run: str = "a", **search: Any) -> RunOpened:
     )  # fmt: skip
 
 
-def closed(run: str = "a") -> RunClosed:
-    return RunClosed(at=AT, run=run, state=RunState.ABANDONED)
+def closed(run: str = "a", state: RunState = RunState.ABANDONED) -> RunClosed:
+    return RunClosed(at=AT, run=run, state=state)
+
+
+def reopened(run: str = "a", deadline: datetime | None = AT) -> RunReopened:
+    return RunReopened(at=AT, run=run, deadline=deadline)
 
 
 def ticket(n: int = 0, run: str = "a") -> TrialOpened:
@@ -93,6 +99,14 @@ def test_a_whole_log_has_no_violation() -> None:
     ) == []  # fmt: skip
 
 
+def test_a_run_that_failed_may_be_opened_again_and_search_and_fail_once_more() -> None:
+    assert found(
+        opened(), StudyGiven(at=AT, owner="cli", by="mia"), ticket(), proposed(0, "x", 2),
+        ended(), closed(), opened("b"), closed("b"), reopened(), claimed(), finished(), ticket(1),
+        closed(), reopened("b", None), closed("b"),
+    ) == []  # fmt: skip
+
+
 def test_late_events_of_fenced_off_attempts_are_no_violation() -> None:
     assert found(
         opened(), ticket(), proposed(), claimed(), claimed(2), claimed(1), released(1),
@@ -107,6 +121,11 @@ def test_late_events_of_fenced_off_attempts_are_no_violation() -> None:
         ((opened(), opened("b")), "Version 1 of the study log opens run b while a is open"),
         ((opened(), closed(), opened()), "opens run a once more"),
         ((opened(), closed(), closed()), "closes run a once more"),
+        ((opened(), reopened()), "reopens run a, which is open"),
+        ((opened(), closed("a", RunState.SUCCEEDED), reopened()), "reopens run a, which is succ"),
+        ((opened(), closed(), opened("b"), reopened()), "opens run a while b is open"),
+        ((opened(), closed(), reopened(), closed(), closed()), "closes run a once more"),
+        ((opened(), ended(), closed(), reopened("a", None), ticket()), "starts trial 0 in run a"),
         ((opened(), ticket(1)), "opens trial 1 after 0 trials"),
         ((opened(), claimed()), "speaks of trial 0, which was never opened"),
         ((opened(), ended(), ticket()), "starts trial 0 in run a, which is not searching"),

@@ -40,7 +40,8 @@ def test_the_function_of_every_step_is_there_and_takes_a_context_and_a_call(step
     assert function.__annotations__ == {
         "context": "StepContext", "call": "StepCall", "return": "JsonValue",
     }  # fmt: skip
-    assert step.call == f"automl.steps.{step.name}:step"
+    own = f"automl.steps.{step.name}:step"
+    assert step.call == (f"automl.steps.supervision:{step.name}_step" if step.task is None else own)
 
 
 def test_the_pipeline_comes_in_its_order_and_no_task_twice() -> None:
@@ -56,6 +57,7 @@ def test_what_the_steps_hold_and_end_is_as_documented() -> None:
         return {name for name, step in STEPS.items() if condition(step)}
 
     assert names(lambda step: not step.needs_run) == {"check", "prepare", "give_back", "fail_run"}
+    assert names(lambda step: step.begins_search) == {"open_run", "run_worker"}
     assert names(lambda step: step.ends_run) == {
         "choose", "final_fit", "export", "evaluate", "promote",
     }  # fmt: skip

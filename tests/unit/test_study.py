@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,17 +11,25 @@ from automl.domain.events import (
     FinalFitFinished,
     FitSource,
     FittedMember,
+    RunClosed,
     RungReached,
     RunOpened,
+    RunReopened,
+    RunState,
+    SearchEnd,
+    SearchEnded,
+    StudyGiven,
     TrialClaimed,
     TrialFinished,
     TrialOpened,
     TrialProposed,
     TrialReleased,
+    VersionReserved,
     WinnerChosen,
     event_from_json,
     event_to_json,
 )
+from automl.domain.facts import Origin, OriginKind
 from automl.domain.study import lineage, replay
 from automl.domain.trial import Measurement, Outcome, RungResult, TrialState
 from automl.errors import DamagedDataError, NewerSchemaError
@@ -60,6 +69,22 @@ def reached(attempt: int, rung: int = 1, score: float = 0.5) -> RungReached:
 def proposed(n: int = 0) -> TrialProposed:
     candidate = Candidate(genotype="{}", hyperparameters={"learning_rate": 0.1})
     return TrialProposed(at=AT, n=n, candidate=candidate, based_on=1, strategy="random")
+
+
+def ended() -> SearchEnded:
+    return SearchEnded(at=AT, run="a", reason=SearchEnd.DEADLINE)
+
+
+def failed(run: str = "a") -> RunClosed:
+    return RunClosed(at=AT, run=run, state=RunState.FAILED, cause="the parity check said no")
+
+
+def reopened(run: str = "a", deadline: datetime | None = None) -> RunReopened:
+    return RunReopened(at=AT + timedelta(hours=4), run=run, deadline=deadline)
+
+
+def given(owner: str) -> StudyGiven:
+    return StudyGiven(at=AT, owner=owner, by="mia")
 
 
 def log(*events: Event) -> list[tuple[int, Event]]:
@@ -143,7 +168,8 @@ def test_attempts_given_back_are_not_deaths() -> None:
 def test_replay_continues_from_any_prefix() -> None:
     events = log(
         opened(), ticket(), proposed(), claimed(1), reached(1), finished(1, 0.9),
-        opened("b", "k2"),
+        ended(), failed(), opened("b", "k2"), given("airflow:automl_digits"), failed("b"),
+        reopened(), given("cli"), failed(), reopened(deadline=AT + timedelta(hours=5)),
     )  # fmt: skip
 
     for length in range(len(events) + 1):
@@ -162,7 +188,8 @@ def test_a_gap_in_the_trial_numbers_is_damage() -> None:
 
 
 def test_events_survive_their_stored_form() -> None:
-    for event in (opened(), ticket(), proposed(), claimed(1), reached(1), finished(1, 0.9)):
+    known = (opened(), ticket(), proposed(), claimed(1), reached(1), finished(1, 0.9))
+    for event in (*known, reopened(), reopened(deadline=AT), given("cli")):
         assert event_from_json(event_to_json(event), "here") == event
 
 
@@ -242,3 +269,57 @@ def test_a_lineage_goes_from_a_trial_to_its_seed() -> None:
     assert [trial.number for trial in lineage(study, study.trials[1])] == [1, 0]
     assert [trial.number for trial in lineage(study, study.trials[0])] == [0]
     assert [trial.number for trial in lineage(study, study.trials[2])] == [2]
+
+
+def test_a_reopened_run_has_all_that_it_had_come_to() -> None:
+    choice = WinnerChosen(at=AT, run="a", trial=0, loss=-0.9, runner_up=None)
+    reserved = VersionReserved(at=AT, run="a", version=4)
+    before = log(
+        opened(), ticket(), proposed(), claimed(1), finished(1, 0.9), ended(), choice, reserved
+    )
+    open_run = replay(before).runs[0]
+
+    closed = replay([*before, (8, failed())])
+    (run,) = replay([(9, reopened())], closed).runs
+
+    assert closed.open_run is None
+    assert (run.state, run.cause, run.closed_at) == (RunState.OPEN, "", None)
+    assert run.reopened_at == AT + timedelta(hours=4)
+    assert dataclasses.replace(run, reopened_at=None) == open_run
+
+
+def test_a_new_deadline_lets_the_search_of_a_reopened_run_begin_anew() -> None:
+    before = log(opened(), ticket(), proposed(), claimed(1), finished(1, 0.9), ended(), failed())
+    deadline = AT + timedelta(hours=6)
+
+    (run,) = replay([*before, (7, reopened(deadline=deadline))]).runs
+    (other,) = replay([*before, (7, reopened())]).runs
+
+    assert run.is_searching
+    assert (run.deadline, run.search_end, run.search_ended_at) == (deadline, None, None)
+    assert (run.outcomes, run.opened_at) == (1, AT)
+    assert not other.is_searching
+    assert other.deadline == AT + timedelta(hours=1)
+
+
+def test_reopening_a_run_that_was_never_opened_is_damage() -> None:
+    with pytest.raises(DamagedDataError, match="speaks of run 'a', which was never opened"):
+        replay(log(reopened()))
+
+
+def test_a_study_belongs_to_whom_it_was_given_last() -> None:
+    assert replay(log(opened())).owner is None
+    events = log(opened(), given("airflow:automl_search:ann"), given("cli"))
+
+    assert replay(events[:2]).owner == Origin(OriginKind.AIRFLOW, "automl_search", "ann")
+    assert replay(events).owner == Origin(OriginKind.CLI)
+
+
+def test_runs_are_ordered_by_their_opening_alone() -> None:
+    study = replay(log(opened(), failed(), opened("b"), failed("b"), reopened()))
+    first, second = study.runs
+
+    assert study.is_later("b", first)
+    assert not study.is_later("a", second)
+    assert not study.is_later("a", first)
+    assert not study.is_later("unheard of", first)

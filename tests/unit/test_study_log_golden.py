@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from automl.domain.events import FittedMember, RunState, SearchEnd
+from automl.domain.facts import Origin, OriginKind
 from automl.domain.invariants import violations
 from automl.domain.settings import Settings
 from automl.domain.study import replay
@@ -17,6 +18,8 @@ from automl.storage.study_log import StudyRecord
 # as the first version of the platform wrote it: without `space` and `checkpoint`
 GOLDEN = open_home(Settings(str(Path(__file__).parent / "golden" / "study-log-1")))
 RUNGS = open_home(Settings(str(Path(__file__).parent / "golden" / "study-log-1-rungs")))
+
+OWNERS = open_home(Settings(str(Path(__file__).parent / "golden" / "study-log-1-owners")))
 
 
 def test_a_log_of_schema_1_still_replays() -> None:
@@ -48,6 +51,24 @@ def test_a_log_with_rungs_still_replays() -> None:
     assert (second.attempt, second.outcome) == (2, Outcome.PRUNED)
     assert first.measurement.log_loss == 0.1
     assert not second.can_win
+
+
+def test_a_log_with_owners_and_a_run_opened_again_still_replays() -> None:
+    events = OWNERS.study_log("digits").read()
+    first, second = replay(events).runs
+
+    assert violations(events) == []
+    owners = [replay(row for row in events if row[0] <= n).owner for n in (0, 14, 15)]
+    assert owners == [
+        Origin(OriginKind.AIRFLOW, "automl_search", "ann"),
+        Origin(OriginKind.AIRFLOW, "automl_digits"),
+        Origin(OriginKind.AIRFLOW, "automl_search"),
+    ]
+    assert (first.state, first.version, first.promoted) == (RunState.SUCCEEDED, 1, True)
+    assert (second.state, second.cause) == (RunState.ABANDONED, f"{first.name} took over")
+    assert first.reopened_at is not None
+    assert first.reopened_at.hour == 10
+    assert (first.opened_at.hour, first.deadline.hour, first.outcomes) == (1, 7, 2)
 
 
 def test_the_proposals_of_another_version_of_the_search_are_not_judged() -> None:

@@ -10,6 +10,11 @@ from automl.domain.events import (
     FinalFitFinished,
     FitSource,
     FittedMember,
+    RunClosed,
+    RunOpened,
+    RunReopened,
+    RunState,
+    StudyGiven,
     VersionPublished,
     VersionReserved,
 )
@@ -90,10 +95,35 @@ def test_a_study_is_a_row(home: Home, library: Library) -> None:
         "studies": [
             {
                 "study": STUDY, "runs": 1, "trials": 3, "state": "open", "last_run": "a",
-                "opened_at": AT.isoformat(), "best_score": 0.75, "champion": 1,
+                "opened_at": AT.isoformat(), "best_score": 0.75, "champion": 1, "owner": None,
             }
         ],
     }  # fmt: skip
+
+
+def test_the_owner_of_a_study_is_shown(home: Home, library: Library) -> None:
+    append(home, StudyGiven(at=AT, owner="airflow:automl_search:ann", by="a"))
+
+    (row,) = list_studies(library).studies
+    assert isinstance(row, StudyRow)
+    assert row.owner == show_trial(library, STUDY, 0).owner == "airflow:automl_search:ann"
+
+
+def test_the_state_of_a_study_is_that_of_a_run_that_was_opened_again(
+    home: Home, library: Library
+) -> None:
+    closed = RunClosed(at=AT, run="a", state=RunState.FAILED)
+    later = RunOpened(
+        at=AT, run="b", deadline=AT, snapshot="s", spec_hash="h", generation_key="k",
+        spec={"task": "image_classification"}, origin="cli",
+    )  # fmt: skip
+    append(home, closed, later, RunClosed(at=AT, run="b", state=RunState.SUCCEEDED))
+    assert list_studies(library).to_json()["studies"][0]["last_run"] == "b"
+
+    append(home, RunReopened(at=AT, run="a"))
+
+    row = list_studies(library).to_json()["studies"][0]
+    assert (row["runs"], row["last_run"], row["state"]) == (2, "a", "open")
 
 
 def test_a_damaged_study_does_not_hide_the_others(home: Home, library: Library) -> None:
@@ -144,9 +174,9 @@ def test_the_form_of_a_trial_is_that_of_its_row_and_more(home: Home, library: Li
     shown = show_trial(library, STUDY, 1).to_json()
 
     assert list(shown) == [
-        "schema", "study", *row, "run", "state", "lineage", "moves", "hyperparameters", "genotype",
-        "architecture", "layers", "difference", "resumed_at", "best_epoch", "versions", "rungs",
-        "curve",
+        "schema", "study", *row, "owner", "run", "state", "lineage", "moves", "hyperparameters",
+        "genotype", "architecture", "layers", "difference", "resumed_at", "best_epoch", "versions",
+        "rungs", "curve",
     ]  # fmt: skip
     assert {key: shown[key] for key in row} == row
 

@@ -46,11 +46,12 @@ from automl.runs import opening
 from automl.runs.checkpoints import counting_checkpoints
 from automl.runs.context import StepContext
 from automl.runs.judging import record_rung
+from automl.runs.reopening import reopen
 from automl.runs.training import TrialTraining
 from automl.runs.trials import Claim, TrialResult, TrialSource, end_search
 from automl.runs.worker import work_on
-from automl.steps.give_back import give_back
 from automl.steps.study_file import study_spec
+from automl.steps.supervision import give_back
 from automl.storage.home import ObjectHome
 from automl.storage.leases import TTL_S, KeepAlive, Lease, Leases
 from automl.storage.memory import MemoryObjectStore
@@ -250,6 +251,14 @@ class WorkerProtocol(RuleBasedStateMachine):
         self.open_run()
 
     @precondition(lambda self: len(self.audit.study.trials) >= 3 * self.runs)
+    @rule(begins_search=st.booleans())
+    def fail_and_go_on(self, *, begins_search: bool) -> None:
+        """Close the run as failed and open it again, as a step does that is called once more."""
+        context = self.context(in_turn=False)
+        opening.close_run(context, RunState.FAILED, "a later step failed")
+        reopen(context, begins_search=begins_search)
+
+    @precondition(lambda self: len(self.audit.study.trials) >= 3 * self.runs)
     @rule()
     def deadline_passes(self) -> None:
         end_search(self.context(in_turn=False), SearchEnd.DEADLINE)
@@ -315,9 +324,8 @@ class WorkerProtocol(RuleBasedStateMachine):
             error = worker.process.error
             self.read_news()
             run = self.audit.study.run(worker.context.run)
-            is_over = (
-                run is not None and run.closed_at is not None and isinstance(error, SearchError)
-            )
+            was_closed = run is not None and (run.closed_at or run.reopened_at) is not None
+            is_over = was_closed and isinstance(error, SearchError)
             if error is not None and not is_over and not isinstance(error, Killed | StorageError):
                 raise error
 

@@ -1,8 +1,12 @@
-"""The step `give_back`: the trials of a worker that has died are free at once."""
+"""The steps outside of the pipeline: what a supervisor calls when a process or a run has failed.
+
+Neither opens a run again that has failed.
+"""
 
 from __future__ import annotations
 
 from automl.domain.documents import JsonValue
+from automl.runs import opening
 from automl.runs.context import StepContext
 from automl.steps.call import StepCall
 
@@ -23,7 +27,13 @@ def give_back(context: StepContext, worker: int) -> list[int]:
     return freed
 
 
-def step(context: StepContext, call: StepCall) -> JsonValue:
+def give_back_step(context: StepContext, call: StepCall) -> JsonValue:
     """Return the numbers of the trials given back."""
     assert call.worker is not None
     return give_back(context, call.worker)
+
+
+def fail_run_step(context: StepContext, call: StepCall) -> JsonValue:
+    """Return the state that the run is in now; none of its steps is tried again."""
+    assert call.cause is not None
+    return {"state": opening.fail_run(context, call.cause)}
