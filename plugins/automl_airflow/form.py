@@ -198,7 +198,7 @@ def _probes(schema: Mapping[str, Any]) -> list[Any]:
     """Return values of a schema by which one sees whether anything but the default is available."""
     if "enum" in schema:
         return list(schema["enum"])
-    kinds = {
+    kinds: dict[str, list[Any]] = {
         "boolean": [True, False],
         "integer": list(range(schema.get("minimum", 0), schema.get("maximum", 16) + 1)),
         "number": [0.25, 0.75],

@@ -15,7 +15,7 @@ from airflow.policies import hookimpl
 SEARCH_DAG = "automl_search"
 
 
-@hookimpl  # type: ignore[untyped-decorator]
+@hookimpl
 def task_instance_mutation_hook(task_instance: Any, dag_run: Any) -> None:
     """Move a task to the CPUs, or weigh it, as the form of its run says."""
     if task_instance.dag_id != SEARCH_DAG or dag_run is None:
