@@ -4,7 +4,7 @@
 datasets/<name>/<snapshot>/manifest.json, preprocess.onnx, shards   datasets/<name>/sources/<n>.json
 studies/<name>/log/…    studies/<name>/leases/<n>.json    studies/<name>/pretrained/<n>.safetensors
 studies/<name>/trials/<n>/<attempt>/checkpoint-<epoch>.safetensors, curve.jsonl, weights.safetensors
-studies/<name>/runs/<run>/weights.safetensors, final-fit.safetensors, export.json
+studies/<name>/runs/<run>/spec.json, weights.safetensors, final-fit.safetensors, export.json
 models/<name>/<version>/claim.json, model.onnx, …, manifest.json (last)
 models/<name>/promotions/<n>.json    models/<name>/champion.json
 ```
@@ -170,6 +170,11 @@ class RunKeys:
     """
 
     folder: str
+
+    @property
+    def specification(self) -> str:
+        """The specification that the run was checked with."""
+        return f"{self.folder}/spec.json"
 
     def member(self, place: int) -> str:
         """Return the key of what the final fit publishes of a member of the model, from 0."""

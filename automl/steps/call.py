@@ -16,7 +16,7 @@ from automl.errors import ConfigError, Problem
 from automl.machine.signals import StopSignal
 from automl.steps.study_file import load_study_file, study_spec
 
-_KEYS = frozenset({"spec", "study_file", "run", "origin", "worker", "snapshot", "cause"})
+_KEYS = frozenset({"spec", "study_file", "study", "run", "origin", "worker", "snapshot", "cause"})
 
 
 class Need(StrEnum):
@@ -36,39 +36,48 @@ class StepCall:
     """Arguments of a step; the table of steps says which of the optional ones it needs.
 
     Attributes:
-        spec: the study's specification.
+        spec: the study's specification; None: the one that is stored for the run counts.
         run: id of the run.
         origin: who started the run.
         study_file: path of the file that holds the specification, if one does.
         worker: index of the worker within the run.
         snapshot: id of the snapshot that `prepare` returned.
         cause: why the run is closed as failed.
+        study: name of the study, for a call without a specification.
         stop: becomes set when the process is asked to stop.
         on_progress: receives how a long step gets on.
     """
 
-    spec: StudySpec
+    spec: StudySpec | None
     run: str
     origin: str
     study_file: str | None = None
     worker: int | None = None
     snapshot: str | None = None
     cause: str | None = None
+    study: str = ""
     stop: StopSignal = field(default_factory=StopSignal)
     on_progress: OnProgress = _unseen
 
     @property
+    def name(self) -> str:
+        """Name of the study."""
+        return self.study if self.spec is None else self.spec.name
+
+    @property
     def slice_s(self) -> float | None:
         """Seconds for which a worker may keep its pool slot; None where there are no pools."""
+        assert self.spec is not None
         has_pools = Origin.of(self.origin).kind is OriginKind.AIRFLOW
         return self.spec.search.slice.total_seconds() if has_pools else None
 
     def payload(self) -> dict[str, JsonValue]:
         """Return what `python -m automl.steps STEP` reads to make the same call."""
-        spec = None if self.study_file else self.spec.model_dump(mode="json", by_alias=True)
+        given = None if self.study_file else self.spec
         return {
-            "spec": spec,
+            "spec": None if given is None else given.model_dump(mode="json", by_alias=True),
             "study_file": self.study_file,
+            "study": self.study or None,
             "run": self.run,
             "origin": self.origin,
             "worker": self.worker,
@@ -91,16 +100,16 @@ def parse_call(payload: object, needs: Collection[Need], stop: StopSignal) -> St
     if not isinstance(payload, Mapping):
         raise ConfigError(
             f"The payload is a JSON {type(payload).__name__}, not an object.",
-            "pass `spec` or `study_file`, `run`, and what the step needs",
+            "pass `study`, `spec` or `study_file`, `run`, and what the step needs",
         )
     keys = _Keys(payload)
     run, origin = keys.text("run", is_needed=True), keys.text("origin")
-    study_file = keys.text("study_file")
+    study_file, study = keys.text("study_file"), keys.text("study") or ""
     worker = keys.index("worker", is_needed=Need.WORKER in needs)
     snapshot = keys.text("snapshot", is_needed=Need.SNAPSHOT in needs)
     cause = keys.text("cause", is_needed=Need.CAUSE in needs)
     try:
-        spec = _read_spec(payload.get("spec"), study_file, origin or "")
+        spec = _read_spec(payload.get("spec"), study_file, study, origin or "")
     except ConfigError as error:
         if keys.problems:
             keys.problems += error.problems or [Problem("spec", error.message)]
@@ -108,15 +117,21 @@ def parse_call(payload: object, needs: Collection[Need], stop: StopSignal) -> St
         raise
     if keys.problems or run is None:
         raise keys.error()
-    return StepCall(spec, run, origin or "", study_file, worker, snapshot, cause, stop)
+    return StepCall(spec, run, origin or "", study_file, worker, snapshot, cause, study, stop)
 
 
-def _read_spec(document: object, study_file: str | None, origin: str) -> StudySpec:
-    """Return the specification in a payload, or in the file that the payload names."""
+def _read_spec(
+    document: object, study_file: str | None, study: str, origin: str
+) -> StudySpec | None:
+    """Return the specification in a payload, or in the file that it names; None without one."""
     if study_file is not None:
         return load_study_file(Path(study_file))
+    if document is None and study:
+        return None
     if document is None:
-        raise ConfigError("The payload has no specification.", "pass `spec` or `study_file`")
+        raise ConfigError(
+            "The payload has no specification.", "pass `study`, `spec` or `study_file`"
+        )
     is_estimator = Origin.of(origin).kind is OriginKind.PYTHON
     purpose = Purpose.ESTIMATOR if is_estimator else Purpose.PUBLISH
     return study_spec(document, purpose=purpose)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from automl.domain.checked_run import CheckedRun
 from automl.domain.documents import JsonValue
 from automl.domain.facts import Origin
 from automl.domain.sources import Sources
 from automl.errors import ConfigError
 from automl.runs.context import StepContext
 from automl.runs.ownership import owner_problems
+from automl.runs.run_specification import store_specification
 from automl.steps.call import StepCall
+from automl.steps.specs import STEPS
 from automl.storage.probe import probe_conditional_writes
 from automl.storage.sources import source_problems
 
 
-def check(context: StepContext) -> dict[str, JsonValue]:
+def check(context: StepContext) -> None:
     """Check settings, sources and the store before anything is written for the study.
 
     Raises:
@@ -29,9 +32,11 @@ def check(context: StepContext) -> dict[str, JsonValue]:
     if problems:
         raise ConfigError(f"Study {context.spec.name} cannot be run.", "see below", problems)
     probe_conditional_writes(context.store)
-    return {"study": context.spec.name, "home": context.store.uri}
 
 
 def step(context: StepContext, call: StepCall) -> JsonValue:
-    """Check, and return what was checked."""
-    return check(context)
+    """Check, store the run's specification, and return what its later tasks go by."""
+    check(context)
+    spec = store_specification(context)
+    limits = {step.name: step.limit.seconds(spec) for step in STEPS.values()}
+    return CheckedRun.of(spec, context.store.uri, limits).to_json()

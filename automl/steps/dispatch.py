@@ -20,10 +20,12 @@ from automl.machine.gpus.host import Gpu
 from automl.machine.signals import StopSignal
 from automl.runs.context import StepContext
 from automl.runs.reopening import working_run
+from automl.runs.run_specification import specification_of_run
 from automl.runs.worker_report import WorkerReport
 from automl.steps.call import StepCall, parse_call
 from automl.steps.specs import Compute, step_named
 from automl.storage.home import Home
+from automl.storage.open import open_home
 
 _PROGRESS_EVERY_S = 10.0
 log = logging.getLogger(__name__)
@@ -38,16 +40,21 @@ def run_named_step(name: str, payload: object, home: Home | None = None) -> Json
         home: where all state is kept; by default what the environment names.
 
     Raises:
-        ConfigError: there is no such step, or the payload is wrong.
+        ConfigError: there is no such step, the payload is wrong, or the run was not checked.
         AutoMLError: as the step raises it.
     """
     step = step_named(name)
     call = parse_call(payload, step.needs, StopSignal.on_sigterm())
-    call = replace(call, on_progress=LoggedProgress())
-    context = StepContext.open(Settings.from_environment(), call.spec, call.run, call.origin, home)
+    settings = Settings.from_environment()
+    home = open_home(settings) if home is None else home
+    spec = specification_of_run(home, call.name, call.run, call.spec)
+    call = replace(call, spec=spec, on_progress=LoggedProgress())
+    context = StepContext.open(settings, spec, call.run, call.origin, home)
     context.record.refresh()
     with ExitStack() as held:
         if step.needs_run:
+            if not step.opens_run and context.record.study.run(context.run) is None:
+                context.run_in(context.record.study)  # it raises, and the study stays free
             held.enter_context(working_run(context, begins_search=step.begins_search))
         try:
             held.enter_context(_compute(step.device, context, call))
@@ -69,7 +76,7 @@ def _compute(device: Compute, context: StepContext, call: StepCall) -> Iterator[
     if device is Compute.NONE:
         yield
         return
-    search = call.spec.search
+    search = context.spec.search
     is_trial = device is Compute.TRIAL
     threads = threads_of_trial(search) if is_trial else threads_of_final_fit(search)
     with limited_pools(threads), _gpu(device, context, call) as gpu:

@@ -86,6 +86,7 @@ class StepSpec:
         needs: optional keys of the payload that it needs.
         needs_run: whether it works on the open run, whose lease it then holds.
         begins_search: whether the search of a run that has failed begins anew once it is called.
+        opens_run: whether the run need not be open yet.
         ends_run: whether the run is over once the step has failed for good.
         device: what it computes with.
         pool: slots that it takes one of.
@@ -101,6 +102,7 @@ class StepSpec:
     needs: frozenset[Need] = frozenset()
     needs_run: bool = True
     begins_search: bool = False
+    opens_run: bool = False
     ends_run: bool = False
     device: Compute = Compute.NONE
     pool: Pool = Pool.DEFAULT
@@ -139,6 +141,8 @@ _ALL = (
         call="automl.steps.open_run:step",
         needs=frozenset({Need.SNAPSHOT}),
         begins_search=True,
+        opens_run=True,
+        ends_run=True,  # without it no later step runs
     ),
     StepSpec(
         name="run_worker",

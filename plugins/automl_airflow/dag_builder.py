@@ -128,6 +128,8 @@ def _task(
         settings["queue"] = QUEUES[step.queue]
     if step.name == "check":
         settings["studies"] = studies
+    else:
+        settings["checked"] = outputs["check"]
     if Need.SNAPSHOT in step.needs:
         settings["prepared"] = outputs["prepare"]
     if not step.is_mapped:

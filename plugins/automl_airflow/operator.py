@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, XComArg
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
     AirflowRescheduleException,
 )
 
-from automl.domain.specification import StudySpec
+from automl.domain.checked_run import CheckedRun
+from automl.domain.facts import FORM_DAG, Origin, OriginKind
 from automl.errors import AutoMLError, ConfigError, Problem
 from automl.machine.process import StepResult, run_step
 from automl.steps.call import StepCall
@@ -52,6 +53,7 @@ class _Child:
     on_label: Callable[[str], None]
     stop: Callable[[], bool]
     module: str
+    limits: Mapping[str, float]
 
     def run(self, step: StepSpec, call: StepCall) -> StepResult:
         try:
@@ -59,7 +61,7 @@ class _Child:
                 step.name,
                 call.payload(),
                 env=self.env,
-                timeout_s=step.limit.seconds(call.spec),
+                timeout_s=self.limits[step.name],
                 on_line=self.sink,
                 on_label=self.on_label,
                 stop=self.stop,
@@ -72,9 +74,14 @@ class _Child:
 class StepOperator(BaseOperator):
     """Runs one step of a study's run in a child process.
 
+    `check` alone reads the study file or the form. It stores the specification, which counts for
+    the run whatever becomes of the file; the later tasks go by what it returned.
+
     Args:
         step: name of the step.
         study_file: path of the study file; None takes the specification from the form.
+        checked: output of the task `check`, for all others. No template field: it adds no edge to
+            the graph, so that trigger rules see the step before alone.
         worker: index of the worker, for `run_worker`.
         prepared: what `prepare` returned, for `open_run`.
         problems: what is known to be wrong; `check` fails with them.
@@ -82,7 +89,7 @@ class StepOperator(BaseOperator):
         module: the module that the child runs.
     """
 
-    template_fields: Sequence[str] = ("worker", "prepared")  # outputs of tasks; never a text
+    template_fields: Sequence[str] = ("worker", "prepared")  # outputs of tasks, no user's text
     ui_color = "#dbeafe"
 
     def __init__(  # noqa: PLR0913 - an operator's constructor is its configuration
@@ -90,6 +97,7 @@ class StepOperator(BaseOperator):
         *,
         step: str,
         study_file: str | None = None,
+        checked: XComArg | Mapping[str, Any] | None = None,
         worker: int | None = None,
         prepared: dict[str, Any] | None = None,
         problems: Sequence[str] = (),
@@ -100,6 +108,7 @@ class StepOperator(BaseOperator):
         super().__init__(**kwargs)
         self.step = step
         self.study_file = study_file
+        self.checked = checked
         self.worker = worker
         self.prepared = prepared
         self.problems = list(problems)
@@ -113,7 +122,12 @@ class StepOperator(BaseOperator):
         try:
             if self.step == "check":
                 self._check(context)
-            call, child = self._call(context), self._child()
+                limits = {self.step: step.limit.margin_s}
+                call, child = self._first_call(context), self._child(limits)
+            else:
+                checked = self._checked(context)
+                self._warn_of_a_change(context, checked)
+                call, child = self._call(context, checked), self._child(checked.limits)
         except AutoMLError as error:
             raise _airflow_error(error) from error
         outcome = child.run(step, call)
@@ -143,7 +157,7 @@ class StepOperator(BaseOperator):
         if self.study_file is None:
             run = context["dag_run"]
             refuse_unknown_keys(run.conf or {})
-            name = self._spec(context).name
+            name = spec_from_params(context["params"]).name
             owner = owner_of(name, Path(self.studies)) if self.studies else None
             if owner is not None:
                 raise ConfigError(
@@ -153,23 +167,52 @@ class StepOperator(BaseOperator):
         url = conf.get("core", "execution_api_server_url", fallback=None)
         check_pools(url or f"{conf.get('api', 'base_url').rstrip('/')}/execution/")
 
-    def _spec(self, context: Context) -> StudySpec:
-        if self.study_file is not None:
-            return load_study_file(Path(self.study_file))
-        return spec_from_params(context["params"])
+    def _checked(self, context: Context) -> CheckedRun:
+        """Return what `check` found.
 
-    def _call(self, context: Context) -> StepCall:
-        run = context["dag_run"]
+        Raises:
+            ConfigError: nothing, or it ran under an earlier version.
+        """
+        checked = self.checked
+        return CheckedRun.from_json(
+            checked.resolve(context) if isinstance(checked, XComArg) else checked
+        )
+
+    def _warn_of_a_change(self, context: Context, checked: CheckedRun) -> None:
+        """Tell once per task if the study file says something else than what was checked."""
+        if self.study_file is None or context.get("task_reschedule_count"):
+            return
+        try:
+            found = load_study_file(Path(self.study_file))
+        except Exception as error:  # noqa: BLE001 - whatever is in a file, the run goes on
+            change = f"cannot be used any more ({error})"
+        else:
+            if found.spec_hash == checked.spec:
+                return
+            change = "has changed"
+        self.log.warning(
+            "The study file %s %s. This run goes on with the specification that was checked; "
+            "the file counts from the next run.", self.study_file, change,
+        )  # fmt: skip
+
+    def _first_call(self, context: Context) -> StepCall:
+        """Return the call of `check`."""
+        spec = None if self.study_file is not None else spec_from_params(context["params"])
+        run, origin = _run_and_origin(context, self.study_file)
+        return StepCall(spec, run, origin, study_file=self.study_file)
+
+    def _call(self, context: Context, checked: CheckedRun) -> StepCall:
+        run, origin = _run_and_origin(context, self.study_file)
         return StepCall(
-            self._spec(context),
-            run_name(run.dag_id, run.run_id),
-            f"airflow:{run.dag_id}",
-            study_file=self.study_file,
+            None,
+            run,
+            origin,
+            study=checked.study,
             worker=self.worker,
             snapshot=None if self.prepared is None else self.prepared["snapshot"],
         )
 
-    def _child(self) -> _Child:
+    def _child(self, limits: Mapping[str, float]) -> _Child:
         supervisor = os.getppid()
         return _Child(
             child_environment(os.environ),
@@ -178,6 +221,7 @@ class StepOperator(BaseOperator):
             # a task outlives its supervisor while it computes: then its result counts no more
             lambda: self._stop.is_set() or os.getppid() != supervisor,
             self.module,
+            limits,
         )
 
     def _worker_outcome(
@@ -237,3 +281,11 @@ class StepOperator(BaseOperator):
 
 def _airflow_error(error: AutoMLError) -> AirflowException:
     return AirflowException(str(error)) if error.retryable else AirflowFailException(str(error))
+
+
+def _run_and_origin(context: Context, study_file: str | None) -> tuple[str, str]:
+    """Return the run's name and who started it, as the log tells them."""
+    run = context["dag_run"]
+    is_from_form = run.dag_id == FORM_DAG and study_file is None
+    user = (run.triggering_user_name or "") if is_from_form else ""
+    return run_name(run.dag_id, run.run_id), str(Origin(OriginKind.AIRFLOW, run.dag_id, user))

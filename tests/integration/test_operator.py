@@ -1,256 +1,17 @@
-"""The operator and its supervised process, against real children."""
+"""The operator: what it gives its child, and what it makes of the child's end."""
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from automl.machine.process import StepResult, run_step
+from tests.operators import CHILD, context
 
-airflow_home = Path(os.environ.setdefault("AIRFLOW_HOME", "/tmp/automl-test-airflow"))  # noqa: S108
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
-
-CHILD = """
-import json, os, signal, sys, time
-
-step, payload = sys.argv[1], json.load(sys.stdin)
-calls = os.environ.get("CALLS_FILE")
-if calls:
-    with open(calls, "a") as file:
-        file.write(step + "\\n")
-
-def answer(document, code=0):
-    os.write(int(os.environ["AUTOML_RESULT_FD"]), json.dumps(document).encode())
-    sys.exit(code)
-
-plan = os.environ.get("AUTOML_TEST_PLAN", "echo") if step != "give_back" else "give_back"
-if plan == "echo":
-    print("first line"); print("second line", file=sys.stderr)
-    answer({"result": {"payload": payload, "env": sorted(os.environ), "argv": sys.argv,
-        "study_log": os.environ.get("AUTOML_STUDY_LOG")}})
-if plan == "slice":
-    answer({"result": {"state": "slice_ended", "label": "trials 0, 3"}})
-if plan == "ended":
-    answer({"result": {"state": "search_ended", "label": "trials 0, 3"}})
-if plan in ("refused", "busy"):
-    answer({"error": {"type": "ConfigError" if plan == "refused" else "StudyBusyError",
-        "message": "It is wrong.", "hint": "do better", "retryable": plan == "busy",
-        "problems": [{"path": "a.b", "message": "one"}, {"path": "c", "message": "two"}]}}, 2)
-if plan == "give_back":
-    answer({"result": [4]})
-if plan == "die":
-    os.kill(os.getpid(), signal.SIGKILL)
-if plan == "crash":
-    raise ValueError("a bug")
-if plan == "checkpoint":
-    signal.signal(signal.SIGTERM, lambda *_: answer({"result": "checkpointed"}))
-if plan == "deaf":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-if plan == "labels":
-    fd = int(os.environ["AUTOML_RESULT_FD"])
-    os.write(fd, b'{"label": "trial 3 \\u00b7 best 0.5"}\\n{"label": "tri')
-    time.sleep(0.5)
-    os.write(fd, b'al 4"}\\n')
-    answer({"result": "done"})
-if plan == "endless line":
-    for _ in range(2000):
-        os.write(1, b"x" * 65536)
-    answer({"result": "done"})
-if plan == "binary":
-    os.write(1, b"\\x00\\x1b[31mred\\xff\\xfe\\r\\n" + b"10%\\r20%\\r30%\\n" + bytes(range(256)))
-    answer({"result": "done"})
-if plan == "logs":
-    import logging
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    logging.info("begins"); logging.warning("look\\nhere"); logging.info("goes on")
-    raise ValueError("a bug")
-if plan == "chatty":
-    for number in range(20000):
-        print("line", number)
-    answer({"result": "done"})
-if plan == "grandchild":
-    if os.fork() == 0:
-        time.sleep(30); os._exit(0)
-    answer({"result": "left a grandchild"})
-print(f"pid {os.getpid()}", flush=True)
-time.sleep(60)
-"""
-
-
-@pytest.fixture
-def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    (tmp_path / "tiny_step.py").write_text(CHILD)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    return "tiny_step"
-
-
-def run(plan: str, timeout_s: float | None = 20, **more: Any) -> tuple[StepResult, list[str]]:
-    lines: list[str] = []
-    result = run_step(
-        "step",
-        {"run": "r"},
-        env={**os.environ, "AUTOML_TEST_PLAN": plan},
-        timeout_s=timeout_s,
-        on_line=more.get("on_line", lines.append),
-        stop=more.get("stop", lambda: False),
-        on_label=more.get("on_label", lambda _: None),
-        module="tiny_step",
-    )
-    return result, lines
-
-
-@pytest.mark.usefixtures("child")
-class TestProcess:
-    def test_result_and_lines_come_back(self) -> None:
-        result, lines = run("echo")
-
-        assert result.result["payload"] == {"run": "r"}
-        assert sorted(lines) == ["first line", "second line"]
-        assert (result.failure, result.signal, result.timed_out) == (None, None, False)
-
-    def test_an_error_comes_back_with_all_its_problems(self) -> None:
-        failure = run("refused")[0].failure
-
-        assert failure is not None
-        assert type(failure.to_error()).__name__ == "ConfigError"
-        assert "a.b: one" in str(failure)
-        assert "c: two" in str(failure)
-
-    def test_a_crash_is_a_failure_of_its_own(self) -> None:
-        result, lines = run("crash")
-
-        assert result.failure is not None
-        assert result.failure.type == "StepCrashed"
-        assert "ValueError: a bug" in lines
-
-    def test_death_by_signal_is_told_apart(self) -> None:
-        result, _ = run("die")
-
-        assert (result.signal, result.failure, result.result) == (signal.SIGKILL, None, None)
-
-    @pytest.mark.parametrize(("plan", "result"), [("deaf", None), ("checkpoint", "checkpointed")])
-    def test_the_time_limit_is_exact(self, plan: str, result: str | None) -> None:
-        outcome, _ = run(plan, timeout_s=3)
-
-        assert outcome.timed_out
-        assert outcome.result == result
-        assert outcome.seconds < 3.5
-        assert (outcome.failure is None) == (plan == "checkpoint")
-
-    def test_a_stop_lets_the_child_checkpoint(self) -> None:
-        asked = threading.Event()
-        outcome, _ = run("checkpoint", on_line=lambda line: asked.set(), stop=asked.is_set)
-
-        assert (outcome.stopped, outcome.result) == (True, "checkpointed")
-
-    def test_labels_come_while_the_child_works_and_leave_its_result_alone(self) -> None:
-        labels: list[str] = []
-        outcome, _ = run("labels", on_label=labels.append)
-
-        assert labels == ["trial 3 · best 0.5", "trial 4"]
-        assert outcome.result == "done"
-
-    def test_a_line_without_an_end_comes_in_pieces_and_never_grows_memory(self) -> None:
-        import resource
-
-        before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        longest = total = 0
-
-        def measure(line: str) -> None:
-            nonlocal longest, total
-            longest, total = max(longest, len(line)), total + len(line)
-
-        outcome, _ = run("endless line", timeout_s=60, on_line=measure)
-
-        assert outcome.result == "done"
-        assert (longest, total) == (8192, 2000 * 65536)
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 32 * 1024
-
-    def test_binary_output_becomes_printable_lines(self) -> None:
-        outcome, lines = run("binary")
-
-        assert outcome.result == "done"
-        assert lines[0] == "\\x00\\x1b[31mred\ufffd\ufffd"
-        assert lines[1] == "30%"
-        assert all(line.isprintable() or "\t" in line for line in lines), lines
-
-    def test_a_grandchild_that_keeps_the_pipe_does_not_hold_the_step_up(self) -> None:
-        outcome, _ = run("grandchild")
-
-        assert outcome.result == "left a grandchild"
-        assert outcome.seconds < 10
-
-    def test_an_exception_in_the_supervisor_ends_the_child(self) -> None:
-        pids: list[int] = []
-
-        def refuse(line: str) -> None:
-            pids.append(int(line.split()[1]))
-            raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            run("sleep", on_line=refuse)
-        assert not Path(f"/proc/{pids[0]}").exists()
-
-    def test_the_child_dies_with_its_supervisor(self) -> None:
-        code = (
-            "import os; from automl.machine.process import run_step; run_step('step', {}, "
-            "env={**os.environ, 'AUTOML_TEST_PLAN': 'deaf'}, timeout_s=None, "
-            "on_line=lambda line: print(line, flush=True), stop=lambda: False, module='tiny_step')"
-        )
-        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as supervisor:
-            assert supervisor.stdout is not None
-            pid = int(supervisor.stdout.readline().split()[1])
-            supervisor.kill()
-        deadline_s = time.monotonic() + 5
-        while _lives(pid) and time.monotonic() < deadline_s:
-            time.sleep(0.05)
-        assert not _lives(pid)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-PARAMS = {
-    "name": "leaves", "task": "image_classification", "source": "/data/leaves.csv",
-    "time_limit": "1m", "workers": 2, "objective": "auto",
-    "images": None, "label": None, "image_size": "auto", "split": "stratified",
-    "validation_fraction": 0.2, "test_fraction": 0.2, "max_bad_fraction": 0.05, "max_trials": None,
-    "seed": 0, "slice": "30s", "retrain": True, "final_time_limit": "1m", "min_improvement": 0.0,
-    "continue_version": None,
-}  # fmt: skip
-
-
-def context(**more: Any) -> Any:
-    run = SimpleNamespace(dag_id="automl_search", run_id="manual__2026+01", conf={})
-    return {"params": {**PARAMS, **more}, "dag_run": run}
-
-
-@pytest.fixture
-def operator(child: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    from automl_airflow.operator import StepOperator
-
-    monkeypatch.setenv("AUTOML_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "sqlite:////secret")
-
-    def make(step: str, plan: str = "echo", **more: Any) -> Any:
-        monkeypatch.setenv("AUTOML_TEST_PLAN", plan)
-        return StepOperator(task_id=step, step=step, module=child, **more)
-
-    return make
 
 
 def test_nothing_that_a_user_wrote_is_a_template() -> None:
@@ -266,19 +27,13 @@ def test_nothing_that_a_user_wrote_is_a_template() -> None:
 def test_the_child_gets_the_payload_and_no_secret_of_airflow(operator: Any) -> None:
     result = operator("prepare").execute(context())
 
-    payload = result["payload"]
-    assert payload["run"] == "automl_search.manual__2026_01"
-    assert payload["origin"] == "airflow:automl_search"
-    assert payload["spec"]["data"]["source"] == "/data/leaves.csv"
-    assert payload["study_file"] is None
+    payload = {key: value for key, value in result["payload"].items() if value is not None}
+    assert payload == {
+        "study": "leaves",
+        "run": "automl_search.manual__2026_01",
+        "origin": "airflow:automl_search:anna",
+    }
     assert not [name for name in result["env"] if name.startswith("AIRFLOW")]
-
-
-@pytest.mark.parametrize("version", [None, 3])
-def test_the_form_can_name_a_version_to_continue(operator: Any, version: int | None) -> None:
-    result = operator("prepare").execute(context(continue_version=version))
-
-    assert result["payload"]["spec"]["final_fit"]["from"] == version
 
 
 def test_the_address_of_the_study_log_travels_in_the_environment_alone(

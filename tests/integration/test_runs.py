@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,8 +35,8 @@ from automl.runs.context import StepContext
 from automl.runs.run_lease import RUN_TTL_S, RunLease
 from automl.runs.trials import TrialSource
 from automl.steps.dispatch import run_named_step
-from automl.steps.study_file import study_spec
 from automl.tracks.image.space import NetworkMorphismSpace
+from tests import operators
 from tests.commands import automl
 from tests.homes import use_home
 from tests.opened_runs import (
@@ -118,10 +117,15 @@ def test_a_run_that_publishes_is_told_of_too(living: StepContext, home: Path) ->
         pass
 
 
-@pytest.mark.parametrize("step", ["open_run", *LATER_STEPS])
-def test_no_step_of_another_run_goes_on_while_one_lives(living: StepContext, step: str) -> None:
+def test_no_other_run_is_opened_while_one_lives(living: StepContext) -> None:
     with pytest.raises(StudyBusyError, match="Run first of study digits is open"):
-        call(step, "second", snapshot="snapshot")
+        call("open_run", "second", snapshot="snapshot")
+
+
+@pytest.mark.parametrize("step", LATER_STEPS)
+def test_no_step_goes_on_without_its_run(living: StepContext, step: str) -> None:
+    with pytest.raises(SearchError, match="Run second of study digits was never opened"):
+        call(step, "second")
 
 
 def test_the_study_is_free_when_the_processes_have_been_dead_for_the_lease(home: Path) -> None:
@@ -285,24 +289,12 @@ def test_the_operator_closes_a_run_whose_step_fails_for_good(home: Path) -> None
     from airflow.sdk.exceptions import AirflowFailException
     from automl_airflow.operator import StepOperator, run_name
 
-    name = run_name("automl_search", "manual")
-    context = opened(home, name, study_spec(DOCUMENT | {"data": {"source": "/absent.csv"}}))
-    params = {
-        "name": "digits", "task": "image_classification", "source": "/absent.csv",
-        "time_limit": "1m", "workers": 1, "objective": "auto",
-        "images": None, "label": None, "image_size": "auto", "split": "stratified",
-        "validation_fraction": 0.2, "test_fraction": 0.2, "max_bad_fraction": 0.05,
-        "max_trials": None, "seed": 0, "slice": "30s", "retrain": True, "final_time_limit": "1m",
-        "min_improvement": 0.0, "continue_version": None,
-    }  # fmt: skip
-    given: Any = {
-        "params": params,
-        "dag_run": SimpleNamespace(dag_id="automl_search", run_id="manual", conf={}),
-        "ti": SimpleNamespace(try_number=1, max_tries=2),
-    }
+    given, checked = operators.context(), operators.CHECKED | {"study": "digits"}
+    name = run_name(given["dag_run"].dag_id, given["dag_run"].run_id)
+    context = opened(home, name)
 
     with pytest.raises(AirflowFailException, match="has no final fit yet"):
-        StepOperator(task_id="export", step="export").execute(given)
+        StepOperator(task_id="export", step="export", checked=checked).execute(given)
 
     run = run_in(context, name)
     assert run.state is RunState.FAILED

@@ -15,7 +15,7 @@ FOLDERS = ("datasets/", "studies/", "models/", "probes/", "trials/", "runs/", "l
 FILES = {
     layout.MODEL_FILE, layout.SAMPLES_FILE, layout.REPORT_FILE, layout.CLAIM_FILE,
     layout.MANIFEST_FILE, "champion.json", "curve.jsonl", "validation.npz", "export.json",
-    "preprocess.onnx", "weights.safetensors", "final-fit.safetensors",
+    "spec.json", "preprocess.onnx", "weights.safetensors", "final-fit.safetensors",
 }  # fmt: skip
 NO_KEYS = {("training/backbone.py", "models/*.pth")}  # files of an installed package
 
@@ -60,6 +60,7 @@ def test_keys_of_runs() -> None:
     assert keys.member(0) == "studies/digits/runs/local-1/weights.safetensors"
     assert keys.member(1) == "studies/digits/runs/local-1/weights-1.safetensors"
     assert keys.export == "studies/digits/runs/local-1/export.json"
+    assert keys.specification == "studies/digits/runs/local-1/spec.json"
     assert keys.final_fit() == "studies/digits/runs/local-1/final-fit.safetensors"
     assert keys.final_fit(4) == "studies/digits/runs/local-1/final-fit-4.safetensors"
 

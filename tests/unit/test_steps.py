@@ -59,8 +59,9 @@ def test_what_the_steps_hold_and_end_is_as_documented() -> None:
     assert names(lambda step: not step.needs_run) == {"check", "prepare", "give_back", "fail_run"}
     assert names(lambda step: step.begins_search) == {"open_run", "run_worker"}
     assert names(lambda step: step.ends_run) == {
-        "choose", "final_fit", "export", "evaluate", "promote",
+        "open_run", "choose", "final_fit", "export", "evaluate", "promote",
     }  # fmt: skip
+    assert names(lambda step: step.opens_run) == {"open_run"}
     assert names(lambda step: step.device is not Compute.NONE) == {"run_worker", "final_fit"}
     assert names(lambda step: step.queue is Queue.GPU) == {"run_worker", "final_fit"}
     assert names(lambda step: step.pool is Pool.GPU) == {"run_worker", "final_fit"}
@@ -108,9 +109,18 @@ def test_a_study_file_travels_by_its_path(tmp_path: Path) -> None:
 
     call = parse_call(payload, (), StopSignal())
 
+    assert call.spec is not None
     assert call.spec.data.source == str(tmp_path / "x.csv")
     assert call.payload()["spec"] is None
     assert parse_call(call.payload(), (), call.stop) == call
+
+
+def test_a_call_without_a_specification_names_the_study() -> None:
+    call = StepCall(None, "r", "airflow:automl_leaves", study="leaves")
+
+    assert parse_call(call.payload(), (), call.stop) == call
+    assert call.name == "leaves"
+    assert call_of("check").name == "leaves"
 
 
 @pytest.mark.parametrize("origin", ["airflow:automl_leaves", "cli", "python", ""])
