@@ -12,6 +12,7 @@ models/<name>/promotions/<n>.json    models/<name>/champion.json
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -26,11 +27,18 @@ STUDIES = "studies/"
 PROBES = "probes/"  # keys that a check of the store writes, and removes again
 _LOG = "log"
 _CHECKPOINT = "checkpoint-"
+_SHARD = re.compile(r"datasets/[^/]+/[^/]+/[^/]+-([0-9a-f]{16})\.safetensors")
 
 
 def probe_key() -> str:
     """Return a key that nobody else writes."""
     return f"{PROBES}{uuid.uuid4().hex}"
+
+
+def shard_digest(key: str) -> str | None:
+    """Return the beginning of the SHA-256 that a shard's key tells; None for other keys."""
+    match = _SHARD.fullmatch(key)
+    return match[1] if match else None
 
 
 @dataclass(frozen=True, slots=True)

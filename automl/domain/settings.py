@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from automl.domain.byte_size import format_byte_size, parse_byte_size
 from automl.errors import ConfigError
 
 DEFAULT_HOME = "./automl-home"
@@ -14,6 +15,9 @@ STUDY_LOG, STUDY_LOG_CONNECTION = "AUTOML_STUDY_LOG", "AUTOML_STUDY_LOG_CONN_ID"
 _HOME, _STUDY_LOG_FILE = "AUTOML_HOME", "AUTOML_STUDY_LOG_FILE"
 _STUDY_LOG_FORMS = (STUDY_LOG, _STUDY_LOG_FILE, STUDY_LOG_CONNECTION)
 _ADDRESS_BYTES = 1 << 16
+_CACHE, _CACHE_SIZE = "AUTOML_CACHE", "AUTOML_CACHE_SIZE"
+NO_CACHE = "off"
+_DEFAULT_CACHE_BYTES = 10 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +29,16 @@ class Settings:
         sources: prefixes that studies may read, as they are set; see `automl.domain.sources`.
         study_log: address of the database that keeps study logs and leases, which may hold a
             password; None keeps them in the home.
+        cache: folder in which shards of a home on S3 are copied to this machine; "" for the
+            machine's folder of temporary files, `off` for no copies.
+        cache_bytes: how much the copies may take.
     """
 
     home: str
     sources: tuple[str, ...] = ()
     study_log: str | None = field(default=None, repr=False)
+    cache: str = NO_CACHE
+    cache_bytes: int = _DEFAULT_CACHE_BYTES
 
     @classmethod
     def from_environment(
@@ -51,13 +60,26 @@ class Settings:
             )
         sources = environment.get("AUTOML_SOURCES", "")
         prefixes = tuple(part.strip() for part in sources.split(",") if part.strip())
-        return cls(uri, prefixes, study_log)
+        return cls(uri, prefixes, study_log, *_cache(environment))
 
     def child_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """Return `environment` with the variables by which a child process finds the same home."""
+        """Return `environment` with the variables by which a child process has these settings."""
         own = {k: value for k, value in environment.items() if k not in _STUDY_LOG_FORMS}
         log = {} if self.study_log is None else {STUDY_LOG: self.study_log}
-        return {**own, **log, _HOME: self.home}
+        size = format_byte_size(self.cache_bytes)
+        return {**own, **log, _HOME: self.home, _CACHE: self.cache, _CACHE_SIZE: size}
+
+
+def _cache(environment: Mapping[str, str]) -> tuple[str, int]:
+    """Return where shards are copied to, and how much the copies may take."""
+    folder = environment.get(_CACHE, "").strip()
+    if folder not in {"", NO_CACHE} and not Path(folder).is_absolute():
+        raise ConfigError(f"{_CACHE} is {folder!r}.", f"use an absolute folder, or {NO_CACHE}")
+    size = environment.get(_CACHE_SIZE, "").strip()
+    try:
+        return folder, parse_byte_size(size) if size else _DEFAULT_CACHE_BYTES
+    except ValueError as error:
+        raise ConfigError(f"{_CACHE_SIZE}: {error}.", "use an amount such as 20GB") from error
 
 
 def study_log_form(environment: Mapping[str, str]) -> str | None:

@@ -19,6 +19,7 @@ from automl.runs.trials import TrialResult
 from automl.search.budget import time_budget
 from automl.search.pruning import Judging
 from automl.storage.leases import KeepAlive
+from automl.storage.shard_cache import snapshot_files
 from automl.tracks.track import Ancestor, Fitted, Fitter, Job, track_of
 
 _OUTCOMES = {
@@ -114,7 +115,8 @@ class TrialTrainer:
     def load(cls, context: StepContext, run: Run) -> TrialTrainer:
         """Read the run's snapshot."""
         track = track_of(context.spec.task)
-        dataset = track.open(context.store, context.spec.name, run.snapshot)
+        files = snapshot_files(context.store, context.settings)
+        dataset = track.open(files, context.spec.name, run.snapshot)
         fitter = dataset.fitter(context.spec.search, run.space, StudyFolder(context))
         return cls(context, run, fitter, track.judging, dataset.size_facts(), dataset.details)
 
