@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from automl.domain.card import Card
+from automl.domain.plain import shown
 from automl.domain.specification import (
     Preference,
     Quantization,
@@ -82,8 +83,8 @@ def unavailable_problems(spec: StudySpec) -> list[Problem]:
         for key in path.split("."):
             value = getattr(value, key)
         if not is_available(value):
-            shown = getattr(value, "value", value)
-            problems.append(Problem(path, f"{shown!r} is not available yet; {instead}"))
+            told = shown(getattr(value, "value", value))
+            problems.append(Problem(path, f"{told} is not available yet; {instead}"))
     return problems
 
 
@@ -100,7 +101,7 @@ def task_problems(spec: StudySpec, cards: Mapping[str, Card]) -> list[Problem]:
     instead = f"use {' or '.join(sorted(cards))}" if cards else "no track is installed"
     if spec.task in _PLANNED_TASKS:
         return [Problem("task", f"{spec.task!r} is not available yet; {instead}")]
-    return [Problem("task", f"no installed track has the task {spec.task!r}; {instead}")]
+    return [Problem("task", f"no installed track has the task {shown(spec.task)}; {instead}")]
 
 
 def _track_problems(spec: StudySpec, card: Card) -> Iterator[Problem]:
@@ -121,7 +122,5 @@ def _track_problems(spec: StudySpec, card: Card) -> Iterator[Problem]:
             continue
         value = getattr(spec.data, key)
         if value != field.get_default(call_default_factory=True):
-            shown = getattr(value, "value", value)
-            yield Problem(
-                f"data.{key}", f"{shown!r} means nothing to task {spec.task}; leave it out"
-            )
+            told = shown(getattr(value, "value", value))
+            yield Problem(f"data.{key}", f"{told} means nothing to task {spec.task}; leave it out")

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
+from automl.domain.plain import shown
+
 _PATTERN = re.compile(r"([0-9]+)(B|[KMG]B|[KMG]iB)")
 _UNIT_BYTES = {
     "GiB": 2**30, "GB": 10**9, "MiB": 2**20, "MB": 10**6, "KiB": 2**10, "KB": 10**3, "B": 1,
@@ -22,9 +24,11 @@ def parse_byte_size(text: object) -> int:
     """
     match = _PATTERN.fullmatch(text) if isinstance(text, str) else None
     if match is None or not match[1].strip("0"):
-        raise ValueError(f"{text!r} is not an amount of memory; write it like 512MB, 4GB or 6GiB")
+        raise ValueError(
+            f"{shown(text)} is not an amount of memory; write it like 512MB, 4GB or 6GiB"
+        )
     if len(match[1]) > _DIGITS:
-        raise ValueError(f"{text!r} is more memory than there is")
+        raise ValueError(f"{shown(text)} is more memory than there is")
     return int(match[1]) * _UNIT_BYTES[match[2]]
 
 

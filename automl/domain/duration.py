@@ -8,25 +8,33 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
+from automl.domain.plain import shown
+
 _PATTERN = re.compile(r"([0-9]+)([smh])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600}
+_MOST_DIGITS = 10
+LONGEST = timedelta(days=366)  # far below what clocks, threads and leases can count
 
 
 def parse_duration(text: object) -> timedelta:
     """Return the duration that `text` writes, such as `90s`, `15m` or `2h`.
 
     Raises:
-        ValueError: `text` is not of that form, or the duration is zero.
+        ValueError: `text` is not of that form, or the duration is zero or longer than a year.
     """
     if isinstance(text, timedelta):
-        return text
-    match = _PATTERN.fullmatch(text) if isinstance(text, str) else None
-    if match is None or int(match[1]) == 0:
-        raise ValueError(f"{text!r} is not a duration; write it like 90s, 15m or 2h")
-    try:
-        return timedelta(seconds=int(match[1]) * _UNIT_S[match[2]])
-    except OverflowError as error:
-        raise ValueError(f"{text!r} is too long") from error
+        duration = text
+    else:
+        match = _PATTERN.fullmatch(text) if isinstance(text, str) else None
+        if match is None or not match[1].strip("0"):
+            raise ValueError(f"{shown(text)} is not a duration; write it like 90s, 15m or 2h")
+        digits = match[1].lstrip("0")
+        if len(digits) > _MOST_DIGITS:
+            raise ValueError(f"{shown(text)} is longer than {format_duration(LONGEST)}")
+        duration = timedelta(seconds=int(digits) * _UNIT_S[match[2]])
+    if duration > LONGEST:
+        raise ValueError(f"{shown(text)} is longer than {format_duration(LONGEST)}")
+    return duration
 
 
 def format_duration(duration: timedelta) -> str:

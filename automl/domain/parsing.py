@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from automl.domain.availability import task_problems, unavailable_problems
 from automl.domain.card import Card
+from automl.domain.plain import plain_copy, shown, shown_key
 from automl.domain.specification import Split, StudySpec
 from automl.errors import ConfigError, Problem
 
@@ -30,6 +31,9 @@ _BESIDES_AUTO = {
     "data.image_size": "an integer from 4 to 1024",
     "final_fit.ensemble": "an integer from 1 to 16",
 }
+_MOST_TOLD = 100  # problems
+_LONGEST_TYPO = 40
+_LONGEST_MESSAGE = 500
 
 
 class Purpose(Enum):
@@ -40,7 +44,11 @@ class Purpose(Enum):
 
 
 def parse_spec(
-    document: object, cards: Mapping[str, Card], *, purpose: Purpose = Purpose.PUBLISH
+    document: object,
+    cards: Mapping[str, Card],
+    *,
+    purpose: Purpose = Purpose.PUBLISH,
+    known: Sequence[Problem] = (),
 ) -> StudySpec:
     """Return the specification that `document` describes.
 
@@ -48,6 +56,7 @@ def parse_spec(
         document: a mapping as read from YAML or JSON.
         cards: those of the installed tracks, by task.
         purpose: whether versions will be published, which takes sealed test rows.
+        known: what is known to be wrong with the document already.
 
     Raises:
         ConfigError: with every problem and its key path: unknown and missing keys, wrong types
@@ -57,26 +66,52 @@ def parse_spec(
         raise ConfigError(
             f"A study is a mapping of keys to values, not {type(document).__name__}.",
             "start the file with `name:`, `task:` and `data:`; see docs/formats/study-file.md",
+            known,
         )
-    spec, problems = _validate(_with_objective(document, cards))
-    if spec is not None:
-        for problem in [
-            *_combination_problems(spec, purpose),
-            *unavailable_problems(spec),
-            *task_problems(spec, cards),
-        ]:
-            if not any(_is_within(known.path, problem.path) for known in problems):
-                problems.append(problem)
-    if problems or spec is None:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        name = document.get("name")
-        of_study = f" of study {name!r}" if isinstance(name, str) else ""
+    try:
+        plain, keys = plain_copy(document)
+    except ValueError as error:
         raise ConfigError(
-            f"The specification{of_study} has {count}.",
-            "correct the keys below; docs/formats/study-file.md lists them all",
-            problems,
-        )
+            f"The specification has {error}, which no study needs.", "correct it", known
+        ) from error
+    spec, found = _validate(_with_objective(plain, cards))
+    problems = [*known, *keys]
+    problems += [each for each in found if not any(_is_within(each.path, k.path) for k in known)]
+    if spec is not None:
+        problems += _further_problems(spec, cards, purpose, problems)
+    if problems or spec is None:
+        raise _refusal(plain.get("name"), problems)
     return spec
+
+
+def _further_problems(
+    spec: StudySpec, cards: Mapping[str, Card], purpose: Purpose, known: Sequence[Problem]
+) -> list[Problem]:
+    """Return what is wrong with valid values, where nothing is known to be wrong already."""
+    found = [
+        *_combination_problems(spec, purpose),
+        *unavailable_problems(spec),
+        *task_problems(spec, cards),
+    ]
+    told: list[Problem] = []
+    for problem in found:
+        if not any(_is_within(other.path, problem.path) for other in [*known, *told]):
+            told.append(problem)
+    return told
+
+
+def _refusal(name: object, problems: Sequence[Problem]) -> ConfigError:
+    """Return the error that tells the problems, the first hundred of very many."""
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    of_study = f" of study {shown(name)}" if isinstance(name, str) else ""
+    told = list(problems[:_MOST_TOLD])
+    if len(problems) > _MOST_TOLD:
+        told.append(Problem("", f"{len(problems) - _MOST_TOLD} more problems are not listed"))
+    return ConfigError(
+        f"The specification{of_study} has {count}.",
+        "correct the keys below; docs/formats/study-file.md lists them all",
+        told,
+    )
 
 
 def _with_objective(document: Mapping[str, Any], cards: Mapping[str, Card]) -> Mapping[str, Any]:
@@ -100,18 +135,20 @@ def _validate(document: Mapping[str, Any]) -> tuple[StudySpec | None, list[Probl
     problems are told at once.
     """
     working: dict[str, Any] = copy.deepcopy(dict(document))
-    problems: list[Problem] = []
+    problems: dict[str, Problem] = {}
     for _ in range(4):  # each round repairs what the one before could not see yet
         try:
-            return StudySpec.model_validate(working), problems
+            return StudySpec.model_validate(working), list(problems.values())
         except ValidationError as error:
             paths = [(_key_path(details, working), details) for details in error.errors()]
             for keys, details in paths:
-                path = ".".join(str(part) for part in keys)
-                if all(problem.path != path for problem in problems):
-                    problems.append(Problem(path, _message(details, path)))
+                path = ".".join(shown_key(str(part)) for part in keys)
+                if path not in problems:
+                    may_suggest = len(problems) < _MOST_TOLD
+                    message = _message(details, path) if may_suggest else details["type"]
+                    problems[path] = Problem(path, message)
                 _repair(working, keys)
-    return None, problems
+    return None, list(problems.values())
 
 
 def _key_path(details: ErrorDetails, document: object) -> tuple[str | int, ...]:
@@ -164,16 +201,16 @@ def _message(details: ErrorDetails, path: str) -> str:
     if kind == "missing":
         return "this key is required"
     if kind == "enum":
-        return f"{value!r} is not one of {context['expected']}"
+        return f"{shown(value)} is not one of {context['expected']}"
     if kind == "value_error":
-        return str(context["error"])
+        return str(context["error"])[:_LONGEST_MESSAGE]
     if kind == "string_pattern_mismatch":
-        return f"{value!r} does not match {context['pattern']}"
+        return f"{shown(value)} does not match {context['pattern']}"
     if kind in {"model_type", "dict_type"}:
-        return f"{value!r} is not a section; write its keys below it, indented"
+        return f"{shown(value)} is not a section; write its keys below it, indented"
     if path in _BESIDES_AUTO:
-        return f"{value!r} is neither 'auto' nor {_BESIDES_AUTO[path]}"
-    return f"{value!r} is wrong: {details['msg'][0].lower()}{details['msg'][1:]}"
+        return f"{shown(value)} is neither 'auto' nor {_BESIDES_AUTO[path]}"
+    return f"{shown(value)} is wrong: {details['msg'][0].lower()}{details['msg'][1:]}"
 
 
 def _suggestion(details: ErrorDetails) -> str:
@@ -184,7 +221,8 @@ def _suggestion(details: ErrorDetails) -> str:
     if model is None:
         return ""
     known = [field.alias or name for name, field in model.model_fields.items()]
-    close = difflib.get_close_matches(str(key), known, n=1)
+    is_typo = len(str(key)) <= _LONGEST_TYPO
+    close = difflib.get_close_matches(str(key), known, n=1) if is_typo else []
     return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zoneinfo
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -20,12 +19,17 @@ from automl.domain.byte_size import ByteSize
 from automl.domain.cron import check_cron
 from automl.domain.duration import Duration, parse_duration
 from automl.domain.objective import Objective
+from automl.domain.values import (
+    NAME_PATTERN,
+    Count,
+    CountFromZero,
+    Fraction,
+    NonEmpty,
+    check_timezone,
+)
 
 RESERVED_NAMES = frozenset({"search", "maintenance"})
 MOST_WORKERS = 64
-
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 
 
 class Split(StrEnum):
@@ -156,7 +160,7 @@ class DataSection(Section):
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
         0.05, description="Share of unreadable rows that is tolerated."
     )
-    max_pixels: Annotated[int, Field(ge=1)] = Field(
+    max_pixels: Count = Field(
         50_000_000, description="Most pixels of one image, before it is decoded."
     )
     small_classes: SmallClasses = Field(
@@ -179,7 +183,7 @@ class DataSection(Section):
 class LimitsSection(Section):
     """`search.limits`: what a candidate may cost, trained or published."""
 
-    parameters: Annotated[int, Field(ge=1)] | None = Field(
+    parameters: Count | None = Field(
         None, description="Most learned scalars of a network that is proposed or published."
     )
     latency_ms: Annotated[float, Field(gt=0)] | None = Field(
@@ -207,11 +211,11 @@ class SpendSection(Section):
 class ResourcesSection(Section):
     """`search.resources`: what one trial may use."""
 
-    gpus: Annotated[int, Field(ge=0)] = Field(
+    gpus: CountFromZero = Field(
         1,
         description="GPUs of one trial; 0 trains on the CPU, in the CPUs' pool and queue.",
     )
-    cpus: Annotated[int, Field(ge=1)] | None = Field(
+    cpus: Count | None = Field(
         None,
         description="CPU threads of one trial and of the final fit; empty: the machine's, divided.",
     )
@@ -228,7 +232,7 @@ class SearchSection(Section):
         default_factory=lambda: parse_duration("2h"),
         description="How long the search may take: `90s`, `15m`, `2h`.",
     )
-    max_trials: Annotated[int, Field(ge=1)] | None = Field(
+    max_trials: Count | None = Field(
         None, description="Ends the search early; empty: only the time limit does."
     )
     workers: Annotated[int, Field(ge=1, le=MOST_WORKERS)] = Field(
@@ -268,7 +272,7 @@ class FinalFitSection(Section):
         "auto",
         description="Most networks that the published file blends: `auto`, or a number up to 16.",
     )
-    from_: Annotated[int, Field(ge=1)] | None = Field(
+    from_: Count | None = Field(
         None,
         alias="from",
         description="A published version to train on with the present data, instead of a search.",
@@ -306,15 +310,15 @@ class PredictSection(Section):
 class RetentionSection(Section):
     """`retention`: how many of each kind of artifact are kept."""
 
-    versions: Annotated[int, Field(ge=1)] = Field(10, description="Versions that are kept.")
-    trials: Annotated[int, Field(ge=1)] = Field(20, description="Trials whose weights are kept.")
-    snapshots: Annotated[int, Field(ge=1)] = Field(3, description="Snapshots that are kept.")
+    versions: Count = Field(10, description="Versions that are kept.")
+    trials: Count = Field(20, description="Trials whose weights are kept.")
+    snapshots: Count = Field(3, description="Snapshots that are kept.")
 
 
 class StudySpec(Section):
     """One study: dataset, objective, limits and schedule."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = Field(
+    name: Annotated[str, StringConstraints(pattern=NAME_PATTERN)] = Field(
         description="The study. A name used before continues that study."
     )
     task: NonEmpty = Field(description="What is learned from what.")
@@ -347,13 +351,7 @@ class StudySpec(Section):
     @field_validator("timezone")
     @classmethod
     def _check_timezone(cls, timezone: str) -> str:
-        try:
-            zoneinfo.ZoneInfo(timezone)
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise ValueError(
-                f"{timezone!r} is not a time zone; write it like Europe/Berlin"
-            ) from error
-        return timezone
+        return check_timezone(timezone)
 
     def canonical(self) -> str:
         """Return the specification as JSON text that is equal for equal specifications."""

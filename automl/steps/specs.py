@@ -47,10 +47,10 @@ class Queue(Enum):
 
 
 class Trigger(StrEnum):
-    """The outcome of the step before that lets a step begin."""
+    """The outcome of the steps before that lets a step begin."""
 
     ALL_SUCCESS = "all_success"
-    ALL_DONE = "all_done"
+    ALL_DONE_IF_OPENED = "all_done_min_one_success"  # `open_run` stands before it as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ _ALL = (
         task="choose",
         call="automl.steps.choose:step",
         ends_run=True,
-        trigger=Trigger.ALL_DONE,  # the log decides, not what became of the workers
+        trigger=Trigger.ALL_DONE_IF_OPENED,  # the log decides, not what became of the workers
     ),
     StepSpec(
         name="final_fit",

@@ -2,78 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from automl.domain.parsing import Purpose, parse_spec
+from automl.domain.plain import shown
+from automl.domain.plain_yaml import read_yaml
 from automl.domain.specification import LOCATION_KEYS, StudySpec
-from automl.errors import ConfigError
+from automl.errors import ConfigError, Problem
+from automl.machine.text_files import read_text_file
 from automl.tracks.cards import installed_cards, load
 
-
-class _StudyLoader(yaml.CSafeLoader):
-    """The safe loader, refusing a key that is written twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
-        keys: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable):
-                if key in keys:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key!r} is written twice", key_node.start_mark
-                    )
-                keys.add(key)
-        return super().construct_mapping(node, deep=deep)
+_MOST_BYTES = 2**20
 
 
-def load_study_document(path: Path) -> dict[str, Any]:
-    """Return the mapping that the file holds, its relative data paths made absolute.
+@dataclass(frozen=True, slots=True)
+class StudyText:
+    """Content of a study file, as far as it can be read.
+
+    Attributes:
+        path: where the file is.
+        text: all of it.
+        document: what it says, its relative data paths made absolute; None if it is no YAML.
+        problems: what is wrong with it already.
+    """
+
+    path: Path
+    text: str
+    document: object
+    problems: tuple[Problem, ...]
+
+    def spec(self) -> StudySpec:
+        """Return the specification.
+
+        Raises:
+            ConfigError: with every problem of the file.
+        """
+        if not isinstance(self.document, dict) and self.problems:
+            raise ConfigError(
+                f"The study file {self.path} cannot be understood.",
+                "correct the place it names",
+                self.problems,
+            )
+        if not isinstance(self.document, dict):
+            raise ConfigError(
+                f"The study file {self.path} holds no mapping of keys to values.",
+                "start it with `name:`, `task:` and `data:`",
+            )
+        try:
+            return study_spec(self.document, known=self.problems)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{self.path}: {error.message}", error.hint, error.problems
+            ) from error
+
+
+def read_study_file(path: Path) -> StudyText:
+    """Return what the file at `path` holds, whatever that is.
 
     Raises:
-        ConfigError: the file cannot be read, or is not YAML, or holds no mapping.
+        ConfigError: the file cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text_file(path, _MOST_BYTES)
+    except ConfigError as error:
         raise ConfigError(
-            f"The study file {path} cannot be read: {error}.", "correct its path or its encoding"
+            f"The study file {path} cannot be used. {error.message}", error.hint
         ) from error
-    try:
-        document = yaml.load(text, _StudyLoader)  # noqa: S506 - it is a safe loader
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"The study file {path} is not valid YAML: {error}", "correct the place it names"
-        ) from error
-    if not isinstance(document, dict):
-        raise ConfigError(
-            f"The study file {path} holds no mapping of keys to values.",
-            "start it with `name:`, `task:` and `data:`",
-        )
-    data = document.get("data")
-    if isinstance(data, dict):
-        for key in LOCATION_KEYS:
-            value = data.get(key)
-            if isinstance(value, str) and value and "://" not in value:
-                data[key] = str(path.resolve().parent / Path(value).expanduser())
-    return document
+    read = read_yaml(text)
+    problems = list(read.problems)
+    data = read.document.get("data") if isinstance(read.document, dict) else None
+    places = data if isinstance(data, dict) else {}
+    for key in LOCATION_KEYS:
+        value = places.get(key)
+        if isinstance(value, str) and value and "://" not in value:
+            try:
+                places[key] = _absolute(path, value)
+            except (OSError, RuntimeError, ValueError) as error:
+                problems.append(Problem(f"data.{key}", f"{shown(value)} is no path: {error}"))
+    return StudyText(path, text, read.document, tuple(problems))
 
 
-def study_spec(document: object, *, purpose: Purpose = Purpose.PUBLISH) -> StudySpec:
+def _absolute(path: Path, place: str) -> str:
+    """Return a place that the study file at `path` names as a path from the root.
+
+    Raises:
+        ValueError: it is in the home of another user, which not every machine knows.
+    """
+    if place.startswith("~") and not place.startswith("~/"):
+        raise ValueError("it begins with another user's home; write the path out")
+    return str(path.resolve().parent / Path(place).expanduser())
+
+
+def study_spec(
+    document: object, *, purpose: Purpose = Purpose.PUBLISH, known: Sequence[Problem] = ()
+) -> StudySpec:
     """Return the specification that a document describes, for the tracks that are installed.
 
     Args:
         document: a mapping as read from YAML or JSON.
         purpose: whether versions will be published, which takes sealed test rows.
+        known: what is known to be wrong with the document already.
 
     Raises:
         ConfigError: with every problem and its key path.
     """
-    return parse_spec(document, installed_cards(), purpose=purpose)
+    return parse_spec(document, installed_cards(), purpose=purpose, known=known)
 
 
 def load_study_file(path: Path) -> StudySpec:
@@ -82,11 +117,7 @@ def load_study_file(path: Path) -> StudySpec:
     Raises:
         ConfigError: with every problem of the file.
     """
-    document = load_study_document(path)
-    try:
-        return study_spec(document)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error.message}", error.hint, error.problems) from error
+    return read_study_file(path).spec()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, CronTriggerTimetable, XComArg
+from airflow.sdk import DAG, CronTriggerTimetable, XComArg, get_parsing_context
 
 from automl.domain.specification import MOST_WORKERS, StudySpec
 from automl.steps.call import Need
-from automl.steps.specs import PIPELINE, Pool, Queue, StepSpec
+from automl.steps.specs import PIPELINE, Pool, Queue, StepSpec, Trigger
+from automl_airflow.dag_record import remember, unknown_study
 from automl_airflow.form import form_params
 from automl_airflow.operator import StepOperator
 from automl_airflow.pools import NAMES
-from automl_airflow.study_files import StudyFile
+from automl_airflow.study_files import NIGHTLY, StudyFile, read_study_files
 
 QUEUES = {Queue.GPU: "gpu"}  # the default queue is the executor's own
 _LEAST_ACTIVE_TASKS = 16  # Airflow's own default
+_LONGEST_DESCRIPTION = 1000  # characters that Airflow's database keeps of a schedule's description
 _DEFAULTS = {
     "retries": 2,
     "retry_delay": timedelta(seconds=10),
@@ -50,34 +53,44 @@ def search_dag(studies: Path) -> DAG:
     return dag
 
 
+def study_dags(folder: Path) -> list[DAG]:
+    """Return the DAGs of the study files in `folder`, and of those whose file went while they ran.
+
+    In the process of a task this is that task's DAG alone, which is there whatever became of its
+    file: its run goes on by what `check` has stored.
+    """
+    files = read_study_files(folder)
+    wanted = get_parsing_context()
+    if wanted.task_id is None or wanted.dag_id is None:
+        return [study_dag(file) for file in [*files, *remember(files, folder)]]
+    found = [file for file in files if file.dag_id == wanted.dag_id]
+    return [study_dag(file) for file in found or [unknown_study(wanted.dag_id, folder)]]
+
+
 def study_dag(file: StudyFile) -> DAG:
-    """Return the DAG of a study file; a broken one has no schedule and a `check` that says why."""
-    spec = file.spec
-    schedule = None
-    if spec is not None and spec.schedule is not None:
-        # no start date: a study does not make up for runs from before it appeared
-        schedule = CronTriggerTimetable(
-            spec.schedule, timezone=spec.timezone, run_immediately=False
-        )
-    priority = 1 if spec is None else spec.search.priority
+    """Return the DAG of a study file; of a broken one, `check` says what is wrong.
+
+    A broken file's DAG has the same tasks, so that a run which is under way goes on.
+    """
+    schedule, problems = _schedule(file)
     dag = DAG(
         dag_id=file.dag_id,
-        description=f"The study in {file.path.name}",
+        description=f"The study in {Path(file.place).name}",
         schedule=schedule,
         catchup=False,
         max_active_runs=1,  # runs of one study never overlap
-        max_active_tasks=_active_tasks(spec),
+        max_active_tasks=_active_tasks(file.spec),
         is_paused_upon_creation=False,
-        default_args={**_DEFAULTS, "priority_weight": priority},
+        default_args={**_DEFAULTS, "priority_weight": file.priority},
         tags=["automl", "study"],
     )
     with dag:
-        if spec is None:
-            StepOperator(
-                task_id="check", step="check", study_file=str(file.path), problems=file.problems
-            )
-        else:
-            _wire(study_file=str(file.path), studies=None, on_cpu=trains_on_cpu(spec))
+        _wire(
+            study_file=file.place,
+            studies=None,
+            problems=problems,
+            on_cpu=trains_on_cpu(file.spec),
+        )
     return dag
 
 
@@ -91,14 +104,64 @@ def trains_on_cpu(spec: StudySpec | None) -> bool:
     return spec is not None and spec.search.resources.gpus == 0
 
 
-def _wire(*, study_file: str | None, studies: str | None, on_cpu: bool = False) -> None:
-    """Add the tasks of a search to the DAG of the surrounding `with`, one after the other."""
+def _schedule(file: StudyFile) -> tuple[CronTriggerTimetable | None, list[str]]:
+    """Return the schedule of a file's DAG, and the file's problems with those of the schedule."""
+    problems = [_encodable(str(problem)) for problem in file.problems]
+    if file.schedule is None:
+        return None, problems
+    try:
+        _try_timetable(file.schedule, file.timezone)
+    except Exception as error:  # noqa: BLE001 - of four libraries; it would stop every study
+        problem = _encodable(f"schedule, timezone: Airflow cannot use them: {error}")
+        return _timetable(NIGHTLY, "UTC"), [*problems, problem]
+    return _timetable(file.schedule, file.timezone), problems
+
+
+def _timetable(schedule: str, timezone: str) -> CronTriggerTimetable:
+    # no start date: a study does not make up for runs from before it appeared
+    return CronTriggerTimetable(schedule, timezone=timezone, run_immediately=False)
+
+
+@cache
+def _try_timetable(schedule: str, timezone: str) -> None:
+    """Compute what the DAG processor will: it gives up the whole file if that fails for one DAG."""
+    from airflow.timetables.base import TimeRestriction
+    from airflow.timetables.trigger import CronTriggerTimetable as Trial
+
+    trial = Trial(schedule, timezone=timezone, run_immediately=False)
+    trial.validate()
+    trial.next_dagrun_info(
+        last_automated_data_interval=None,
+        restriction=TimeRestriction(earliest=None, latest=None, catchup=False),
+    )
+    if len(trial.description) > _LONGEST_DESCRIPTION:
+        raise ValueError(f"the description of {schedule!r} is too long")
+
+
+def _encodable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _wire(
+    *,
+    study_file: str | None,
+    studies: str | None,
+    problems: Sequence[str] = (),
+    on_cpu: bool = False,
+) -> dict[str, XComArg]:
+    """Add the tasks of a search to the surrounding `with`, one after the other."""
     outputs: dict[str, XComArg] = {}
     for each in PIPELINE:
         step = without_gpu(each) if on_cpu else each
-        outputs[step.name] = _task(step, outputs, study_file=study_file, studies=studies)
+        outputs[step.name] = _task(
+            step, outputs, study_file=study_file, studies=studies, problems=problems
+        )
     for before, after in itertools.pairwise(outputs.values()):
         before >> after
+    for step in PIPELINE:
+        if step.trigger is Trigger.ALL_DONE_IF_OPENED:
+            outputs["open_run"] >> outputs[step.name]
+    return outputs
 
 
 def without_gpu(step: StepSpec) -> StepSpec:
@@ -114,6 +177,7 @@ def _task(
     *,
     study_file: str | None,
     studies: str | None,
+    problems: Sequence[str],
 ) -> XComArg:
     """Add the task of a step and return its output; `outputs` are those of the steps before."""
     settings: dict[str, Any] = {
@@ -128,6 +192,7 @@ def _task(
         settings["queue"] = QUEUES[step.queue]
     if step.name == "check":
         settings["studies"] = studies
+        settings["problems"] = problems
     else:
         settings["checked"] = outputs["check"]
     if Need.SNAPSHOT in step.needs:

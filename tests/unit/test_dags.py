@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,8 @@ def weight(task):
     return rule.get_weight(types.SimpleNamespace(task=task))
 
 def chain(dag):
-    order, left = [], dag.task_dict["check"]
-    while left is not None:
-        order.append(left.task_id)
-        (following,) = left.downstream_task_ids or (None,)
-        left = dag.task_dict[following] if following else None
-    return order
+    return sorted(dag.task_dict, key=lambda name: len(
+        dag.task_dict[name].get_flat_relative_ids(upstream=True)))
 
 before = set(sys.modules)
 found = {}
@@ -60,6 +55,7 @@ for dag_id, dag in found.items():
         "priority": {t.task_id: t.priority_weight for t in stored.tasks},
         "weight": {t.task_id: weight(t) for t in stored.tasks},
         "choose": [str(t.trigger_rule) for t in stored.tasks if t.task_id == "choose"],
+        "upstream": {t.task_id: sorted(t.upstream_task_ids) for t in stored.tasks},
         "problems": list(getattr(dag.get_task("check"), "problems", [])),
     }
 print(json.dumps(answer))
@@ -93,9 +89,13 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (studies / "a.yaml").write_text(
         study("leaves", 'schedule: "0 1 * * *"\ntimezone: Europe/Berlin\nsearch: {priority: 7}\n')
     )
-    (studies / "b.yaml").write_text(study("leaves"))
-    (studies / "c.yaml").write_text("name: c\ntask: image_classification\ndata: {sorce: x}\n")
-    (studies / "d.yaml").write_text("name: [unclosed\n")
+    (studies / "b.yaml").write_text(study("leaves", "schedule: 5 5 * * *"))
+    (studies / "x.yaml").write_text(
+        "name: c\ntask: image_classification\ndata: {sorce: x}\n"
+        "schedule: 61 * * * *\ntimezone: Europe/Rome\n"
+    )
+    (studies / "y.yaml").write_text("name: 'd'  # so\nschedule: 30 4 * * *  # early\ntask: [un\n")
+    (studies / "z.yaml").write_text("name: e\nschedule: null\n")
     (studies / "search.yaml").write_text("name: search\n")
     (studies / "cpu.yaml").write_text(study("cpu", "search: {workers: 40, resources: {gpus: 0}}\n"))
     return load_dags(studies, tmp_path_factory.mktemp("airflow"))
@@ -122,7 +122,8 @@ def test_pools_queues_and_rules_are_as_documented(loaded: dict[str, Any]) -> Non
     ]  # fmt: skip
     assert set(dag["retries"].values()) == {2}
     assert set(dag["priority"].values()) == {7}
-    assert dag["choose"] == ["all_done"]
+    assert dag["choose"] == ["all_done_min_one_success"]
+    assert dag["upstream"]["choose"] == ["open_run", "search"]
 
 
 def test_a_study_without_gpus_takes_the_cpus_pool_and_machines(loaded: dict[str, Any]) -> None:
@@ -162,30 +163,28 @@ def test_a_study_file_gives_an_unpaused_schedule_without_missed_runs(
     assert dag["max_active_runs"] == 1
 
 
-def test_broken_files_become_unscheduled_dags_that_tell_their_problems(
-    loaded: dict[str, Any],
-) -> None:
+def test_a_broken_file_has_the_dag_of_its_name_with_every_task(loaded: dict[str, Any]) -> None:
     dags = loaded["dags"]
+    broken = [f"automl_{name}" for name in ("b", "c", "d", "e")]
 
-    assert set(dags) == {
-        "automl_search", "automl_leaves", "automl_b", "automl_c", "automl_d", "automl_cpu",
-        "automl_search.broken",
-    }  # fmt: skip
+    assert {*broken, "automl_search", "automl_leaves", "automl_cpu"} == {
+        dag_id for dag_id in dags if not dag_id.startswith("automl_file.")
+    }
     assert dags["automl_b"]["problems"] == ["name: 'leaves' is the name of a.yaml already"]
     assert any("did you mean 'source'" in problem for problem in dags["automl_c"]["problems"])
     assert "not valid YAML" in dags["automl_d"]["problems"][0]
-    assert "is reserved" in dags["automl_search.broken"]["problems"][0]
-    assert dags["automl_c"]["order"] == ["check"]
+    (reserved,) = (dags[dag_id] for dag_id in dags if dag_id.startswith("automl_file.search."))
+    assert "is reserved" in reserved["problems"][0]
+    for dag_id in broken:
+        for same in ("order", "upstream", "pools", "queues", "choose", "retries"):
+            assert dags[dag_id][same] == dags["automl_leaves"][same]
 
 
-def test_two_hundred_study_files_load_quickly(tmp_path: Path) -> None:
-    studies = tmp_path / "studies"
-    studies.mkdir()
-    for number in range(200):
-        (studies / f"s{number}.yaml").write_text(study(f"s{number}", 'schedule: "0 1 * * *"\n'))
+def test_a_broken_file_keeps_what_is_valid_of_its_schedule(loaded: dict[str, Any]) -> None:
+    def schedule(name: str) -> tuple[str, str]:
+        return loaded["dags"][name]["schedule"], loaded["dags"][name]["timezone"]
 
-    started_s = time.monotonic()
-    dags = load_dags(studies, tmp_path / "airflow")["dags"]
-
-    assert len(dags) == 201
-    assert time.monotonic() - started_s < 60
+    assert schedule("automl_c") == ("0 1 * * *", "Europe/Rome")
+    assert schedule("automl_d") == ("30 4 * * *", "UTC")
+    assert schedule("automl_e")[0] == "None"
+    assert schedule("automl_b") == ("5 5 * * *", "UTC")

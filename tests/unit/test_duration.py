@@ -9,31 +9,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automl.domain.duration import format_duration, parse_duration
+from automl.domain.duration import LONGEST, format_duration, parse_duration
 
 UNIT_S = {"s": 1, "m": 60, "h": 3600}
 
 
-@given(number=st.integers(1, 10**7), unit=st.sampled_from("smh"))
+@given(number=st.integers(1, 8784), unit=st.sampled_from("smh"))
 def test_a_duration_is_its_number_times_its_unit(number: int, unit: str) -> None:
     assert parse_duration(f"{number}{unit}") == timedelta(seconds=number * UNIT_S[unit])
 
 
-@given(seconds=st.integers(1, 10**9))
+@given(seconds=st.integers(1, 366 * 86400))
 def test_a_formatted_duration_is_read_back(seconds: int) -> None:
     duration = timedelta(seconds=seconds)
 
     assert parse_duration(format_duration(duration)) == duration
 
 
-@given(number=st.integers(1, 10**7), unit=st.sampled_from("smh"))
+@given(number=st.integers(1, 8784), unit=st.sampled_from("smh"))
 def test_no_other_text_of_the_same_duration_is_shorter(number: int, unit: str) -> None:
     text = f"{number}{unit}"
 
     assert len(format_duration(parse_duration(text))) <= len(text)
 
 
-@given(duration=st.timedeltas(min_value=timedelta(seconds=1)))
+@given(duration=st.timedeltas(timedelta(seconds=1), LONGEST))
 def test_a_timedelta_is_taken_as_it_is(duration: timedelta) -> None:
     assert parse_duration(duration) is duration
 
@@ -75,6 +75,7 @@ def test_other_types_are_refused(value: object) -> None:
         parse_duration(value)
 
 
-def test_a_duration_beyond_all_clocks_is_refused() -> None:
-    with pytest.raises(ValueError, match="is too long"):
-        parse_duration("9" * 40 + "h")
+@pytest.mark.parametrize("text", ["8785h", "9" * 40 + "h", "9" * 5000 + "s", "31622401s"])
+def test_more_than_a_year_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is longer than 8784h"):
+        parse_duration(text)

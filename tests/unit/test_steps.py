@@ -66,7 +66,7 @@ def test_what_the_steps_hold_and_end_is_as_documented() -> None:
     assert names(lambda step: step.queue is Queue.GPU) == {"run_worker", "final_fit"}
     assert names(lambda step: step.pool is Pool.GPU) == {"run_worker", "final_fit"}
     assert names(lambda step: step.pool is Pool.CPU) == {"prepare", "export", "evaluate"}
-    assert names(lambda step: step.trigger is Trigger.ALL_DONE) == {"choose"}
+    assert names(lambda step: step.trigger is Trigger.ALL_DONE_IF_OPENED) == {"choose"}
     assert names(lambda step: step.is_mapped) == {"run_worker"}
 
 
