@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from automl.doctor.findings import STORAGE, USAGE, Finding, failure, fine, trouble
+from automl.domain.sources import place_of
 from automl.domain.specification import StudySpec
 from automl.errors import AutoMLError
 from automl.machine.cores import available_cores
@@ -31,19 +32,34 @@ def examine_surroundings(read_study: Callable[[Path], StudySpec]) -> list[Findin
 
 
 def _sources() -> Iterator[Finding]:
-    for part in os.environ.get("AUTOML_SOURCES", "").split(","):
-        if prefix := part.strip():
-            yield _source(prefix)
+    parts = os.environ.get("AUTOML_SOURCES", "").split(",")
+    prefixes = [prefix for part in parts if (prefix := part.strip())]
+    if not prefixes:
+        yield _no_sources()
+    for prefix in prefixes:
+        yield _source(prefix)
+
+
+def _no_sources() -> Finding:
+    found = "AUTOML_SOURCES is not set: under Airflow studies may read nothing"
+    if any(name.startswith("AIRFLOW_") for name in os.environ):
+        remedy = "set it where Airflow's workers run, such as to /data,s3://bucket/datasets"
+        return trouble("sources", found, remedy, USAGE)
+    return fine("sources", f"{found}, by the command line whatever you can")
 
 
 def _source(prefix: str) -> Finding:
-    check = f"source {prefix}"
-    if "://" not in prefix:
-        if Path(prefix).is_dir() and os.access(prefix, os.R_OK | os.X_OK):
-            return fine(check, "a folder that can be read")
+    check = f"source {prefix.rpartition('@')[2]}"  # without a login
+    try:
+        place = place_of(prefix)
+    except AutoMLError as error:
+        return failure(check, error)
+    if not place.startswith("s3://"):
+        if os.access(place, os.R_OK):
+            return fine(check, "can be read")
         remedy = "create it, give this user the right to read it, or correct AUTOML_SOURCES"
-        return trouble(check, "not a folder that this user can read", remedy, USAGE)
-    bucket, _, key = prefix.removeprefix("s3://").partition("/")
+        return trouble(check, "nothing that this user can read", remedy, USAGE)
+    bucket, _, key = place.removeprefix("s3://").partition("/")
     try:
         entry = next(open_store(f"s3://{bucket}").list(key), None)
     except AutoMLError as error:

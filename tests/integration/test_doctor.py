@@ -41,7 +41,7 @@ NOW = datetime.now(UTC)
 
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [name for name in os.environ if name.startswith(("AUTOML_", "DASK_"))]
+    names = [name for name in os.environ if name.startswith(("AIRFLOW_", "AUTOML_", "DASK_"))]
     for name in names:
         monkeypatch.delenv(name)
 
@@ -101,7 +101,7 @@ def test_a_healthy_home_has_no_trouble_and_keeps_nothing_of_the_probe(home: Path
     assert troubles(document) == {}
     assert {row["check"] for row in document["checks"]} >= {
         "settings", "unfinished writes", "listing", "space", "writing", "reading", "latency",
-        "deleting", "conditional writes", "clock", "study digits", "devices", "airflow",
+        "deleting", "conditional writes", "clock", "study digits", "sources", "devices", "airflow",
     }  # fmt: skip
     assert {entry.key for entry in open_store(str(home)).list("")} == before
 
@@ -468,6 +468,23 @@ def test_sources_that_cannot_be_read_are_named(
     assert set(found) == {f"source {sources[index]}" for index in (1, 3, 4)}
     assert "NoSuchBucket" in found[f"source {sources[4]}"]["found"]
     assert document["exit_code"] == 2
+
+
+def test_a_setting_without_which_airflow_reads_nothing_is_missed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "sources" not in troubles(examine(str(home)))
+
+    monkeypatch.setenv("AIRFLOW_HOME", "/opt/airflow")
+    found = troubles(examine(str(home)))["sources"]
+    assert "under Airflow studies may read nothing" in found["found"]
+    assert "set it where Airflow's workers run" in found["remedy"]
+
+    monkeypatch.setenv("AUTOML_SOURCES", "/usr, http://eve:hidden@host/data")
+    (check, wrong), *others = troubles(examine(str(home))).items()
+    assert not others
+    assert "Data cannot be read from http://" in wrong["found"]
+    assert "hidden" not in check + str(wrong)
 
 
 def test_study_files_with_problems_are_named(

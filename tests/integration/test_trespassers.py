@@ -29,6 +29,7 @@ from automl.storage.sources import SourceFolder, open_source
 from automl.tracks.image.decode import encode_png
 from automl.tracks.image.passes import RowChunk, inspect_rows
 from automl.tracks.image.sources import SourceLocation, list_source
+from tests.numeric.track import read_csv
 
 AIRFLOW, CLI = "airflow:automl_search:eve", "cli"
 HIDDEN = "s3cr3t"
@@ -348,6 +349,13 @@ def test_the_header_of_a_table_is_not_told(town: Town, label: str | None) -> Non
 
     with pytest.raises(DataError, match="has 2 columns, but no") as caught:
         prepare(context, lambda *_: None)
+    assert HIDDEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [f"root,{HIDDEN}\n1,2\n", f"a,label\n{HIDDEN},1\n", "a\n\xff"])
+def test_another_track_tells_no_content_either(text: str) -> None:
+    with pytest.raises(DataError, match="No table of numbers") as caught:
+        read_csv(text.encode("latin-1"), "label")
     assert HIDDEN not in str(caught.value)
 
 

@@ -269,14 +269,14 @@ def feed_of(columns: Sequence[str], row: Floats) -> Feed:
 
 def read_csv(data: bytes, label: str | None) -> tuple[list[str], Floats, Floats]:
     """Return the columns, the rows without the label, and the labels (zeros without a label)."""
-    columns, *lines = csv.reader(data.decode().splitlines())
-    table = np.array(lines, dtype=np.float64).reshape(len(lines), len(columns))
-    if label is None:
-        return columns, table, np.zeros(len(lines))
-    if label not in columns:
-        raise DataError(f"There is no column {label!r} among {columns}.", "correct data.label")
-    place = columns.index(label)
-    return columns[:place] + columns[place + 1 :], np.delete(table, place, 1), table[:, place]
+    try:
+        columns, *lines = csv.reader(data.decode().splitlines())
+        table = np.array(lines, dtype=np.float64).reshape(len(lines), len(columns))
+        place = len(columns) if label is None else columns.index(label)
+    except (ValueError, csv.Error):  # which would tell what the file holds
+        raise DataError(f"No table of numbers with {label!r}.", "correct data.label") from None
+    y = np.zeros(len(lines)) if label is None else table[:, place]
+    return columns[:place] + columns[place + 1 :], np.delete(table, np.s_[place : place + 1], 1), y
 
 
 TRACK: track.Track = NumericTrack()
