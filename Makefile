@@ -7,7 +7,7 @@ BIN := .venv/bin
 # The stamp's name is a hash of what decides the installation: a second call finds it and does nothing.
 STAMP := .venv/installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 
-.PHONY: help install demo up down test soak check bench
+.PHONY: help install demo up status down test soak check bench
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -30,6 +30,9 @@ demo: install  ## the whole nightly run on a real sample dataset, from nothing, 
 
 up: install  ## start Airflow on this machine and leave it running
 	$(BIN)/python -m automl_airflow.local up
+
+status: install  ## say where it serves, and which of its parts have ended
+	$(BIN)/python -m automl_airflow.local status
 
 down: install  ## stop what `make up` started
 	$(BIN)/python -m automl_airflow.local down

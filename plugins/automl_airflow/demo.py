@@ -1,4 +1,4 @@
-"""The commands of `python -m automl_airflow.local`: up, down and demo."""
+"""The commands of `python -m automl_airflow.local`: up, status, down and demo."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
 from automl.errors import AutoMLError
-from automl_airflow.local import LocalAirflow, LocalAirflowError
+from automl_airflow.local import TRIGGERER, LocalAirflow, LocalAirflowError, write_private
 
 _DAG_ID = "automl_digits"
 _TIMEOUT_S = 1800.0
+_ENDED, _WATCH_S = "ended.txt", 1.0
 
 
 def main(arguments: list[str]) -> int:
     """Run the command and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m automl_airflow.local", description=__doc__)
-    parser.add_argument("command", choices=["up", "serve", "down", "demo"])
+    parser.add_argument("command", choices=["up", "serve", "status", "down", "demo"])
     parser.add_argument("--folder", type=Path, default=None, help="where everything is kept")
     parser.add_argument("--dags", type=Path, default=Path("dags"), help="folder of the DAG files")
     parser.add_argument("--time-limit", default="2m", help="search time of the demo")
@@ -34,6 +35,8 @@ def main(arguments: list[str]) -> int:
     try:
         if options.command == "down":
             _down(options.folder or Path("automl-local"))
+        elif options.command == "status":
+            _status(options.folder or Path("automl-local"))
         elif options.command == "up":
             _up(options.folder or Path("automl-local"), options.dags)
         elif options.command == "serve":
@@ -64,7 +67,10 @@ def _up(folder: Path, dags: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     address, log = folder / "address.txt", folder / "local.log"
     if _running(folder) is not None:
-        _say(address.read_text() if address.exists() else f"Airflow is starting; see {log}")
+        if not address.exists():
+            _say(f"Airflow is starting; see {log}")
+        else:
+            _status(folder)
         return
     address.unlink(missing_ok=True)
     command = [sys.executable, "-m", "automl_airflow.local", "serve"]
@@ -88,20 +94,54 @@ def _serve(folder: Path, dags: Path) -> None:
     home = os.environ.get("AUTOML_HOME", str(folder.resolve() / "automl-home"))
     sources = os.environ.get("AUTOML_SOURCES") or str(Path.cwd())  # the user's own machine
     pid_file, address = folder / "local.pid", folder / "address.txt"
+    (folder / _ENDED).unlink(missing_ok=True)
     pid_file.write_text(str(os.getpid()))
     try:
         env = {"AUTOML_HOME": home, "AUTOML_SOURCES": sources}
-        with LocalAirflow(folder, dags, env) as airflow:
-            partial = folder / "address.txt.partial"
-            partial.write_text(
+        with LocalAirflow(folder, dags, env, more=[TRIGGERER]) as airflow:
+            write_private(
+                address,
                 f"Airflow is at {airflow.url}; user admin, password {airflow.password}\n"
-                f"state is kept in {home}; studies may read {sources}; `make down` ends it"
+                f"state is kept in {home}; studies may read {sources}; `make down` ends it",
             )
-            partial.rename(address)
-            signal.pause()
+            _watch(airflow, folder / _ENDED)
     finally:
         address.unlink(missing_ok=True)
         pid_file.unlink()
+
+
+def _watch(airflow: LocalAirflow, report: Path) -> NoReturn:
+    """Report each component that ends, to the log of this process and to a file, until a signal."""
+    known: dict[str, int] = {}
+    while True:
+        ended = airflow.ended()
+        if ended != known:
+            lines = {
+                name: f"Airflow's {name} has ended with exit code {code}: see {log}"
+                for name, code in ended.items()
+                if (log := airflow.log_file(name))
+            }
+            for name in ended.keys() - known.keys():
+                _say(lines[name])
+            report.write_text("\n".join(lines.values()) + "\n")
+            known = ended
+        time.sleep(_WATCH_S)
+
+
+def _status(folder: Path) -> None:
+    """Say where Airflow serves.
+
+    Raises:
+        LocalAirflowError: it does not run, or parts of it have ended.
+    """
+    if _running(folder) is None or not (folder / "address.txt").exists():
+        raise LocalAirflowError(f"Nothing serves from {folder}.", "start it with `make up`")
+    _say((folder / "address.txt").read_text())
+    ended = folder / _ENDED
+    if ended.exists():
+        raise LocalAirflowError(
+            ended.read_text().strip(), "`make down` and `make up` start all of it again"
+        )
 
 
 def _running(folder: Path) -> int | None:

@@ -56,6 +56,8 @@ class _Child:
     limits: Mapping[str, float]
 
     def run(self, step: StepSpec, call: StepCall) -> StepResult:
+        if step.is_mapped:
+            self.on_label("starts")  # no longer what the slice before came to
         try:
             return run_step(
                 step.name,

@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from airflow import settings
 from airflow.policies import hookimpl
 
 SEARCH_DAG = "automl_search"
+# Airflow 3.3.2 says so itself where it finds a module `airflow_local_settings`. For a policy from
+# an entry point alone it would skip the hook when a run is made, all tasks but the mapped ones.
+vars(settings.task_instance_mutation_hook).update(is_noop=False)
 
 
 @hookimpl
@@ -26,14 +30,14 @@ def task_instance_mutation_hook(task_instance: Any, dag_run: Any) -> None:
 
 
 def _follow(task_instance: Any, conf: Mapping[str, Any]) -> None:
-    from airflow.configuration import conf as settings
+    from airflow.configuration import conf as configuration
 
     from automl.steps.specs import Pool
     from automl_airflow.pools import NAMES
 
     if conf.get("resources_gpus") == 0 and task_instance.pool == NAMES[Pool.GPU]:
         task_instance.pool = NAMES[Pool.CPU]
-        task_instance.queue = settings.get("operators", "default_queue", fallback="default")
+        task_instance.queue = configuration.get("operators", "default_queue", fallback="default")
     priority, task = conf.get("priority"), getattr(task_instance, "task", None)
     if isinstance(priority, int) and priority > 1 and task is not None:
         # from the task's own weight: the hook is called more than once for an instance

@@ -6,7 +6,7 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from automl.errors import AutoMLError
@@ -32,8 +32,8 @@ class AirflowClient:
         self._url, self._user, self._password = url, user, password
         self._token = ""
 
-    def is_healthy(self) -> bool:
-        """Return whether the scheduler and the DAG processor are up."""
+    def is_healthy(self, components: Sequence[str] = ("scheduler", "dag-processor")) -> bool:
+        """Return whether the API server and the named components are up."""
         try:
             with urllib.request.urlopen(  # noqa: S310 - http of our own making
                 f"{self._url}/api/v2/monitor/health", timeout=_TIMEOUT_S
@@ -41,7 +41,8 @@ class AirflowClient:
                 health = json.load(response)
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return False
-        return all(health[part]["status"] == "healthy" for part in ("scheduler", "dag_processor"))
+        parts = (component.replace("-", "_") for component in components)
+        return all(health[part]["status"] == "healthy" for part in parts)
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Call `/api/v2/<path>` and return its JSON.

@@ -268,3 +268,11 @@ def test_an_installation_without_tracks_is_told_what_to_do(
 
     with pytest.raises(ConfigError, match="No track is installed"):
         form.form_params()
+
+
+def test_the_policy_counts_without_local_settings() -> None:
+    from airflow import settings
+    from automl_airflow import policy
+
+    assert policy.SEARCH_DAG == "automl_search"
+    assert settings.task_instance_mutation_hook.is_noop is False  # type: ignore[attr-defined]

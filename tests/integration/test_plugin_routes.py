@@ -1,0 +1,117 @@
+"""Routes that the plugin adds to Airflow's API server, asked without a login and as a viewer."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from automl_airflow.local import LocalAirflow
+from automl_airflow.plugin import POOLS_PREFIX, AutoMLPlugin
+from automl_airflow.pools import POOLS
+from automl_airflow.rest import AirflowClient
+from fastapi import FastAPI
+
+os.environ.setdefault("AIRFLOW_HOME", "/tmp/automl-test-airflow")  # noqa: S108
+pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
+
+OPEN = {("GET", f"{POOLS_PREFIX}/missing")}
+REPOSITORY = Path(__file__).parents[2]
+
+
+def routes(apps: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield method and path of each route, with something in place of its parameters."""
+    for entry in apps:
+        for route in entry["app"].routes:
+            path = entry["url_prefix"] + re.sub(r"\{[^}]*\}", "x", getattr(route, "path", "/x"))
+            for method in sorted(getattr(route, "methods", None) or {"GET"}):
+                yield method, path
+
+
+class ApiServerAlone(LocalAirflow):
+    """The API server with its database, without what schedules."""
+
+    def __init__(self, folder: Path) -> None:
+        users = "admin:admin,viewer:viewer"
+        env = {"AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": users, "AUTOML_HOME": str(folder)}
+        super().__init__(folder, REPOSITORY / "dags", env)
+        self.components = (("api-server",),)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServerAlone]:
+    with ApiServerAlone(tmp_path_factory.mktemp("airflow")) as server:
+        yield server
+
+
+def token_of(server: ApiServerAlone, user: str) -> str:
+    passwords = server.home_dir / "simple_auth_manager_passwords.json.generated"
+    client = AirflowClient(server.url, user, json.loads(passwords.read_text())[user])
+    client.call("GET", "version")
+    return client._token
+
+
+def ask(server: ApiServerAlone, method: str, path: str, token: str | None) -> tuple[int, str]:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    request = urllib.request.Request(server.url + path, method=method, headers=headers)  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def open_routes(server: ApiServerAlone, apps: list[dict[str, Any]], token: str | None) -> set[Any]:
+    """Return the routes that do not refuse."""
+    found = set(routes(apps))
+    return {route for route in found if ask(server, *route, token)[0] not in {401, 403}}
+
+
+def test_the_walk_sees_every_method_of_every_route() -> None:
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.get("/a/{name}")(lambda name: name)
+    app.post("/a/{name}")(lambda name: name)
+
+    assert set(routes([{"app": app, "url_prefix": "/p"}])) == {
+        ("GET", "/p/a/x"),
+        ("POST", "/p/a/x"),
+    }
+
+
+@pytest.mark.parametrize("user", [None, "viewer"])
+def test_nothing_but_the_pools_route_answers_strangers_and_viewers(
+    server: ApiServerAlone, user: str | None
+) -> None:
+    apps = AutoMLPlugin().fastapi_apps
+    token = None if user is None else token_of(server, user)
+
+    assert set(routes(apps)) >= OPEN
+    assert open_routes(server, apps, token) == OPEN
+
+
+def test_the_pools_route_tells_names_of_our_pools_and_nothing_else(server: ApiServerAlone) -> None:
+    path = f"{POOLS_PREFIX}/missing"
+    assert ask(server, "GET", path, None) == (200, '{"missing":[]}')
+    assert ask(server, "GET", f"{path}?name=default_pool", None) == (200, '{"missing":[]}')
+
+    admin = token_of(server, "admin")
+    pool = next(iter(POOLS))
+    assert ask(server, "DELETE", f"/api/v2/pools/{pool}", admin)[0] == 204
+    assert ask(server, "GET", path, None) == (200, f'{{"missing":["{pool}"]}}')
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        assert ask(server, method, path, None)[0] == 405
+    for other in ("/docs", "/redoc", "/openapi.json", "/", "/x"):
+        assert ask(server, "GET", POOLS_PREFIX + other, None)[0] == 404
+
+
+def test_a_viewer_may_not_start_a_run(server: ApiServerAlone) -> None:
+    path = "/api/v2/dags/automl_search/dagRuns"
+
+    assert ask(server, "POST", path, token_of(server, "viewer"))[0] == 403
+    assert ask(server, "POST", path, None)[0] == 401
