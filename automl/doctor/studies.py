@@ -38,7 +38,8 @@ def _examine(home: Home, name: str) -> Finding:
         return trouble(
             check,
             f"run {study.open_run.name} is open, but its processes give no sign of life",
-            "start a run of the study: it closes this one as abandoned and continues its trials",
+            "start a run of the study: it closes this one as abandoned and continues its trials; "
+            f"or close it with `automl abandon {name}`",
             STORAGE,
         )
     state = "no run is open"

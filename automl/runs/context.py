@@ -119,9 +119,3 @@ class StepContext:
                 "the task may be cleared instead: then this run goes on",
             )
         return run
-
-    @property
-    def is_run_over(self) -> bool:
-        """True if the run is closed, by what has been read of the log."""
-        run = self.record.study.run(self.run)
-        return run is not None and run.state is not RunState.OPEN

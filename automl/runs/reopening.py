@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from automl.domain.events import Event, RunReopened, RunState
 from automl.domain.facts import Origin, OriginKind
 from automl.domain.study import Run, Study
+from automl.machine.signals import StopSignal
 from automl.runs.context import StepContext
 from automl.runs.opening import abandoned
 from automl.runs.ownership import check_owner, new_owner
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def working_run(context: StepContext, *, begins_search: bool) -> Iterator[None]:
+def working_run(context: StepContext, stop: StopSignal, *, begins_search: bool) -> Iterator[None]:
     """Hold the study while a step of the run works; a run that has failed is opened again first.
 
     The steps of a run that succeeded find their results, and hold nothing. Neither do those of a
@@ -26,6 +27,7 @@ def working_run(context: StepContext, *, begins_search: bool) -> Iterator[None]:
 
     Args:
         context: the step's context, whose record has been refreshed.
+        stop: becomes set when the process is asked to stop.
         begins_search: whether the step is one after which the search begins.
 
     Raises:
@@ -36,7 +38,7 @@ def working_run(context: StepContext, *, begins_search: bool) -> Iterator[None]:
     if run is not None and not _may_work(context, run):
         yield
         return
-    with RunLease(context):
+    with RunLease(context, stop):
         reopen(context, begins_search=begins_search)
         yield
 

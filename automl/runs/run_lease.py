@@ -7,14 +7,17 @@ import math
 import threading
 from datetime import UTC, datetime
 
+from automl.domain.events import RunState
 from automl.domain.facts import Origin, OriginKind
 from automl.errors import StorageError, StudyBusyError
+from automl.machine.signals import StopSignal
 from automl.runs.context import StepContext
 from automl.storage.home import Home
 from automl.storage.leases import Lease, Tenure
 
 RUN_TTL_S = 120.0  # a run whose processes all died frees the study after this time
 WAITING_TTL_S = 7 * 86_400.0  # none of whose steps runs: they wait for slots, or for a person
+STOPPED_TTL_S = 3600.0  # whose step was asked to stop: it comes again soon, or somebody ended it
 _RENEW_S = 20.0
 _NAME = "run"
 
@@ -46,24 +49,26 @@ class RunLease:
 
     Unlike a trial's lease it has no single owner: whoever of the run renews last keeps it for all.
     On leaving the block it lives on for a week, in which the run's next step must get its pool
-    slot, or its approval; it is released if the run is over, or was never opened. A run of this
-    machine never waits between steps: its lease ends two minutes after its processes.
+    slot, or its approval, and for an hour if the step was asked to stop; it is released if the run
+    is over, or was never opened. A run of this machine never waits between steps: its lease ends
+    two minutes after its processes.
 
-    The DAG of the study's own file never runs twice at once. So its next run does not wait for one
-    before it that waits: that is over for Airflow. Two minutes without a sign of life free the
+    The DAG of the study's own file never runs twice at once. So a run of it does not wait for an
+    earlier one that waits: that is over for Airflow. Two minutes without a sign of life free the
     study for it, as if processes had died.
 
     Args:
         context: the step's context.
+        stop: becomes set when the process is asked to stop.
 
     Raises:
         StudyBusyError: on entry, if another run holds the study.
     """
 
-    def __init__(self, context: StepContext) -> None:
+    def __init__(self, context: StepContext, stop: StopSignal | None = None) -> None:
         self._leases = context.home.leases(context.spec.name, RUN_TTL_S)
-        self._waiting = context.home.leases(context.spec.name, WAITING_TTL_S)
         self._context, self._origin = context, Origin.of(context.origin)
+        self._stop = StopSignal() if stop is None else stop
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="run-lease", daemon=True)
 
@@ -75,23 +80,32 @@ class RunLease:
 
     def _patience_s(self, holder: str) -> float:
         """Return how long at most the lease of another run counts as live without a renewal."""
-        run = self._context.record.study.run(holder)
-        if run is None or not self._origin.is_dag_of(self._context.spec.name):
-            return math.inf
-        return RUN_TTL_S if run.origin.dag == self._origin.dag else math.inf
+        study = self._context.record.study
+        run, own = study.run(holder), study.run(self._context.run)
+        is_before = run is not None and (own is None or study.is_later(own.name, run))
+        is_same = run is not None and run.origin.dag == self._origin.dag
+        never_both = is_before and is_same and self._origin.is_dag_of(self._context.spec.name)
+        return RUN_TTL_S if never_both else math.inf
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
-        was_opened = self._context.record.study.run(self._context.run) is not None
         try:
-            if was_opened and not self._context.is_run_over:
-                waits = self._origin.kind not in {OriginKind.CLI, OriginKind.PYTHON}
-                (self._waiting if waits else self._leases).acquire(_NAME, self._context.run)
+            run = self._context.record.refresh().run(self._context.run)
+            if run is not None and run.state is RunState.OPEN:
+                leases = self._context.home.leases(self._context.spec.name, self._left_ttl_s)
+                leases.acquire(_NAME, run.name)
             else:
                 self.release()
         except StorageError as failure:
             log.warning("the study is free for other runs in two minutes: %s", failure)
+
+    @property
+    def _left_ttl_s(self) -> float:
+        """Seconds for which the study is kept for the run's next step."""
+        if self._origin.kind in {OriginKind.CLI, OriginKind.PYTHON}:
+            return RUN_TTL_S
+        return STOPPED_TTL_S if self._stop.is_set() else WAITING_TTL_S
 
     def release(self) -> None:
         """Free the study for the next run."""

@@ -55,7 +55,7 @@ def run_named_step(name: str, payload: object, home: Home | None = None) -> Json
         if step.needs_run:
             if not step.opens_run and context.record.study.run(context.run) is None:
                 context.run_in(context.record.study)  # it raises, and the study stays free
-            held.enter_context(working_run(context, begins_search=step.begins_search))
+            held.enter_context(working_run(context, call.stop, begins_search=step.begins_search))
         try:
             held.enter_context(_compute(step.device, context, call))
         except DeviceBusyError as error:

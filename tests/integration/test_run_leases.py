@@ -14,14 +14,22 @@ from automl.doctor import examine
 from automl.domain.events import RunState
 from automl.domain.settings import Settings
 from automl.errors import StudyBusyError
+from automl.machine.signals import StopSignal
 from automl.runs import opening
-from automl.runs.run_lease import RUN_TTL_S, WAITING_TTL_S, RunLease, is_waiting, run_tenure
+from automl.runs.run_lease import (
+    RUN_TTL_S,
+    STOPPED_TTL_S,
+    WAITING_TTL_S,
+    RunLease,
+    is_waiting,
+    run_tenure,
+)
 from automl.steps.study_file import load_study_file
 from automl.storage.home import Home
 from automl.storage.open import open_home
 from tests.commands import automl, document_of
 from tests.homes import use_home
-from tests.opened_runs import FORM, OWN, call, context_of, run_in, waiting
+from tests.opened_runs import FORM, OWN, call, context_of, opened, run_in, waiting
 
 DAY_S = 86_400.0
 TEAM = "airflow:team_greens"
@@ -71,6 +79,44 @@ def test_the_next_run_of_the_studys_own_dag_does_not_wait_for_one_that_waits(hom
 
     assert run_in(first, "first").state is RunState.ABANDONED
     assert run_in(first, "first").cause == "second took over"
+
+
+def test_an_earlier_run_of_that_dag_waits_for_a_later_one(home: Path) -> None:
+    opened(home, "first", origin=OWN)
+    waiting(home, "second", origin=OWN)
+    silent_for(home, DAY_S)
+
+    with (
+        pytest.raises(StudyBusyError, match="Run second of study digits is open and waits"),
+        RunLease(context_of(home, "first", origin=OWN)),
+    ):
+        pass
+
+
+def test_a_step_that_was_asked_to_stop_keeps_the_study_for_an_hour(home: Path) -> None:
+    stop = StopSignal()
+    context = context_of(home, "first", origin=FORM)
+    with RunLease(context, stop):
+        opening.open_run(context, "snapshot")
+        stop.set()
+
+    silent_for(home, STOPPED_TTL_S - 5)
+    with pytest.raises(StudyBusyError), RunLease(context_of(home, "second", origin=FORM)):
+        pass
+    silent_for(home, STOPPED_TTL_S + 5)
+    with RunLease(context_of(home, "second", origin=FORM)):
+        pass
+
+
+def test_a_process_that_was_overtaken_does_not_keep_the_study_when_it_ends(home: Path) -> None:
+    overtaken = context_of(home, "first", origin=FORM)
+    with RunLease(overtaken):
+        opening.open_run(overtaken, "snapshot")
+        silent_for(home, RUN_TTL_S + 1)  # it was frozen
+        opened(home, "second", origin=FORM)
+        opening.close_run(context_of(home, "second"), RunState.SUCCEEDED, "")
+
+    assert run_tenure(state(home), "digits") is None
 
 
 def test_a_step_that_gave_a_sign_of_life_is_not_pushed_aside_by_its_own_dag(home: Path) -> None:
