@@ -148,6 +148,9 @@ class FaultyProxy:
         """Return how many requests of `method` had `text` in their path and query."""
         return sum(seen.method == method and text in seen.path for seen in self.requests)
 
+    def _note(self, request: Request) -> None:
+        self.requests.append(request)
+
     def _admits(self, connection: socket.socket) -> bool:
         with self._lock:
             if not self._is_off:
@@ -160,7 +163,7 @@ class FaultyProxy:
 
     def _fault_of(self, request: Request) -> Fault:
         with self._lock:
-            self.requests.append(request)
+            self._note(request)
             for plan in self._plans:
                 if plan.times > 0 and plan.matches(request):
                     plan.times -= 1

@@ -1,47 +1,99 @@
-"""A whole Airflow on this machine, shared by all end-to-end tests."""
+"""A whole Airflow on this machine, shared by all end-to-end tests.
+
+Its studies are in a bucket of a real S3 server, which its steps reach through a proxy that can cut
+the line. What takes long begins at once: the marker `scenario` names what a test wants to have
+happened before it looks, and the scenarios of all tests that were chosen happen side by side.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from automl_airflow.local import LocalAirflow
 
+from automl.domain.settings import Settings
+from automl.storage.open import open_home
+from benchmarks.servers import SeaweedServer
+from tests.digits import write_digits
+from tests.nights import Line, Night
+
 _DAGS = Path(__file__).resolve().parents[2] / "dags"
+_FEW = 300  # rows
+T = TypeVar("T")
+Scenario = Callable[[Night], Any]
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the digits as files, their manifest and a study file."""
-    folder = tmp_path_factory.mktemp("studies") / "digits"
+def night(tmp_path_factory: pytest.TempPathFactory, s3_server: SeaweedServer) -> Iterator[Night]:
+    """Scheduler, DAG processor and API server, healthy and with the DAGs parsed."""
+    folder = tmp_path_factory.mktemp("night")
+    sources, studies = folder / "sources", folder / "studies"
+    studies.mkdir()
     subprocess.run(
-        [sys.executable, "-m", "automl.cli", "sample", "digits", str(folder)],
+        [sys.executable, "-m", "automl.cli", "sample", "digits", str(sources / "digits")],
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    return folder
+    few = write_digits(sources / "few.npz", _FEW)
+    home = f"s3://{s3_server.bucket}/night"
+    with pytest.MonkeyPatch.context() as own, Line(s3_server.endpoint) as line:
+        for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+            own.delenv(variable, raising=False)
+        for variable, value in s3_server.environment.items():
+            own.setenv(variable, value)
+        env = {
+            "AUTOML_HOME": home,
+            "AUTOML_STUDIES": str(studies),
+            "AUTOML_SOURCES": str(sources),
+            "AWS_ENDPOINT_URL": line.endpoint,
+            "OMP_NUM_THREADS": "1",
+        }
+        local = LocalAirflow(folder / "airflow", _DAGS, env, parallelism=6, api=ApiServers.SPLIT)
+        with local as airflow:
+            airflow.client.wait_for_dag("automl_search")
+            yield Night(airflow, open_home(Settings(home)), line, sources / "digits", few, studies)
+
+
+class Scenarios:
+    """What happens during a night, all at once."""
+
+    def __init__(self, night: Night) -> None:
+        self._night = night
+        self._pool = ThreadPoolExecutor(64, thread_name_prefix="scenario")
+        self._begun: dict[Scenario, Future[Any]] = {}
+
+    def begin(self, scenario: Scenario) -> None:
+        """Let it happen from now on, if it does not already."""
+        if scenario not in self._begun:
+            self._begun[scenario] = self._pool.submit(scenario, self._night)
+
+    def outcome(self, scenario: Callable[[Night], T]) -> T:
+        """Return what came of a scenario, or raise what it raised."""
+        self.begin(scenario)
+        found: T = self._begun[scenario].result()
+        return found
+
+    def wait_for_all(self) -> None:
+        """Return when nothing happens any more."""
+        wait(self._begun.values())
+
+    def stop(self) -> None:
+        """Begin nothing more; what goes on ends with Airflow."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the steps write to."""
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="session")
-def airflow(
-    tmp_path_factory: pytest.TempPathFactory, digits: Path, home: Path
-) -> Iterator[LocalAirflow]:
-    """Scheduler, DAG processor and API server, healthy and with the DAGs parsed."""
-    env = {"AUTOML_HOME": str(home), "AUTOML_STUDIES": str(digits), "AUTOML_SOURCES": str(digits)}
-    env["OMP_NUM_THREADS"] = "1"
-    local = LocalAirflow(tmp_path_factory.mktemp("airflow"), _DAGS, env)
-    try:
-        local.start()
-        local.client.wait_for_dag("automl_search")
-        yield local
-    finally:
-        local.stop()
+def scenarios(night: Night, request: pytest.FixtureRequest) -> Iterator[Scenarios]:
+    """The scenarios of the tests that were chosen, begun."""
+    begun = Scenarios(night)
+    for item in request.session.items:
+        for mark in item.iter_markers("scenario"):
+            begun.begin(mark.args[0])
+    yield begun
+    begun.stop()

@@ -2,53 +2,64 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from automl_airflow.local import LocalAirflow
-from automl_airflow.operator import run_name
+import pytest
 
 from automl.domain.events import RunState
-from automl.domain.settings import Settings
+from automl.domain.study import Study
 from automl.runs.run_lease import is_run_alive
-from automl.storage.open import open_home
 from automl.tracks.image.facts import SPACE_VERSION
 from automl.tracks.image.spending import FULL_BUDGET
-from automl.views.library import Library
+from tests.e2e.conftest import Scenarios
+from tests.nights import FORM_DAG, Night, NightRun, happens
 
-DAG_ID, STUDY = "automl_search", "hasty"
+STUDY = "hasty"
 
 
-def test_a_run_that_fails_for_good_is_closed_and_the_next_need_not_wait(
-    airflow: LocalAirflow, digits: Path, home: Path
-) -> None:
-    conf = {
-        "name": STUDY,
-        "source": str(digits / "train.csv"),
-        "images": str(digits / "images"),
-        "time_limit": "5s",  # no trial starts so late
-        "workers": 1,
-    }
-
+def two_failures(night: Night) -> list[NightRun]:
+    """Return two runs, one after the other, whose search is too short for a trial."""
     runs = []
     for _ in range(2):
-        run_id = airflow.client.trigger(DAG_ID, conf)
-        assert airflow.client.wait(DAG_ID, run_id, 600) == "failed"
-        runs.append(run_name(DAG_ID, run_id))
-        tries = {t["task_id"]: t["try_number"] for t in airflow.client.tasks(DAG_ID, run_id)}
-        assert (tries["open_run"], tries["choose"]) == (1, 1)  # a busy study would cost a retry
-        assert not is_run_alive(open_home(Settings(str(home))), STUDY)
+        form = night.form(STUDY, time_limit="5s", workers=1)
+        runs.append(night.trigger(FORM_DAG, form).wait("failed"))
+        assert not is_run_alive(night.home, STUDY)
+    return runs
 
-    study = Library(open_home(Settings(str(home)))).study(STUDY)
+
+pytestmark = happens(two_failures)
+
+
+@pytest.fixture(scope="module")
+def runs(scenarios: Scenarios) -> list[NightRun]:
+    return scenarios.outcome(two_failures)
+
+
+@pytest.fixture(scope="module")
+def study(runs: list[NightRun], night: Night) -> Study:
+    assert runs
+    return night.study(STUDY)
+
+
+def test_both_are_closed_with_the_cause(runs: list[NightRun], study: Study) -> None:
     assert [(run.name, run.state) for run in study.runs] == [
-        (name, RunState.FAILED) for name in runs
+        (run.name, RunState.FAILED) for run in runs
     ]
     assert all(
         run.cause.startswith(f"choose: No trial of study {STUDY} has completed.")
         for run in study.runs
     )
+
+
+def test_no_retry_was_used(runs: list[NightRun]) -> None:
+    for run in runs:
+        states, tries = run.states(), run.tries()
+        assert (states["open_run"], tries["open_run"]) == ("success", 1)
+        assert (states["choose"], tries["choose"]) == ("failed", 1)
+
+
+def test_the_space_was_measured_for_the_time_there_was(study: Study) -> None:
     facts = study.runs[0].space
     assert facts is not None
     space = facts.recorded
     assert {"image_size": 8, "classes": 10, "version": SPACE_VERSION}.items() <= space.items()
-    assert 1 <= int(space["epochs"]) <= FULL_BUDGET.epochs  # for which there would have been time
+    assert 1 <= int(space["epochs"]) <= FULL_BUDGET.epochs
     assert study.runs[1].snapshot == study.runs[0].snapshot

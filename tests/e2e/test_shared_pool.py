@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from automl_airflow.local import LocalAirflow
 from automl_airflow.operator import RESCHEDULE_S
 
 from automl.domain.events import (
@@ -21,16 +19,14 @@ from automl.domain.events import (
     TrialFinished,
     TrialReleased,
 )
-from automl.domain.settings import Settings
-from automl.storage.open import open_home
-from tests.searches import DAG_ID, WORKERS, champion_metrics, form, task_states
+from tests.e2e.conftest import Scenarios
+from tests.nights import FORM_DAG, RUN_WITHIN_S, WORKERS, Night
 
 NAMES = ("shared-a", "shared-b")
 LIMIT_S, SLICE_S = 100.0, 12.0
 SLOTS = 2  # of the pool, as a local Airflow makes it
 SHARE = 0.3  # of the training that happens while both search, at least
 START_S = 30.0  # from a free slot to the first claim, on a machine that does much besides
-_PUBLISHED_WITHIN_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -83,16 +79,14 @@ class SharedPool:
 
 
 @pytest.fixture(scope="module")
-def shared(airflow: LocalAirflow, digits: Path, home: Path) -> SharedPool:
+def shared(night: Night, scenarios: Scenarios) -> SharedPool:
+    """What came of two searches that had the pool for themselves."""
+    scenarios.wait_for_all()
     limits = {"time_limit": f"{LIMIT_S:.0f}s", "slice": f"{SLICE_S:.0f}s"}
-    runs = [airflow.client.trigger(DAG_ID, form(digits, name, **limits)) for name in NAMES]
-    for run_id in runs:
-        state = airflow.client.wait(DAG_ID, run_id, LIMIT_S + _PUBLISHED_WITHIN_S)
-        assert state == "success", task_states(airflow, run_id)
-    tasks = [task for run_id in runs for task in airflow.client.tasks(DAG_ID, run_id)]
+    runs = [night.trigger(FORM_DAG, night.form(name, **limits)) for name in NAMES]
+    tasks = [task for run in runs for task in run.wait(within_s=LIMIT_S + RUN_WITHIN_S).tasks()]
     first, second = (
-        read_search(event for _, event in open_home(Settings(str(home))).study_log(name).read())
-        for name in NAMES
+        read_search(event for _, event in night.home.study_log(name).read()) for name in NAMES
     )
     return SharedPool((first, second), tasks)
 
@@ -127,9 +121,10 @@ def test_no_retry_is_used_up(shared: SharedPool) -> None:
     assert len(searching) == len(NAMES) * WORKERS
 
 
-def test_both_runs_publish_a_champion(shared: SharedPool, home: Path) -> None:
+def test_both_runs_publish_a_champion(shared: SharedPool, night: Night) -> None:
+    assert len(shared.searches) == len(NAMES)
     for name in NAMES:
-        assert champion_metrics(home, name)["accuracy"]["value"] > 0.2  # a guess has 0.1
+        assert night.champion(name).metrics["accuracy"].value > 0.2  # a guess has 0.1
 
 
 def test_the_pool_is_never_overdrawn(shared: SharedPool) -> None:
