@@ -15,11 +15,13 @@ from automl.data.splits import Part
 from automl.errors import DamagedDataError, DataError, NewerSchemaError, NotFoundError
 from automl.storage.file import FileObjectStore
 from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
+from automl.tracks.image.passes import RowChunk, inspect_rows
 from automl.tracks.image.prepare import prepare_images
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.resize import ImagePreprocessor
 from automl.tracks.image.samples import write_digits
 from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
+from automl.tracks.image.sources import SourceLocation, list_source
 from benchmarks.shared_data import shared_dataset
 
 HELD_OUT = (Part.SELECTION, Part.CALIBRATION, Part.GATE, Part.REPORT)
@@ -445,6 +447,35 @@ def test_training_rows_keep_no_files(
 
     with pytest.raises(DataError, match="no files of training rows"):
         ImageSnapshot.open(home, "pictures", manifest.id).files(Part.TRAIN)
+
+
+def test_a_local_client_has_as_many_threads_as_it_is_told() -> None:
+    with local_client(3) as three:
+        assert sum(three.nthreads().values()) == 3
+
+
+def test_a_table_or_arrays_beyond_memory_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("automl.tracks.image.sources.usable_bytes", lambda: 4000)
+    for name, size in {"rows.csv": 100, "rows.npz": 3000}.items():
+        (tmp_path / name).write_bytes(bytes(size))
+        with pytest.raises(DataError, match=f"has {size:,} bytes, and may have"):
+            list_source(SourceLocation(FileObjectStore(tmp_path), name))
+
+
+def test_a_file_that_is_too_large_for_an_image_is_left_out(tmp_path: Path) -> None:
+    for name in ("0.png", "1.png"):
+        (tmp_path / "in" / "cat").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / "cat" / name).write_bytes(picture(1))
+    with (tmp_path / "in" / "cat" / "1.png").open("r+b") as file:
+        file.truncate(2**31)  # takes no room
+
+    listing = list_source(SourceLocation(FileObjectStore(tmp_path), "in"))
+    found = inspect_rows(RowChunk.of(listing, [0, 1]))
+
+    assert [bool(seen.problem) for seen in found] == [False, True]
+    assert "2,147,483,648 bytes" in found[1].problem
 
 
 def test_two_local_clients_live_side_by_side(client: distributed.Client) -> None:

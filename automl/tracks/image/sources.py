@@ -20,7 +20,8 @@ from automl.tracks.image.npz import read_npz
 LABEL_COLUMNS = ("Label", "label", "target", "class")
 PATH_COLUMNS = ("File Name", "path", "image")
 MOST_PROBLEMS = 20  # that are told
-MOST_OF_MEMORY = 0.5  # share of the memory left that the bytes of one source may take
+ARRAYS_SHARE = 0.5  # of the memory left: a file of arrays, and then what it is expanded to
+TABLE_SHARE = 0.02  # a manifest's lines take many times its bytes
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"})
 
 
@@ -105,13 +106,13 @@ def list_source(location: SourceLocation) -> Listing:
     return listing
 
 
-def _read_source(location: SourceLocation) -> bytes:
-    """Return the bytes of a table or of arrays, which have to fit into memory."""
-    most = int(MOST_OF_MEMORY * usable_bytes())
+def _read_source(location: SourceLocation, share: float) -> bytes:
+    """Return the bytes of a table or of arrays, which may take a share of the memory left."""
+    most = int(share * usable_bytes())
     entry = next(iter(location.store.list(location.key)), None)
     if entry is not None and entry.key == location.key and entry.size_bytes > most:
         raise DataError(
-            f"{location.uri} has {entry.size_bytes:,} bytes, and this process may use {most:,}.",
+            f"{location.uri} has {entry.size_bytes:,} bytes, and may have {most:,} here.",
             "divide it, use a folder of files, or prepare where there is more memory",
         )
     try:
@@ -172,7 +173,7 @@ def read_file_table(
 
 
 def _list_file_table(location: SourceLocation) -> Listing:
-    lines = read_file_table(_read_source(location), location.label, location.uri)
+    lines = read_file_table(_read_source(location, TABLE_SHARE), location.label, location.uri)
     store = location.images or location.store
     beside = location.key.rpartition("/")[0]
     prefix = (beside if location.images_prefix is None else location.images_prefix).strip("/")
@@ -229,8 +230,8 @@ def _list_folders(location: SourceLocation) -> Listing:
 
 
 def _list_arrays(location: SourceLocation) -> Listing:
-    data = _read_source(location)
-    x, y = read_npz(data, location.uri, int(MOST_OF_MEMORY * usable_bytes()))
+    data = _read_source(location, ARRAYS_SHARE)
+    x, y = read_npz(data, location.uri, int(ARRAYS_SHARE * usable_bytes()))
     pixels, labels = _check_arrays(location, x, y)
     etag = hashlib.sha256(data).hexdigest()
     size_bytes = int(np.prod(pixels.shape[1:]))
