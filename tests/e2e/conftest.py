@@ -54,7 +54,7 @@ def night(tmp_path_factory: pytest.TempPathFactory, s3_server: SeaweedServer) ->
             "AWS_ENDPOINT_URL": line.endpoint,
             "OMP_NUM_THREADS": "1",
         }
-        local = LocalAirflow(folder / "airflow", _DAGS, env, parallelism=6, api=ApiServers.SPLIT)
+        local = LocalAirflow(folder / "airflow", _DAGS, env, parallelism=6)
         with local as airflow:
             airflow.client.wait_for_dag("automl_search")
             yield Night(airflow, open_home(Settings(home)), line, sources / "digits", few, studies)
