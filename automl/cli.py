@@ -119,6 +119,20 @@ def run(study: Path, home: Home = None, as_json: AsJson = False) -> None:
     _emit(as_json, make, show)
 
 
+@app.command()
+def check(study: Path, home: Home = None, as_json: AsJson = False) -> None:
+    """Tell every problem of the study file STUDY, its data and the store, without running it."""
+
+    def make() -> dict[str, Any]:
+        from automl.doctor.study_file import check_study_file
+        from automl.steps.study_file import read_study_file
+
+        text = read_study_file(study)
+        return check_study_file(home, text.spec, text.locations)
+
+    _emit(as_json, make, lambda d: typer.echo(f"study {d['study']} can run; home {d['home']}"))
+
+
 def _settings(home: str | None) -> Settings:
     return Settings.from_environment(home=home)
 

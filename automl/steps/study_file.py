@@ -33,6 +33,13 @@ class StudyText:
     document: object
     problems: tuple[Problem, ...]
 
+    @property
+    def locations(self) -> dict[str, str]:
+        """The paths and URIs of data that it names, by key, whatever else is wrong with it."""
+        data = self.document.get("data") if isinstance(self.document, dict) else None
+        places = data if isinstance(data, dict) else {}
+        return {key: places[key] for key in LOCATION_KEYS if isinstance(places.get(key), str)}
+
     def spec(self) -> StudySpec:
         """Return the specification.
 
