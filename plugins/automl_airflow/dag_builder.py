@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from automl_airflow.study_files import NIGHTLY, StudyFile, read_study_files
 QUEUES = {Queue.GPU: "gpu"}  # the default queue is the executor's own
 _LEAST_ACTIVE_TASKS = 16  # Airflow's own default
 _LONGEST_DESCRIPTION = 1000  # characters that Airflow's database keeps of a schedule's description
-_DEFAULTS = {
+DEFAULT_ARGS = {
     "retries": 2,
     "retry_delay": timedelta(seconds=10),
     "weight_rule": "upstream",  # in a shared pool a final fit goes before searches
@@ -45,11 +45,11 @@ def search_dag(studies: Path) -> DAG:
         max_active_tasks=MOST_WORKERS,  # of a run; else Airflow holds workers back
         is_paused_upon_creation=False,
         params=form_params(),
-        default_args=_DEFAULTS,
+        default_args=DEFAULT_ARGS,
         tags=["automl"],
     )
     with dag:
-        _wire(study_file=None, studies=str(studies))
+        wire(Wiring(studies=str(studies)))
     return dag
 
 
@@ -81,16 +81,11 @@ def study_dag(file: StudyFile) -> DAG:
         max_active_runs=1,  # runs of one study never overlap
         max_active_tasks=_active_tasks(file.spec),
         is_paused_upon_creation=False,
-        default_args={**_DEFAULTS, "priority_weight": file.priority},
+        default_args={**DEFAULT_ARGS, "priority_weight": file.priority},
         tags=["automl", "study"],
     )
     with dag:
-        _wire(
-            study_file=file.place,
-            studies=None,
-            problems=problems,
-            on_cpu=trains_on_cpu(file.spec),
-        )
+        wire(Wiring(study_file=file.place, problems=problems, on_cpu=trains_on_cpu(file.spec)))
     return dag
 
 
@@ -142,26 +137,36 @@ def _encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _wire(
-    *,
-    study_file: str | None,
-    studies: str | None,
-    problems: Sequence[str] = (),
-    on_cpu: bool = False,
-) -> dict[str, XComArg]:
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Study that the tasks of a search are made for; with nothing of it, the form's.
+
+    Attributes:
+        study_file: path of its study file.
+        document: its specification as a mapping, instead of a file.
+        studies: folder of the study files, whose names the form may not use.
+        problems: what is known to be wrong with it.
+        on_cpu: whether it asks for no GPU.
+    """
+
+    study_file: str | None = None
+    document: Mapping[str, Any] | None = None
+    studies: str | None = None
+    problems: Sequence[str] = ()
+    on_cpu: bool = False
+
+
+def wire(study: Wiring) -> None:
     """Add the tasks of a search to the surrounding `with`, one after the other."""
     outputs: dict[str, XComArg] = {}
     for each in PIPELINE:
-        step = without_gpu(each) if on_cpu else each
-        outputs[step.name] = _task(
-            step, outputs, study_file=study_file, studies=studies, problems=problems
-        )
+        step = without_gpu(each) if study.on_cpu else each
+        outputs[step.name] = _task(step, outputs, study)
     for before, after in itertools.pairwise(outputs.values()):
         before >> after
     for step in PIPELINE:
         if step.trigger is Trigger.ALL_DONE_IF_OPENED:
             outputs["open_run"] >> outputs[step.name]
-    return outputs
 
 
 def without_gpu(step: StepSpec) -> StepSpec:
@@ -171,19 +176,12 @@ def without_gpu(step: StepSpec) -> StepSpec:
     return replace(step, pool=Pool.CPU, queue=Queue.DEFAULT)
 
 
-def _task(
-    step: StepSpec,
-    outputs: Mapping[str, XComArg],
-    *,
-    study_file: str | None,
-    studies: str | None,
-    problems: Sequence[str],
-) -> XComArg:
+def _task(step: StepSpec, outputs: Mapping[str, XComArg], study: Wiring) -> XComArg:
     """Add the task of a step and return its output; `outputs` are those of the steps before."""
     settings: dict[str, Any] = {
         "task_id": step.task,
         "step": step.name,
-        "study_file": study_file,
+        "study_file": study.study_file,
         "trigger_rule": step.trigger.value,
     }
     if step.pool in NAMES:
@@ -191,8 +189,9 @@ def _task(
     if step.queue in QUEUES:
         settings["queue"] = QUEUES[step.queue]
     if step.name == "check":
-        settings["studies"] = studies
-        settings["problems"] = problems
+        settings["studies"] = study.studies
+        settings["document"] = study.document
+        settings["problems"] = study.problems
     else:
         settings["checked"] = outputs["check"]
     if Need.SNAPSHOT in step.needs:

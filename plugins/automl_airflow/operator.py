@@ -20,11 +20,12 @@ from airflow.sdk.exceptions import (
 
 from automl.domain.checked_run import CheckedRun
 from automl.domain.facts import FORM_DAG, Origin, OriginKind
+from automl.domain.specification import StudySpec
 from automl.errors import AutoMLError, ConfigError, Problem
 from automl.machine.process import StepResult, run_step
 from automl.steps.call import StepCall
 from automl.steps.specs import STEPS, StepSpec, step_named
-from automl.steps.study_file import load_study_file
+from automl.steps.study_file import load_study_file, study_spec
 from automl_airflow.child import child_environment
 from automl_airflow.form import refuse_unknown_keys, spec_from_params
 from automl_airflow.label import LiveLabel
@@ -81,7 +82,9 @@ class StepOperator(BaseOperator):
 
     Args:
         step: name of the step.
-        study_file: path of the study file; None takes the specification from the form.
+        study_file: path of the study file; without it and `document` the form has the
+            specification.
+        document: the specification as a mapping, for `check`, instead of a study file.
         checked: output of the task `check`, for all others. No template field: it adds no edge to
             the graph, so that trigger rules see the step before alone.
         worker: index of the worker, for `run_worker`.
@@ -99,6 +102,7 @@ class StepOperator(BaseOperator):
         *,
         step: str,
         study_file: str | None = None,
+        document: Mapping[str, Any] | None = None,
         checked: XComArg | Mapping[str, Any] | None = None,
         worker: int | None = None,
         prepared: dict[str, Any] | None = None,
@@ -110,6 +114,7 @@ class StepOperator(BaseOperator):
         super().__init__(**kwargs)
         self.step = step
         self.study_file = study_file
+        self.document = document
         self.checked = checked
         self.worker = worker
         self.prepared = prepared
@@ -152,11 +157,11 @@ class StepOperator(BaseOperator):
 
         if self.problems:
             raise ConfigError(
-                f"The study file {self.study_file} has problems.",
-                "correct them; the DAG gets its schedule with the next parse",
+                f"The study {'in ' + self.study_file if self.study_file else 'given'} is wrong.",
+                "correct them; they count from the next parse of the DAG",
                 [Problem("", problem) for problem in self.problems],
             )
-        if self.study_file is None:
+        if self.study_file is None and self.document is None:
             run = context["dag_run"]
             refuse_unknown_keys(run.conf or {})
             name = spec_from_params(context["params"]).name
@@ -199,9 +204,15 @@ class StepOperator(BaseOperator):
 
     def _first_call(self, context: Context) -> StepCall:
         """Return the call of `check`."""
-        spec = None if self.study_file is not None else spec_from_params(context["params"])
+        spec = None if self.study_file is not None else self._given_spec(context)
         run, origin = _run_and_origin(context, self.study_file)
         return StepCall(spec, run, origin, study_file=self.study_file)
+
+    def _given_spec(self, context: Context) -> StudySpec:
+        """Return the specification that the DAG's author or the form has given."""
+        if self.document is not None:
+            return study_spec(self.document)
+        return spec_from_params(context["params"])
 
     def _call(self, context: Context, checked: CheckedRun) -> StepCall:
         run, origin = _run_and_origin(context, self.study_file)
