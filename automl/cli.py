@@ -128,7 +128,7 @@ def check(study: Path, home: Home = None, as_json: AsJson = False) -> None:
         from automl.steps.study_file import read_study_file
 
         text = read_study_file(study)
-        return check_study_file(home, text.spec, text.locations)
+        return check_study_file(_settings(home), text.spec, text.locations)
 
     _emit(as_json, make, lambda d: typer.echo(f"study {d['study']} can run; home {d['home']}"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from automl.domain.facts import Origin, OriginKind
@@ -18,12 +18,12 @@ _PATIENCE_S = 10.0
 
 
 def check_study_file(
-    home: str | None, read_spec: Callable[[], StudySpec], locations: Mapping[str, str]
+    settings: Settings, read_spec: Callable[[], StudySpec], locations: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the document of `automl check`, if nothing is wrong.
 
     Args:
-        home: overrides `AUTOML_HOME`.
+        settings: of the installation.
         read_spec: returns the specification, or raises ConfigError with every problem.
         locations: places that the file names, by key, whatever else is wrong with it.
 
@@ -31,29 +31,34 @@ def check_study_file(
         ConfigError: with everything that is wrong with the file, its data and the store.
         StorageError: nothing is wrong but the store.
     """
-    problems: list[Problem] = []
     spec: StudySpec | None = None
+    problems: list[Problem] = []
     try:
         spec = read_spec()
     except ConfigError as error:
         problems += error.problems or [Problem("", error.message)]
     told = {problem.path for problem in problems}
-    trouble: AutoMLError | None = None
+    problems += [each for each in _data_problems(settings, locations) if each.path not in told]
     try:
-        settings = Settings.from_environment(home=home)
-        sources = Sources.of(settings, Origin(OriginKind.CLI))
-        found = source_problems(locations, sources)
-        problems += [problem for problem in found if problem.path not in told]
         probe_conditional_writes(open_home(settings, _PATIENCE_S).store)
     except AutoMLError as error:
-        trouble = error
-    if spec is not None and trouble is not None and not problems:
-        raise trouble
-    if trouble is not None:
-        problems.append(Problem("", str(trouble)))
+        if not problems:
+            raise
+        problems.append(Problem("", str(error)))
     if spec is None or problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError(f"The study file has {count}.", "correct what is listed", problems)
+    return _document(spec, settings)
+
+
+def _data_problems(settings: Settings, locations: Mapping[str, str]) -> Iterator[Problem]:
+    try:
+        yield from source_problems(locations, Sources.of(settings, Origin(OriginKind.CLI)))
+    except AutoMLError as error:
+        yield Problem("AUTOML_SOURCES", str(error))
+
+
+def _document(spec: StudySpec, settings: Settings) -> dict[str, Any]:
     return {
         "schema": 1,
         "ok": True,

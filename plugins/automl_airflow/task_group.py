@@ -40,13 +40,7 @@ def study_task_group(
     Raises:
         ConfigError: neither or both of `study_file` and `spec` are given.
     """
-    if (study_file is None) == (spec is None):
-        raise ConfigError(
-            f"The group {group_id!r} has {'neither' if spec is None else 'both'} of study_file "
-            "and spec.",
-            "give it one of them",
-        )
-    found, problems, place = _study(study_file, spec)
+    found, problems, place = _study(group_id, study_file, spec)
     priority = 1 if found is None else found.search.priority
     arguments = {**DEFAULT_ARGS, "priority_weight": priority, **(default_args or {})}
     group = TaskGroup(group_id=group_id, default_args=arguments, tooltip=tooltip)  # type: ignore[arg-type] # of its converter
@@ -63,9 +57,15 @@ def study_task_group(
 
 
 def _study(
-    study_file: Path | str | None, spec: Mapping[str, Any] | None
+    group_id: str, study_file: Path | str | None, spec: Mapping[str, Any] | None
 ) -> tuple[StudySpec | None, tuple[Problem, ...], str | None]:
     """Return the specification or what is wrong with it, and the place of its file, if any."""
+    if (study_file is None) == (spec is None):
+        raise ConfigError(
+            f"The group {group_id!r} has {'neither' if spec is None else 'both'} of study_file "
+            "and spec.",
+            "give it one of them",
+        )
     if study_file is not None:
         file = read_one(Path(study_file).absolute())
         return file.spec, file.problems, file.place
