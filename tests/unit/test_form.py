@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import os
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
 
@@ -276,3 +279,11 @@ def test_the_policy_counts_without_local_settings() -> None:
 
     assert policy.SEARCH_DAG == "automl_search"
     assert settings.task_instance_mutation_hook.is_noop is False  # type: ignore[attr-defined]
+
+
+def test_the_policy_is_an_entry_point_of_the_project() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+
+    points = project["entry-points"]["airflow.policy"]
+    assert points == {"automl": "automl_airflow.policy"}
+    assert importlib.import_module(points["automl"]).task_instance_mutation_hook
