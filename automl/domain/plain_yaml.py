@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from automl.domain.plain import shown_key
 from automl.errors import Problem
 
 MOST_PARTS = 5000  # values and keys, what aliases stand for included
@@ -125,7 +126,7 @@ class _Reader:
         step = top.key if isinstance(top.value, dict) else len(top.value)
         if step is _NOTHING or not isinstance(step, str | int):
             return top.path
-        return f"{top.path}.{step}" if top.path else str(step)
+        return f"{top.path}.{shown_key(step)}" if top.path else shown_key(step)
 
     def _count(self, parts: int) -> None:
         self._parts += parts
@@ -217,12 +218,12 @@ class _Reader:
                 shown = "a collection" if isinstance(value, dict | list) else repr(value)
                 self.refuse(top.path, f"the key {shown} is no text; put it into quotes")
             return None
-        path = f"{top.path}.{value}" if top.path else value
+        path = f"{top.path}.{shown_key(value)}" if top.path else shown_key(value)
         if value == "<<":
             self.refuse(top.path, "merge keys (`<<`) are not read; write the keys out")
             return None
         if value in top.seen:
-            self.refuse(path[:200], f"the key {value[:80]!r} is written twice")
+            self.refuse(path, f"the key {value[:80]!r} is written twice")
             return None
         top.seen.add(value)
         return value

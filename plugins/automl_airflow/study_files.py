@@ -109,7 +109,7 @@ def _problems(error: ConfigError) -> tuple[Problem, ...]:
 def _salvaged(text: StudyText) -> tuple[str | None, str | None, str]:
     """Return name, schedule and time zone of a file, each where it is valid by itself."""
     name, schedule, timezone = (_value(text, key) for key in ("name", "schedule", "timezone"))
-    is_name = isinstance(name, str) and re.match(NAME_PATTERN.replace("$", r"\Z"), name)
+    is_name = isinstance(name, str) and re.fullmatch(NAME_PATTERN, name)
     is_free = is_name and name not in RESERVED_NAMES
     return (
         str(name) if is_free else None,

@@ -62,13 +62,21 @@ print(json.dumps(answer))
 """
 
 
-def load_dags(studies: Path, home: Path) -> dict[str, Any]:
-    """Return what a fresh interpreter finds in the DAG files."""
+def load_dags(studies: Path, home: Path, *, task_of: str | None = None) -> dict[str, Any]:
+    """Return what a fresh interpreter finds in the DAG files.
+
+    Args:
+        studies: folder of the study files.
+        home: Airflow's folder.
+        task_of: the DAG whose task's process it is; None for the DAG processor.
+    """
+    wanted = {} if task_of is None else {"DAG_ID": task_of, "TASK_ID": "search"}
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")},
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AUTOML_STUDIES": str(studies),
+        **{f"_AIRFLOW_PARSING_CONTEXT_{name}": value for name, value in wanted.items()},
     }
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(REPOSITORY / "dags")],
@@ -188,3 +196,35 @@ def test_a_broken_file_keeps_what_is_valid_of_its_schedule(loaded: dict[str, Any
     assert schedule("automl_d") == ("30 4 * * *", "UTC")
     assert schedule("automl_e")[0] == "None"
     assert schedule("automl_b") == ("5 5 * * *", "UTC")
+
+
+@pytest.fixture(scope="module")
+def gone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders of study files and of Airflow, after a file was deleted that had a DAG."""
+    studies, home = tmp_path_factory.mktemp("studies"), tmp_path_factory.mktemp("airflow")
+    (studies / "a.yaml").write_text(study("leaves"))
+    (studies / "b.yaml").write_text(study("roots"))
+    load_dags(studies, home)
+    (studies / "a.yaml").unlink()
+    return studies, home
+
+
+def test_the_dag_processor_keeps_the_dag_of_a_deleted_file(gone: tuple[Path, Path]) -> None:
+    dags = load_dags(*gone)["dags"]
+
+    assert dags.keys() == {"automl_search", "automl_leaves", "automl_roots"}
+    assert dags["automl_leaves"]["schedule"] == "None"
+    assert dags["automl_leaves"]["order"] == TASKS
+    assert "the study file is gone" in dags["automl_leaves"]["problems"][0]
+    assert dags["automl_roots"]["problems"] == []
+
+
+@pytest.mark.parametrize("dag_id", ["automl_leaves", "automl_roots"])
+def test_a_task_finds_its_dag_without_file_and_record_and_builds_no_other(
+    dag_id: str, gone: tuple[Path, Path], tmp_path: Path
+) -> None:
+    dags = load_dags(gone[0], tmp_path, task_of=dag_id)["dags"]
+
+    assert dags.keys() == {"automl_search", dag_id}
+    assert dags[dag_id]["order"] == TASKS
+    assert not [*tmp_path.glob("automl/*")]

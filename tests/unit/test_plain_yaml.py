@@ -90,6 +90,14 @@ def test_a_number_of_five_thousand_digits_is_a_text() -> None:
     assert read_yaml("seed: " + "9" * 5000).document == {"seed": "9" * 5000}
 
 
+def test_keys_are_shown_in_a_line_and_cut() -> None:
+    (path,) = told('"a\\n\\e[31m": 0x_\n')
+    (long,) = told(f"{'k' * 500}: 0x_\n")
+
+    assert path == repr("a\n\x1b[31m")
+    assert len(long) < 130
+
+
 @pytest.mark.parametrize(
     "text", ["[" * 10**6, "a" * 10**6, "#" * 10**6, BOMB * 3000, "? " * 10**5, "- " * 10**5,
              "{" * 10**5, "&a " * 10**5, "'" + "''" * 10**5, "a: 1\n" * 10**5, "!" * 10**5,
