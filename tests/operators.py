@@ -14,16 +14,16 @@ CHILD = """
 import json, os, signal, sys, time
 
 step, payload = sys.argv[1], json.load(sys.stdin)
-calls = os.environ.get("CALLS_FILE")
-if calls:
-    with open(calls, "a") as file:
-        file.write(step + "\\n")
+with open(os.environ.get("AUTOML_CALLS", os.devnull), "a") as file:
+    file.write(step + "\\n")
 
 def answer(document, code=0):
     os.write(int(os.environ["AUTOML_RESULT_FD"]), json.dumps(document).encode())
     sys.exit(code)
 
-plan = os.environ.get("AUTOML_TEST_PLAN", "echo") if step != "give_back" else "give_back"
+plan = os.environ.get("AUTOML_TEST_PLAN", "echo")
+if step == "give_back":
+    plan = os.environ.get("AUTOML_TEST_GIVE_BACK", "freed")
 if plan == "echo":
     print("first line"); print("second line", file=sys.stderr)
     answer({"result": {"payload": payload, "env": sorted(os.environ), "argv": sys.argv,
@@ -32,12 +32,13 @@ if plan == "slice":
     answer({"result": {"state": "slice_ended", "label": "trials 0, 3"}})
 if plan == "ended":
     answer({"result": {"state": "search_ended", "label": "trials 0, 3"}})
-if plan in ("refused", "busy"):
-    answer({"error": {"type": "ConfigError" if plan == "refused" else "StudyBusyError",
-        "message": "It is wrong.", "hint": "do better", "retryable": plan == "busy",
+errors = {"refused": "ConfigError", "away": "StorageError", "busy": "StudyBusyError"}
+if plan in errors:
+    answer({"error": {"type": errors[plan],
+        "message": "It is wrong.", "hint": "do better", "retryable": plan != "refused",
         "problems": [{"path": "a.b", "message": "one"}, {"path": "c", "message": "two"}]}}, 2)
-if plan == "give_back":
-    answer({"result": [4]})
+if plan in ("freed", "nothing freed"):
+    answer({"result": [4] if plan == "freed" else []})
 if plan == "die":
     os.kill(os.getpid(), signal.SIGKILL)
 if plan == "crash":

@@ -24,8 +24,12 @@ from automl_airflow.study_files import NIGHTLY, StudyFile, read_study_files
 QUEUES = {Queue.GPU: "gpu"}  # the default queue is the executor's own
 _LEAST_ACTIVE_TASKS = 16  # Airflow's own default
 _LONGEST_DESCRIPTION = 1000  # characters that Airflow's database keeps of a schedule's description
+# Trouble and deaths of children wait without a retry. These are for what Airflow itself counts: a
+# task whose own process, worker or machine is lost, which it notices after five minutes.
+_RETRIES = 2
+_RETRIES_OF_WORKERS = 20  # a worker that is lost once in five minutes for a whole search of 2 h
 DEFAULT_ARGS = {
-    "retries": 2,
+    "retries": _RETRIES,
     "retry_delay": timedelta(seconds=10),
     "weight_rule": "upstream",  # in a shared pool a final fit goes before searches
 }
@@ -198,5 +202,6 @@ def _task(step: StepSpec, outputs: Mapping[str, XComArg], study: Wiring) -> XCom
         settings["prepared"] = outputs["prepare"]
     if not step.is_mapped:
         return StepOperator(**settings).output
+    settings["retries"] = _RETRIES_OF_WORKERS
     mapped = StepOperator.partial(map_index_template="{{ trial_label }}", **settings)
     return mapped.expand(worker=outputs["open_run"]).output

@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,20 @@ from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
     AirflowRescheduleException,
+    AirflowRuntimeError,
 )
 
 from automl.domain.checked_run import CheckedRun
 from automl.domain.facts import FORM_DAG, Origin, OriginKind
 from automl.domain.specification import StudySpec
-from automl.errors import AutoMLError, ConfigError, Problem
+from automl.errors import (
+    AutoMLError,
+    ConfigError,
+    Problem,
+    SearchError,
+    StorageError,
+    StudyBusyError,
+)
 from automl.machine.process import StepResult, run_step
 from automl.steps.call import StepCall
 from automl.steps.specs import STEPS, StepSpec, step_named
@@ -32,11 +40,12 @@ from automl_airflow.label import LiveLabel
 from automl_airflow.lines import LineSink
 from automl_airflow.pools import check_pools
 from automl_airflow.study_files import owner_of
+from automl_airflow.waiting import Patience, next_time
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.sdk.types import DagRunProtocol
 
-RESCHEDULE_S = 5  # less, and the scheduler may run an instance twice; see the design page
 _NOT_IN_A_RUN = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -72,6 +81,17 @@ class _Child:
             )
         finally:
             self.sink.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """One try of a step: what was called, and what it may come to."""
+
+    step: StepSpec
+    call: StepCall
+    child: _Child
+    patience: Patience
+    busy_until: Callable[[datetime], datetime] | None
 
 
 class StepOperator(BaseOperator):
@@ -123,27 +143,38 @@ class StepOperator(BaseOperator):
         self.module = module
 
     def execute(self, context: Context) -> Any:
-        """Run the step and return its result."""
+        """Run the step and return its result.
+
+        Raises:
+            AirflowRescheduleException: it is tried again later, and Airflow counts no retry.
+            AirflowFailException: it has failed for good.
+        """
         self._stop = threading.Event()
-        step = step_named(self.step)
+        step, patience = step_named(self.step), Patience.of(context, self.log)
+        until = None
         try:
             if self.step == "check":
                 self._check(context)
-                limits = {self.step: step.limit.margin_s}
-                call, child = self._first_call(context), self._child(limits)
+                call, child = self._first_call(context), self._child({"check": step.limit.margin_s})
             else:
                 checked = self._checked(context)
                 self._warn_of_a_change(context, checked)
                 call, child = self._call(context, checked), self._child(checked.limits)
+                until = _busy_until(context["dag_run"], checked)
+        except AirflowRuntimeError as error:  # it cannot look a connection up now, say
+            raise patience.after_trouble(StorageError(f"Airflow: {error}")) from error
         except AutoMLError as error:
-            raise _airflow_error(error) from error
+            failed = patience.after_trouble if error.retryable else _failed
+            raise failed(error) from error
         outcome = child.run(step, call)
+        end = self._end(outcome, _Try(step, call, child, patience, until))
         if step.is_mapped:
-            return self._worker_outcome(context, outcome, call, child)
-        failure = self._error(outcome)
-        if step.ends_run and failure is not None and self._is_final(context, failure):
-            self._fail_run(replace(call, cause=f"{self.step}: {failure}"), child)
-        return self._value(outcome)
+            context["trial_label"] = self._label(outcome, end)  # type: ignore[typeddict-unknown-key]
+        if step.ends_run and isinstance(end, AirflowFailException):
+            self._fail_run(replace(call, cause=f"{self.step}: {end}"), child)
+        if end is not None:
+            raise end
+        return outcome.result
 
     def on_kill(self) -> None:
         """Ask the child to checkpoint and end; the supervision kills it five seconds later."""
@@ -237,53 +268,52 @@ class StepOperator(BaseOperator):
             limits,
         )
 
-    def _worker_outcome(
-        self, context: Context, outcome: StepResult, call: StepCall, child: _Child
-    ) -> Any:
+    def _end(self, outcome: StepResult, a_try: _Try) -> AirflowException | None:
+        """Return what the task raises after its child has ended; None if it has succeeded."""
+        patience = a_try.patience
+        if outcome.failure is None and outcome.signal is None:
+            if not a_try.step.is_mapped or outcome.result["state"] != "slice_ended":
+                return None
+            patience.forget()
+            return patience.again()
+        if self._stop.is_set() or outcome.stopped:
+            self.log.warning("%s was stopped from outside and is called again", self.step)
+            return patience.again()
+        error = self._error(outcome)
+        if not outcome.has_died:
+            assert outcome.failure is not None
+            return self._after(error, a_try, is_retryable=outcome.failure.retryable)
+        if not a_try.step.is_mapped:
+            return patience.after_death(error)
+        freed = a_try.child.run(STEPS["give_back"], a_try.call)
+        if not freed.result:  # it did not get as far as a trial, or the store is away
+            return patience.after_trouble(error)
+        self.log.warning("%s\nThe worker's trials are given back: %s", error, freed.result)
+        patience.forget()  # a trial in which processes die again and again is given up by the log
+        return patience.again()
+
+    def _after(self, error: AutoMLError, a_try: _Try, *, is_retryable: bool) -> AirflowException:
+        """Return what the task raises after an error."""
+        if isinstance(error, StudyBusyError) and a_try.busy_until is not None:
+            return a_try.patience.while_busy(error, a_try.busy_until)
+        return a_try.patience.after_trouble(error) if is_retryable else _failed(error)
+
+    def _error(self, outcome: StepResult) -> AutoMLError:
+        """Return the error of a step that has not succeeded."""
+        if outcome.failure is not None:
+            return outcome.failure.to_error()
+        return SearchError(
+            f"The process of {self.step} was killed by signal {outcome.signal}.",
+            "signal 9 is usually the machine's lack of memory",
+        )
+
+    def _label(self, outcome: StepResult, end: AirflowException | None) -> str:
+        """Return what the mapped instance is called in the task's list."""
         result = outcome.result or {}
         label = result.get("label") or f"worker {self.worker}"
         if result.get("state") == "slice_ended":
-            label = f"waits for a slot · {label}"
-        context["trial_label"] = label  # type: ignore[typeddict-unknown-key]
-        if outcome.has_died:
-            freed = child.run(STEPS["give_back"], call)
-            self.log.warning("The worker's trials are given back: %s", self._value(freed))
-        value = self._value(outcome)
-        if value["state"] == "slice_ended":
-            self.log.info("Gives its pool slot back for %s s", RESCHEDULE_S)
-            raise AirflowRescheduleException(  # type: ignore[no-untyped-call]
-                datetime.now(UTC) + timedelta(seconds=RESCHEDULE_S)
-            )
-        return value
-
-    def _value(self, outcome: StepResult) -> Any:
-        """Return the step's result, or raise what Airflow understands."""
-        error = self._error(outcome)
-        if error is not None:
-            raise error
-        return outcome.result
-
-    def _error(self, outcome: StepResult) -> AirflowException | None:
-        """Return what Airflow understands of the step's failure; None if there was none."""
-        if outcome.failure is not None:
-            text = str(outcome.failure.to_error())
-            kind = AirflowException if outcome.failure.retryable else AirflowFailException
-            return kind(text)
-        if outcome.signal is not None:
-            return AirflowException(
-                f"The process of {self.step} was killed by signal {outcome.signal}. "
-                "Hint: signal 9 is usually the machine's lack of memory"
-            )
-        if self._stop.is_set():
-            return AirflowException(f"{self.step} was stopped from outside")
-        return None
-
-    def _is_final(self, context: Context, error: AirflowException) -> bool:
-        """Return whether the step is not tried again; a stopped task may be started again."""
-        if self._stop.is_set():
-            return False
-        instance = context["ti"]
-        return isinstance(error, AirflowFailException) or instance.try_number > instance.max_tries
+            return f"waits for a slot · {label}"
+        return f"waits · {label}" if isinstance(end, AirflowRescheduleException) else label
 
     def _fail_run(self, call: StepCall, child: _Child) -> None:
         """Close the run, so that the next one need not wait for it."""
@@ -292,8 +322,20 @@ class StepOperator(BaseOperator):
             self.log.warning("The run could not be closed: %s", self._error(closed))
 
 
-def _airflow_error(error: AutoMLError) -> AirflowException:
-    return AirflowException(str(error)) if error.retryable else AirflowFailException(str(error))
+def _failed(error: AutoMLError) -> AirflowException:
+    return AirflowFailException(str(error))
+
+
+def _busy_until(run: DagRunProtocol, checked: CheckedRun) -> Callable[[datetime], datetime]:
+    """Return what gives the end of waiting for a busy study: when its next run is due."""
+    is_own = Origin(OriginKind.AIRFLOW, run.dag_id).is_dag_of(checked.study)
+
+    def until(now: datetime) -> datetime:
+        if is_own and run.run_type == "scheduled" and checked.schedule is not None:
+            return next_time(checked.schedule, checked.timezone, now)
+        return now + timedelta(seconds=checked.time_limit)
+
+    return until
 
 
 def _run_and_origin(context: Context, study_file: str | None) -> tuple[str, str]:

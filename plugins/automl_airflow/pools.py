@@ -8,8 +8,10 @@ plugin serves this one fact, which tells a stranger nothing else, at the address
 from __future__ import annotations
 
 import json
+import logging
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from automl.errors import ConfigError, Problem, StorageError
@@ -24,6 +26,8 @@ POOLS = {
     NAMES[Pool.GPU]: "AutoML: training, one slot per device",
 }
 _TIMEOUT_S = 20
+
+log = logging.getLogger(__name__)
 
 
 def make_app() -> FastAPI:
@@ -50,6 +54,9 @@ def make_app() -> FastAPI:
 def check_pools(execution_api_url: str) -> None:
     """Ask the API server for the pools.
 
+    A server that was started without the plugins' routes (`--apps execution`) cannot tell: then a
+    warning says how to look by hand.
+
     Args:
         execution_api_url: where tasks reach the API server, ending in `/execution/`.
 
@@ -61,10 +68,19 @@ def check_pools(execution_api_url: str) -> None:
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:  # noqa: S310 - Airflow's own address
             answer: dict[str, Any] = json.load(response)
-    except (urllib.error.URLError, TimeoutError, ValueError) as error:
+    except (urllib.error.URLError, ConnectionError, TimeoutError, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+            if error.code == HTTPStatus.NOT_FOUND:
+                log.warning(
+                    "The pools could not be checked: the API server has no %s. `airflow pools "
+                    "list` must show %s; without them tasks wait for ever.",
+                    url, " and ".join(POOLS),
+                )  # fmt: skip
+                return
         raise StorageError(
             f"The API server does not answer at {url}: {error}.",
-            "install automl-airflow where the API server runs and restart it",
+            "see whether it runs and whether tasks reach it",
         ) from error
     problems = [
         Problem(name, f'the pool is missing: airflow pools set {name} 2 "{POOLS[name]}"')

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from automl_airflow.operator import RESCHEDULE_S
+from automl_airflow.waiting import SHORTEST_S
 
 from automl.domain.events import (
     Event,
@@ -146,8 +146,8 @@ def test_each_run_trains_for_a_fair_share_of_the_time(shared: SharedPool) -> Non
 def test_no_run_waits_for_more_than_two_slices(shared: SharedPool) -> None:
     waits_s = [wait for search in shared.searches for wait in search.waits_s(*shared.both_s)]
 
-    assert max(waits_s) <= 2 * (SLICE_S + START_S) + RESCHEDULE_S
-    turns = sum(wait >= RESCHEDULE_S for wait in waits_s)
+    assert max(waits_s) <= 2 * (SLICE_S + START_S) + SHORTEST_S
+    turns = sum(wait >= SHORTEST_S for wait in waits_s)
     assert turns >= len(NAMES) * WORKERS, "the slots did not change hands"
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.operators import CHILD, context
+from tests.operators import context
 
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
 
@@ -82,19 +81,6 @@ def test_lines_beyond_the_cap_are_counted_and_the_last_ones_kept(
     assert ("warning", "14800 lines are left out here") in lines
 
 
-def test_the_end_of_a_slice_gives_the_pool_slot_back_for_five_seconds(operator: Any) -> None:
-    from airflow.sdk import timezone
-    from airflow.sdk.exceptions import AirflowRescheduleException
-
-    given = context()
-    with pytest.raises(AirflowRescheduleException) as caught:
-        operator("run_worker", "slice", worker=1).execute(given)
-
-    ahead_s = (caught.value.reschedule_date - timezone.utcnow()).total_seconds()
-    assert 3 < ahead_s <= 5
-    assert given["trial_label"] == "waits for a slot · trials 0, 3"
-
-
 def test_the_end_of_the_search_is_a_success_with_a_label(operator: Any) -> None:
     given = context()
 
@@ -107,32 +93,6 @@ def test_an_error_that_stays_is_not_retried_and_lists_all_problems(operator: Any
 
     with pytest.raises(AirflowFailException, match=r"(?s)a\.b: one.*c: two"):
         operator("prepare", "refused").execute(context())
-
-
-@pytest.mark.parametrize("plan", ["busy", "crash", "die"])
-def test_an_error_that_may_pass_is_retried(operator: Any, plan: str) -> None:
-    from airflow.sdk.exceptions import AirflowException, AirflowFailException
-
-    with pytest.raises(AirflowException) as caught:
-        operator("prepare", plan).execute(context())
-    assert not isinstance(caught.value, AirflowFailException)
-
-
-@pytest.mark.parametrize(
-    ("plan", "message"), [("die", "killed by signal 9"), ("crash", "exit code 1 and no result")]
-)
-def test_a_dead_workers_trial_is_given_back(
-    plan: str, message: str, operator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from airflow.sdk.exceptions import AirflowException
-
-    calls = tmp_path / "tiny_calls"
-    monkeypatch.setenv("AUTOML_CALLS", str(calls))
-    (tmp_path / "tiny_step.py").write_text(CHILD.replace("CALLS_FILE", "AUTOML_CALLS"))
-
-    with pytest.raises(AirflowException, match=message):
-        operator("run_worker", plan, worker=0).execute(context())
-    assert calls.read_text().split() == ["run_worker", "give_back"]
 
 
 def test_a_relative_home_is_refused(operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,43 +138,6 @@ def test_relative_paths_of_a_study_file_start_at_its_folder(tmp_path: Path) -> N
     path.write_text("name: s\nname: t\n")
     with pytest.raises(ConfigError, match="'name' is written twice"):
         load_study_file(path)
-
-
-@pytest.mark.parametrize(
-    ("plan", "try_number", "closes"),
-    [
-        ("refused", 1, True),  # no retry helps
-        ("busy", 3, True),
-        ("crash", 3, True),
-        ("die", 3, True),
-        ("busy", 2, False),
-        ("die", 1, False),
-    ],
-)
-def test_a_step_that_fails_for_good_closes_the_run(
-    operator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    plan: str, try_number: int, closes: bool,  # noqa: FBT001
-) -> None:  # fmt: skip
-    from airflow.sdk.exceptions import AirflowException
-
-    calls = tmp_path / "tiny_calls"
-    monkeypatch.setenv("AUTOML_CALLS", str(calls))
-    (tmp_path / "tiny_step.py").write_text(CHILD.replace("CALLS_FILE", "AUTOML_CALLS"))
-    given = {**context(), "ti": SimpleNamespace(try_number=try_number, max_tries=2)}
-
-    with pytest.raises(AirflowException):
-        operator("export", plan).execute(given)
-    assert calls.read_text().split() == ["export", "fail_run"][: 1 + closes]
-
-
-def test_a_run_that_cannot_be_closed_does_not_hide_the_cause(
-    operator: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    from airflow.sdk.exceptions import AirflowFailException
-
-    given = {**context(), "ti": SimpleNamespace(try_number=1, max_tries=2)}
-    with pytest.raises(AirflowFailException, match="It is wrong"):
-        operator("final_fit", "refused").execute(given)
 
 
 def test_what_prepare_returned_goes_to_open_run(operator: Any) -> None:

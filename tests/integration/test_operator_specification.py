@@ -155,11 +155,16 @@ def test_what_an_earlier_version_checked_has_to_be_checked_again(
         operator("choose", checked=left).execute(context())
 
 
-def test_the_limit_of_a_process_is_what_check_returned(operator: Any) -> None:
+def test_the_limit_of_a_process_is_what_check_returned(
+    operator: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from airflow.sdk.exceptions import AirflowRescheduleException
+
     limits = CHECKED["limits"] | {"export": 2.0}
 
-    with pytest.raises(Exception, match="did not end within 2 s"):
+    with pytest.raises(AirflowRescheduleException):
         operator("export", "sleep", checked=CHECKED | {"limits": limits}).execute(context())
+    assert "Step export did not end within 2 s" in capsys.readouterr().out
 
 
 def test_what_check_returns_comes_back_from_json_and_is_small(file: Path) -> None:

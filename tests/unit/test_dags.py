@@ -128,7 +128,7 @@ def test_pools_queues_and_rules_are_as_documented(loaded: dict[str, Any]) -> Non
     assert [task for task, queue in dag["queues"].items() if queue == "gpu"] == [
         "search", "final_fit",
     ]  # fmt: skip
-    assert set(dag["retries"].values()) == {2}
+    assert dag["retries"] == dict.fromkeys(TASKS, 2) | {"search": 20}
     assert set(dag["priority"].values()) == {7}
     assert dag["choose"] == ["all_done_min_one_success"]
     assert dag["upstream"]["choose"] == ["open_run", "search"]

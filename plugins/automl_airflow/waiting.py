@@ -1,0 +1,188 @@
+"""Waiting without a slot: when a task is tried again, and when it is given up.
+
+A task that waits raises `AirflowRescheduleException`: Airflow gives its slot to others, queues it
+again at the time that it names, and counts no retry. What the task has waited for lies in Airflow's
+store of task states, which survives that. It also survives a clear, so the state names the task
+instance: a cleared task, and a retry, get a new instance and begin anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowRescheduleException,
+)
+
+from automl.errors import AutoMLError, StudyBusyError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+SHORTEST_S = 5.0  # less, and the scheduler may run an instance twice; see the design page
+LONGEST_S = 300.0
+PATIENCE_S = 3600.0  # of continuous trouble; a queue for a slot is none
+MAX_DEATHS = 3  # of the process of a step; those of workers are counted by trial, in the log
+_JITTER = 0.25
+_KEY = "automl_waiting"
+
+
+def delay_s(count: int, seed: str) -> float:
+    """Return how long to wait before the next try: longer each time, and not all at once.
+
+    Args:
+        count: how often was waited before.
+        seed: what tells tasks apart that wait for the same.
+    """
+    base_s = min(SHORTEST_S * 2.0 ** min(count, 16), LONGEST_S / (1 + _JITTER))
+    digest = hashlib.sha256(f"{seed}/{count}".encode()).digest()
+    return base_s * (1 + _JITTER * int.from_bytes(digest[:4]) / 2**32)
+
+
+def next_time(schedule: str, timezone: str, after: datetime) -> datetime:
+    """Return the first time of a cron expression after `after`, as Airflow's scheduler finds it."""
+    from airflow.timetables.base import DataInterval, TimeRestriction
+    from airflow.timetables.trigger import CronTriggerTimetable
+    from pendulum import instance
+
+    found = CronTriggerTimetable(schedule, timezone=timezone).next_dagrun_info(
+        last_automated_data_interval=DataInterval.exact(instance(after)),
+        restriction=TimeRestriction(earliest=None, latest=None, catchup=True),
+    )
+    assert found is not None  # cron never ends
+    return found.run_after
+
+
+class Log(Protocol):
+    """Log of a task, as Airflow's operators have it."""
+
+    def warning(self, event: Any, *args: Any) -> Any:
+        """Write a line that somebody should look at."""
+
+
+class StateStore(Protocol):
+    """Store of a task's state, as Airflow's context has it."""
+
+    def get(self, key: str) -> Any:
+        """Return what is stored; None if nothing is."""
+
+    def set(self, key: str, value: Any) -> None:
+        """Store a JSON value."""
+
+    def delete(self, key: str) -> None:
+        """Forget what is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """Waiting of a task instance since it last got on.
+
+    Attributes:
+        instance: id of the task instance.
+        count: how often it has waited.
+        trouble_s: how long trouble has lasted; waiting in Airflow's queues is not in it.
+        deaths: how often the step's process has died.
+        busy_until: until when a busy study is waited for; "" if it is not.
+    """
+
+    instance: str
+    count: int = 0
+    trouble_s: float = 0.0
+    deaths: int = 0
+    busy_until: str = ""
+
+
+class Patience:
+    """Patience of one try of a task. Its methods return what the task is to raise.
+
+    Args:
+        states: where Airflow keeps the task's state.
+        instance: id of the task instance.
+        log: the task's log.
+    """
+
+    def __init__(self, states: StateStore, instance: str, log: Log) -> None:
+        self._states, self._instance, self._log = states, instance, log
+        self._began_s = time.monotonic()
+
+    @classmethod
+    def of(cls, context: Context, log: Log) -> Patience:
+        """Return the patience of the task that has a context."""
+        return cls(context["task_state_store"], str(context["ti"].id), log)
+
+    def again(self) -> AirflowRescheduleException:
+        """Return what gives the slot back for a moment."""
+        return _reschedule(SHORTEST_S)
+
+    def forget(self) -> None:
+        """Forget all trouble: the task has got on."""
+        self._states.delete(_KEY)
+
+    def after_trouble(self, error: AutoMLError) -> AirflowException:
+        """Return what follows an error that may pass."""
+        waited = self._waited()
+        lasted_s = waited.trouble_s
+        if lasted_s:
+            lasted_s += time.monotonic() - self._began_s
+        if lasted_s >= PATIENCE_S:
+            return AirflowFailException(
+                f"{error}\nGiven up after {lasted_s / 60:.0f} minutes of continuous trouble."
+            )
+        wait_s = self._delay_s(waited)
+        return self._wait(replace(waited, trouble_s=lasted_s + wait_s), wait_s, error)
+
+    def after_death(self, error: AutoMLError) -> AirflowException:
+        """Return what follows the death of the step's process."""
+        waited = self._waited()
+        waited = replace(waited, deaths=waited.deaths + 1)
+        if waited.deaths >= MAX_DEATHS:
+            return AirflowFailException(f"{error}\nGiven up: it died {waited.deaths} times.")
+        return self._wait(waited, self._delay_s(waited), error)
+
+    def while_busy(
+        self, error: StudyBusyError, until: Callable[[datetime], datetime]
+    ) -> AirflowException:
+        """Return what follows a refusal because another run of the study is open.
+
+        Args:
+            error: names the run in the way.
+            until: gives the end of a waiting that begins at a time.
+        """
+        waited, now = self._waited(), datetime.now(UTC)
+        end = datetime.fromisoformat(waited.busy_until) if waited.busy_until else until(now)
+        if now >= end:
+            return AirflowFailException(
+                f"{error}\nGiven up: it was waited for until {end:%Y-%m-%d %H:%M:%S %Z}."
+            )
+        waited = replace(waited, trouble_s=0.0, busy_until=end.isoformat())
+        left_s = (end - now).total_seconds()
+        return self._wait(waited, max(SHORTEST_S, min(self._delay_s(waited), left_s)), error)
+
+    def _waited(self) -> Waited:
+        """Return what has been waited so far; another instance's state counts for nothing."""
+        state = self._states.get(_KEY)
+        if isinstance(state, dict) and state.get("instance") == self._instance:
+            return Waited(**state)
+        return Waited(self._instance)
+
+    def _delay_s(self, waited: Waited) -> float:
+        return delay_s(waited.count, self._instance)
+
+    def _wait(
+        self, waited: Waited, wait_s: float, error: AutoMLError
+    ) -> AirflowRescheduleException:
+        """Store the state, and return what lets the task wait."""
+        self._states.set(_KEY, asdict(replace(waited, count=waited.count + 1)))
+        self._log.warning("%s\nGives its slot back and tries again in %.0f s.", error, wait_s)
+        return _reschedule(wait_s)
+
+
+def _reschedule(wait_s: float) -> AirflowRescheduleException:
+    return AirflowRescheduleException(datetime.now(UTC) + timedelta(seconds=wait_s))  # type: ignore[no-untyped-call]
