@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +21,7 @@ import pytest
 from automl.domain.facts import Origin
 from automl.domain.settings import Settings
 from automl.domain.sources import Sources, place_of
-from automl.errors import AutoMLError, ConfigError, DataError
+from automl.errors import AutoMLError, ConfigError, DataError, NotFoundError
 from automl.runs.context import StepContext
 from automl.steps.check import check
 from automl.steps.prepare import prepare
@@ -293,6 +295,42 @@ def test_a_link_that_is_replaced_after_the_listing_is_refused(town: Town) -> Non
                 inspect_rows(RowChunk.of(listing, [index]))
     with pytest.raises(ConfigError, match="outside the places"):
         list(store.list("pets/dog/"))
+
+
+def test_a_link_that_is_replaced_all_the_time_never_leads_out(town: Town) -> None:
+    """Its folder is replaced too, while both are read and listed."""
+    secret = b"secret" * 1000
+    (town.other / "pets" / "cat" / "1.png").write_bytes(secret)
+    (town.other / "pets" / "cat" / "theirs.png").write_bytes(secret)
+    store = SourceFolder(town.allowed, Sources(str(town.home), (str(town.allowed),)))
+    pets, over = town.allowed / "pets", threading.Event()
+    (town.folder / "link").symlink_to(town.other / "pets" / "cat")
+
+    def replace_all() -> None:
+        while not over.is_set():
+            (pets / "cat").rename(town.folder / "real")
+            (town.folder / "link").rename(pets / "cat")
+            (pets / "cat").rename(town.folder / "link")
+            (town.folder / "real").rename(pets / "cat")
+
+    seen: Counter[str] = Counter()
+    thread = threading.Thread(target=replace_all)
+    thread.start()
+    try:
+        while min(seen["read"], seen["refused"], seen["listed"]) < 100:
+            try:
+                assert store.get("pets/cat/1.png").data == picture(1)
+                seen["read"] += 1
+                entries = [entry for entry in store.list("pets/") if not entry.problem]
+                assert not any("theirs" in entry.key for entry in entries)
+                seen["listed"] += 1
+            except ConfigError:
+                seen["refused"] += 1
+            except NotFoundError:
+                continue
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_processes_of_a_dask_cluster_obey_too(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
