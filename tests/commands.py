@@ -28,7 +28,11 @@ def python(
         folder: where it runs; None for the present one.
         timeout_s: how long it may take.
     """
-    others = {name: value for name, value in os.environ.items() if "AUTOML" not in name}
+    others = {
+        name: value
+        for name, value in os.environ.items()
+        if "AUTOML" not in name or name == "AUTOML_CACHE"
+    }
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,

@@ -92,7 +92,7 @@ def _up(folder: Path, dags: Path) -> None:
 def _serve(folder: Path, dags: Path) -> None:
     """Run Airflow in this process until it is asked to stop."""
     home = os.environ.get("AUTOML_HOME", str(folder.resolve() / "automl-home"))
-    sources = os.environ.get("AUTOML_SOURCES") or str(Path.cwd())  # the user's own machine
+    sources = os.environ.get("AUTOML_SOURCES") or _near_sources()
     pid_file, address = folder / "local.pid", folder / "address.txt"
     (folder / _ENDED).unlink(missing_ok=True)
     pid_file.write_text(str(os.getpid()))
@@ -142,6 +142,12 @@ def _status(folder: Path) -> None:
         raise LocalAirflowError(
             ended.read_text().strip(), "`make down` and `make up` start all of it again"
         )
+
+
+def _near_sources() -> str:
+    """Return what studies may read on a person's own machine: where that works, and its studies."""
+    folders = [Path.cwd(), Path(os.environ.get("AUTOML_STUDIES") or ".").resolve()]
+    return ",".join(dict.fromkeys(map(str, folders)))
 
 
 def _running(folder: Path) -> int | None:

@@ -17,11 +17,13 @@ from typing import Any
 import distributed
 import numpy as np
 import pytest
+from automl_airflow.child import child_environment
 
 from automl.domain.facts import Origin
 from automl.domain.settings import Settings
 from automl.domain.sources import Sources, place_of
 from automl.errors import AutoMLError, ConfigError, DataError, NotFoundError
+from automl.machine.process import run_step
 from automl.runs.context import StepContext
 from automl.steps.check import check
 from automl.steps.prepare import prepare
@@ -252,6 +254,37 @@ def test_folders_of_links_that_multiply_are_refused(
             (above / name).symlink_to(below)
 
     refused(town.context(folders[0]), "More than 100 links")
+
+
+@pytest.mark.parametrize("step", ["check", "prepare"])
+@pytest.mark.parametrize(
+    ("source", "sources", "why"),
+    [("{}/data-secret/pets", "{}/data", "outside the places"),
+     ("{}/home", "{}", "in AUTOML_HOME"), ("{}/data/pets", "", "AUTOML_SOURCES is not set")],
+)  # fmt: skip
+def test_the_process_of_a_step_refuses_too(
+    town: Town, step: str, source: str, sources: str, why: str
+) -> None:
+    """It knows what may be read from the variables that Airflow's side lets through."""
+    worker = {
+        **os.environ,
+        "AUTOML_HOME": str(town.home),
+        "AUTOML_SOURCES": sources.format(town.folder),
+    }
+    spec = town.context(source.format(town.folder)).spec
+
+    result = run_step(
+        step,
+        {"spec": spec.model_dump(mode="json", by_alias=True), "run": "r", "origin": AIRFLOW},
+        env=child_environment(worker),
+        timeout_s=120,
+        on_line=lambda line: None,
+        stop=lambda: False,
+    )
+
+    assert result.failure is not None
+    assert (result.failure.type, result.failure.retryable) == ("ConfigError", False)
+    assert why in str(result.failure)
 
 
 @pytest.mark.parametrize("path", ["../data-secret/pets/cat/1.png", "{}/pets/cat/1.png"])
