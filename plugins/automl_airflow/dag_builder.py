@@ -66,7 +66,7 @@ def study_dags(folder: Path) -> list[DAG]:
     files = read_study_files(folder)
     wanted = get_parsing_context()
     if wanted.task_id is None or wanted.dag_id is None:
-        return [study_dag(file) for file in [*files, *remember(files, folder)]]
+        return [study_dag(file) for file in remember(files, folder)]
     found = [file for file in files if file.dag_id == wanted.dag_id]
     return [study_dag(file) for file in found or [unknown_study(wanted.dag_id, folder)]]
 
@@ -89,18 +89,13 @@ def study_dag(file: StudyFile) -> DAG:
         tags=["automl", "study"],
     )
     with dag:
-        wire(Wiring(study_file=file.place, problems=problems, on_cpu=trains_on_cpu(file.spec)))
+        wire(Wiring(study_file=file.place, problems=problems, on_cpu=bool(file.on_cpu)))
     return dag
 
 
 def _active_tasks(spec: StudySpec | None) -> int:
     """Return how many tasks of a run may be active at once: never fewer than it has workers."""
     return max(_LEAST_ACTIVE_TASKS, MOST_WORKERS if spec is None else spec.search.workers)
-
-
-def trains_on_cpu(spec: StudySpec | None) -> bool:
-    """Return whether a study asks for no GPU, and so takes no slot and no machine that has one."""
-    return spec is not None and spec.search.resources.gpus == 0
 
 
 def _schedule(file: StudyFile) -> tuple[CronTriggerTimetable | None, list[str]]:

@@ -32,18 +32,20 @@ class _Seen:
     Attributes:
         file: path of its study file.
         lasts_s: how long its runs may take.
+        on_cpu: whether the study asks for no GPU, so that a run that is under way finds its pool.
         gone_at: when it was found to be gone, as ISO 8601; None while it is there.
     """
 
     file: str
     lasts_s: float
+    on_cpu: bool | None = None
     gone_at: str | None = None
 
 
-def gone_study(dag_id: str, path: Path) -> StudyFile:
+def gone_study(dag_id: str, path: Path, *, on_cpu: bool | None = None) -> StudyFile:
     """Return the study of a DAG whose file is gone: it has no schedule, and its `check` fails."""
     problem = Problem("", "the study file is gone, or has another name in it now")
-    return StudyFile(path, dag_id, None, (problem,), schedule=None)
+    return StudyFile(path, dag_id, None, (problem,), schedule=None, on_cpu=on_cpu)
 
 
 def unknown_study(dag_id: str, folder: Path) -> StudyFile:
@@ -54,27 +56,31 @@ def unknown_study(dag_id: str, folder: Path) -> StudyFile:
 def remember(
     files: Sequence[StudyFile], folder: Path, now: datetime | None = None
 ) -> list[StudyFile]:
-    """Write down which DAGs there are, and return those that are gone but may have a run.
+    """Write down which DAGs there are, and return their studies, also of those that are gone.
 
-    A record that cannot be read or written is no reason to do without DAGs.
+    What cannot be read of a broken file is as it was when it could. One that is gone may still have
+    a run. A record that cannot be read or written is no reason to do without DAGs.
     """
     now = now or datetime.now(UTC)
     path = _path(folder)
     before = _read(path)
     after: dict[str, _Seen] = {}
-    for file in files:
-        known = before.get(file.dag_id)
-        lasts_s = file.lasts.total_seconds()
+    studies: list[StudyFile] = []
+    for each in files:
+        file, known, lasts_s = each, before.get(each.dag_id), each.lasts.total_seconds()
         if file.spec is None and known is not None:  # its run began while the file was whole
             lasts_s = max(lasts_s, known.lasts_s)
-        after[file.dag_id] = _Seen(file.place, lasts_s)
+            file = file if file.on_cpu is not None else replace(file, on_cpu=known.on_cpu)
+        after[file.dag_id] = _Seen(file.place, lasts_s, file.on_cpu)
+        studies.append(file)
     for dag_id, seen in before.items():
-        gone = seen if seen.gone_at else replace(seen, gone_at=now.isoformat())
-        if dag_id not in after and _may_run(gone, now):
-            after[dag_id] = gone
+        left = seen if seen.gone_at else replace(seen, gone_at=now.isoformat())
+        if dag_id not in after and _may_run(left, now):
+            after[dag_id] = left
     if after != before:
         _write(path, after)
-    return [gone_study(dag_id, Path(s.file)) for dag_id, s in after.items() if s.gone_at]
+    gone = ((dag_id, seen) for dag_id, seen in after.items() if seen.gone_at)
+    return [*studies, *(gone_study(i, Path(seen.file), on_cpu=seen.on_cpu) for i, seen in gone)]
 
 
 def _may_run(seen: _Seen, now: datetime) -> bool:

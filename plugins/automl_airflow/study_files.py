@@ -42,6 +42,7 @@ class StudyFile:
         name: the study's name, wherever that can be read.
         schedule: when its DAG runs; None for by hand. Nightly where that cannot be read.
         timezone: that of the schedule. UTC where that cannot be read.
+        on_cpu: whether it asks for no GPU; None where that cannot be read.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class StudyFile:
     name: str | None = None
     schedule: str | None = NIGHTLY
     timezone: str = "UTC"
+    on_cpu: bool | None = None
 
     @property
     def place(self) -> str:
@@ -99,15 +101,16 @@ def read_one(path: Path) -> StudyFile:
     if not path.name.isprintable():
         problem = Problem("", "the file's name holds characters that cannot be shown; rename it")
         return replace(file, problems=(problem,))
-    return StudyFile(path, "", spec, (), spec.name, spec.schedule, spec.timezone)
+    on_cpu = spec.search.resources.gpus == 0
+    return StudyFile(path, "", spec, (), spec.name, spec.schedule, spec.timezone, on_cpu)
 
 
 def _problems(error: ConfigError) -> tuple[Problem, ...]:
     return error.problems or (Problem("", error.message),)
 
 
-def _salvaged(text: StudyText) -> tuple[str | None, str | None, str]:
-    """Return name, schedule and time zone of a file, each where it is valid by itself."""
+def _salvaged(text: StudyText) -> tuple[str | None, str | None, str, bool | None]:
+    """Return name, schedule, time zone and `on_cpu` of a file, each where it is valid by itself."""
     name, schedule, timezone = (_value(text, key) for key in ("name", "schedule", "timezone"))
     is_name = isinstance(name, str) and re.fullmatch(NAME_PATTERN, name)
     is_free = is_name and name not in RESERVED_NAMES
@@ -115,7 +118,15 @@ def _salvaged(text: StudyText) -> tuple[str | None, str | None, str]:
         str(name) if is_free else None,
         None if schedule is None else _valid(schedule, check_cron, NIGHTLY),
         _valid(timezone, check_timezone, "UTC"),
+        _on_cpu(text.document),
     )
+
+
+def _on_cpu(document: object) -> bool | None:
+    gpus = document
+    for key in ("search", "resources", "gpus"):
+        gpus = gpus.get(key) if isinstance(gpus, dict) else None
+    return gpus == 0 if isinstance(gpus, int) else None
 
 
 def _valid(value: object, check: Callable[[str], str], default: str) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import TaskGroup
 
-from automl.domain.specification import StudySpec
 from automl.errors import ConfigError, Problem
 from automl.steps.study_file import study_spec
-from automl_airflow.dag_builder import DEFAULT_ARGS, Wiring, trains_on_cpu, wire
-from automl_airflow.study_files import read_one
+from automl_airflow.dag_builder import DEFAULT_ARGS, Wiring, wire
+from automl_airflow.study_files import StudyFile, read_one
 
 
 def study_task_group(
@@ -40,17 +40,16 @@ def study_task_group(
     Raises:
         ConfigError: neither or both of `study_file` and `spec` are given.
     """
-    found, problems, place = _study(group_id, study_file, spec)
-    priority = 1 if found is None else found.search.priority
-    arguments = {**DEFAULT_ARGS, "priority_weight": priority, **(default_args or {})}
+    study = _study(group_id, study_file, spec)
+    arguments = {**DEFAULT_ARGS, "priority_weight": study.priority, **(default_args or {})}
     group = TaskGroup(group_id=group_id, default_args=arguments, tooltip=tooltip)  # type: ignore[arg-type] # of its converter
     with group:
         wire(
             Wiring(
-                study_file=place,
+                study_file=None if study_file is None else study.place,
                 document=None if spec is None else dict(spec),
-                problems=tuple(str(problem) for problem in problems),
-                on_cpu=trains_on_cpu(found),
+                problems=tuple(str(problem) for problem in study.problems),
+                on_cpu=bool(study.on_cpu),
             )
         )
     return group
@@ -58,8 +57,8 @@ def study_task_group(
 
 def _study(
     group_id: str, study_file: Path | str | None, spec: Mapping[str, Any] | None
-) -> tuple[StudySpec | None, tuple[Problem, ...], str | None]:
-    """Return the specification or what is wrong with it, and the place of its file, if any."""
+) -> StudyFile:
+    """Return what is known of the study, and what is wrong with it."""
     if (study_file is None) == (spec is None):
         raise ConfigError(
             f"The group {group_id!r} has {'neither' if spec is None else 'both'} of study_file "
@@ -67,9 +66,10 @@ def _study(
             "give it one of them",
         )
     if study_file is not None:
-        file = read_one(Path(study_file).absolute())
-        return file.spec, file.problems, file.place
+        return read_one(Path(study_file).absolute())
+    nowhere = StudyFile(Path(), "", None)
     try:
-        return study_spec(spec), (), None
+        found = study_spec(spec)
     except ConfigError as error:
-        return None, error.problems or (Problem("", error.message),), None
+        return replace(nowhere, problems=error.problems or (Problem("", error.message),))
+    return replace(nowhere, spec=found, on_cpu=found.search.resources.gpus == 0)

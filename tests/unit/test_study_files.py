@@ -179,7 +179,7 @@ class TestGoneFiles:
 
     def gone(self, at: datetime = NOW) -> dict[str, StudyFile]:
         found = remember(read_study_files(self.folder), self.folder, at)
-        return {file.dag_id: file for file in found}
+        return {file.dag_id: file for file in found if "gone" in str(file.problems)}
 
     def write(self, text: str = "") -> Path:
         path = self.folder / "a.yaml"
@@ -224,6 +224,20 @@ class TestGoneFiles:
         self.gone()
 
         assert self.gone(NOW + timedelta(hours=100)).keys() == {"automl_leaves"}
+
+    def test_the_pool_of_a_study_without_gpus_is_remembered(self) -> None:
+        path = self.write("").parent / "b.yaml"
+        path.write_text(f"name: roots\n{WHOLE}search: {{resources: {{gpus: 0}}}}\n")
+        for text in ("name: roots\n", "name: roots\ntask: [", None):
+            self.gone()
+            if text is None:
+                path.unlink()
+            else:
+                path.write_text(text)
+            found = remember(read_study_files(self.folder), self.folder, NOW)
+            assert {f.dag_id: f.on_cpu for f in found} == {
+                "automl_leaves": False, "automl_roots": True,
+            }  # fmt: skip
 
     @pytest.mark.parametrize("content", ["", "{", "[]", '{"dags": {"a": {"file": 1}}}', "\x00"])
     def test_a_damaged_record_is_begun_anew(self, content: str, tmp_path: Path) -> None:
