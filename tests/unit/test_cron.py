@@ -76,3 +76,21 @@ def test_every_time_of_a_month_is_a_schedule(minute: int, hour: int, day: int) -
 def test_text_without_five_fields_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="fields instead of 5"):
         check_cron(text)
+
+
+@pytest.mark.parametrize("expression", ["0 0 30 2 *", "0 0 31 feb,4 *", "0 0 31 4-6/5,9,11 *"])
+def test_a_day_that_never_comes_is_refused(expression: str) -> None:
+    with pytest.raises(ValueError, match="means a day that never comes"):
+        check_cron(expression)
+
+
+@pytest.mark.parametrize(
+    "expression", ["0 0 29 2 *", "0 0 31 4-6 *", "0 0 30 2 mon", "0 0 */2 2 *", "0 0 1,30 feb *"]
+)
+def test_a_day_that_comes_is_a_schedule(expression: str) -> None:
+    assert check_cron(expression) == expression
+
+
+def test_a_very_long_schedule_is_refused() -> None:
+    with pytest.raises(ValueError, match="longer than 100 characters"):
+        check_cron(",".join(str(minute) for minute in range(60)) + " * * * *")
