@@ -99,11 +99,18 @@ class ShardCache:
                 return
             with self._locked() as is_mine:
                 if is_mine and self._make_room(len(data)):
-                    partial = self.folder / (digest + _PARTIAL)
-                    partial.write_bytes(data)
-                    partial.replace(self.folder / digest)  # whole or not at all
+                    self._write(digest, data)
         except OSError as error:
             log.warning("No copy of a shard is kept in %s: %s", self.folder, error.strerror)
+
+    def _write(self, digest: str, data: bytes) -> None:
+        """Write a copy, which appears whole or not at all."""
+        partial = self.folder / (digest + _PARTIAL)
+        try:
+            partial.write_bytes(data)
+            partial.replace(self.folder / digest)
+        finally:
+            partial.unlink(missing_ok=True)  # of a full disk
 
     def _is_private(self) -> bool:
         """Return whether the folder is this user's and no one else may look or write there."""

@@ -105,6 +105,19 @@ def test_what_is_allowed_is_read(town: Town) -> None:
     assert prepared(context) == 12
 
 
+def test_one_folder_or_one_file_can_be_all_that_is_allowed(town: Town) -> None:
+    assert prepared(town.context(town.allowed / "pets", sources=f"{town.allowed}/pets")) == 12
+
+    images = np.arange(12 * 8 * 8, dtype=np.int64).astype(np.uint8).reshape(12, 8, 8)
+    images[:, 0, 0] = np.arange(12)
+    np.savez(rows := town.folder / "rows.npz", x=images, y=np.arange(12) % 2)
+    assert prepared(town.context(rows, sources=str(rows))) == 12
+
+    (table := town.folder / "rows.csv").write_text("path,label\ndata/pets/cat/1.png,cat\n")
+    with pytest.raises(ConfigError, match="outside the places"):  # nor are its neighbours
+        prepared(town.context(table, sources=str(table)))
+
+
 def test_under_airflow_sources_must_be_set(town: Town) -> None:
     for unset in ("", " , "):
         said = refused(town.context(town.allowed / "pets", sources=unset), "AUTOML_SOURCES is not")
