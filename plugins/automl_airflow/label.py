@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any
+
+_CLOSE_S = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -19,23 +20,30 @@ class LiveLabel:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._next: str | None = None
-        self._is_sending = False
+        self._sender: threading.Thread | None = None
 
     def __call__(self, text: str) -> None:
         """Show the label; of several that wait the last one is shown."""
         with self._lock:
             self._next = text
-            if self._is_sending:
+            if self._sender is not None:
                 return
-            self._is_sending = True
-        threading.Thread(target=self._send_all, daemon=True).start()
+            self._sender = threading.Thread(target=self._send_all, daemon=True)
+            self._sender.start()
+
+    def close(self) -> None:
+        """Show no label that still waits: the task's own comes next, and must not be overtaken."""
+        with self._lock:
+            self._next, sender = None, self._sender
+        if sender is not None:
+            sender.join(_CLOSE_S)
 
     def _send_all(self) -> None:
         while True:
             with self._lock:
                 text, self._next = self._next, None
                 if text is None:
-                    self._is_sending = False
+                    self._sender = None
                     return
             try:
                 _send(text)
@@ -45,8 +53,8 @@ class LiveLabel:
 
 def _send(text: str) -> None:
     from airflow.sdk.execution_time import task_runner
-    from airflow.sdk.execution_time.comms import SetRenderedMapIndex
+    from airflow.sdk.execution_time.comms import CommsDecoder, SetRenderedMapIndex
 
-    supervisor: Any = getattr(task_runner, "SUPERVISOR_COMMS", None)
-    if supervisor is not None:  # there is none in `dag.test()` of older kinds and in unit tests
+    supervisor = getattr(task_runner, "SUPERVISOR_COMMS", None)
+    if isinstance(supervisor, CommsDecoder):  # that of `dag.test()` is not safe for threads
         supervisor.send(SetRenderedMapIndex(rendered_map_index=text))

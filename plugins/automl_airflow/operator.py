@@ -60,7 +60,7 @@ class _Child:
 
     env: dict[str, str]
     sink: LineSink
-    on_label: Callable[[str], None]
+    on_label: LiveLabel
     stop: Callable[[], bool]
     module: str
     limits: Mapping[str, float]
@@ -81,6 +81,7 @@ class _Child:
             )
         finally:
             self.sink.close()
+            self.on_label.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from automl_airflow.local import LocalAirflow
-from automl_airflow.plugin import POOLS_PREFIX, AutoMLPlugin
 from automl_airflow.pools import POOLS
 from automl_airflow.rest import AirflowClient
 from fastapi import FastAPI
@@ -21,6 +20,7 @@ from fastapi import FastAPI
 os.environ.setdefault("AIRFLOW_HOME", "/tmp/automl-test-airflow")  # noqa: S108
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
 
+POOLS_PREFIX = "/automl-pools"  # of the one application that anybody may ask
 OPEN = {("GET", f"{POOLS_PREFIX}/missing")}
 REPOSITORY = Path(__file__).parents[2]
 
@@ -88,6 +88,8 @@ def test_the_walk_sees_every_method_of_every_route() -> None:
 def test_nothing_but_the_pools_route_answers_strangers_and_viewers(
     server: ApiServerAlone, user: str | None
 ) -> None:
+    from automl_airflow.plugin import AutoMLPlugin
+
     apps = AutoMLPlugin().fastapi_apps
     token = None if user is None else token_of(server, user)
 

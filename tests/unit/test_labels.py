@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,18 +70,19 @@ class Supervisor:
         self.shown: list[str] = []
         self.free = threading.Event()
 
-    def send(self, message: Any) -> None:
+    def send(self, msg: Any) -> None:
         self.free.wait(10)
-        self.shown.append(message.rendered_map_index)
+        self.shown.append(msg.rendered_map_index)
         if len(self.shown) == 1:
             raise OSError("the API server is away")
 
 
 @pytest.fixture
 def supervisor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
-    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time import comms, task_runner
 
     link = Supervisor()
+    monkeypatch.setattr(comms, "CommsDecoder", Supervisor)  # the kind that threads may share
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", link, raising=False)
     yield link
     link.free.set()
@@ -103,3 +105,35 @@ def test_a_slow_or_broken_api_server_holds_no_task_up_and_sees_the_last_label(
         time.sleep(0.02)
     assert supervisor.shown[-1] == "trial 99"
     assert len(supervisor.shown) <= 3
+
+
+def test_no_label_overtakes_the_one_that_the_task_ends_with(supervisor: Supervisor) -> None:
+    from automl_airflow.label import LiveLabel
+
+    show = LiveLabel()
+    show("trial 1")
+    while show._next is not None:  # it is under way
+        time.sleep(0.01)
+    show("trial 2")
+    timer = threading.Timer(0.2, supervisor.free.set)
+    timer.start()
+    show.close()
+    supervisor.shown.append("the end")
+    time.sleep(0.3)
+    timer.join()
+
+    assert supervisor.shown == ["trial 1", "the end"]
+
+
+def test_a_link_that_threads_may_not_share_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.execution_time import task_runner
+    from automl_airflow.label import LiveLabel
+
+    sent: list[Any] = []
+    link = SimpleNamespace(send=sent.append)
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", link, raising=False)
+    show = LiveLabel()
+    show("trial 1")
+    show.close()
+
+    assert sent == []
