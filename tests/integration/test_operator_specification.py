@@ -67,6 +67,19 @@ def test_check_alone_gets_the_study_file(operator: Any, file: Path) -> None:
     assert payload["origin"] == "airflow:automl_leaves"
 
 
+def test_check_gets_the_specification_that_a_dag_was_given(operator: Any) -> None:
+    document = {"name": HOSTILE, "task": "image_classification", "data": {"source": HOSTILE}}
+    given = nightly()
+    given["dag_run"].conf = {"anything": "of the team's own"}
+    with pytest.raises(Exception, match="does not match"):  # as it is, not rendered
+        operator("check", document=document).execute(given)
+
+    payload = operator("check", document=document | {"name": "leaves"}).execute(given)["payload"]
+    assert payload["spec"]["data"]["source"] == HOSTILE
+    assert (payload["spec"]["name"], payload["study_file"]) == ("leaves", None)
+    assert payload["origin"] == "airflow:automl_leaves"
+
+
 @pytest.mark.parametrize("user", [None, ""])
 def test_a_run_of_nobody_names_no_user(operator: Any, user: str | None) -> None:
     given = context()
