@@ -141,6 +141,26 @@ def test_whatever_is_in_a_file_is_told(content: bytes, words: str, tmp_path: Pat
     assert words in str(caught.value)
 
 
+SCALARS = ["0x_", "2024-13-45", "~", "{}", "[]", "'x'", "~nobody/x", "1:2", ".inf", "*a", "!!x y"]
+LINES = st.builds(
+    "{}: {}".format,
+    st.sampled_from(["name", "task", "data", "search", "schedule", "timezone", "x", "<<", "1"]),
+    st.sampled_from(SCALARS) | st.text(st.characters(codec="utf-8"), max_size=20),
+)
+
+
+@given(st.binary(max_size=300) | st.lists(LINES, max_size=6).map("\n".join).map(str.encode))
+def test_any_bytes_are_a_study_or_have_problems(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    folder = tmp_path_factory.mktemp("studies")
+    (folder / "x.yaml").write_bytes(content)
+
+    (file,) = read_study_files(folder)
+    assert (file.spec is None) == bool(file.problems)
+    assert re.fullmatch(r"automl_[\w.-]{1,243}", file.dag_id, re.ASCII)
+
+
 @pytest.mark.parametrize("kind", ["fifo", "folder", "link", "device", "nothing"])
 def test_what_is_no_file_is_refused_at_once(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
