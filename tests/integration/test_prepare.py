@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,11 @@ from safetensors.numpy import load
 
 from automl.data.dask import Workers, local_client
 from automl.data.splits import Part
+from automl.domain.settings import Settings
 from automl.errors import DamagedDataError, DataError, NewerSchemaError, NotFoundError
+from automl.runs.context import StepContext
+from automl.steps.prepare import prepare
+from automl.steps.study_file import load_study_file
 from automl.storage.file import FileObjectStore
 from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
 from automl.tracks.image.passes import RowChunk, inspect_rows
@@ -452,6 +457,28 @@ def test_training_rows_keep_no_files(
 def test_a_local_client_has_as_many_threads_as_it_is_told() -> None:
     with local_client(3) as three:
         assert sum(three.nthreads().values()) == 3
+
+
+def test_data_are_prepared_by_as_many_threads_as_this_process_may_keep_busy(tmp_path: Path) -> None:
+    study = write_digits(tmp_path / "digits")
+    settings = Settings(str(tmp_path / "home"))
+    context = StepContext.open(settings, load_study_file(study), "one", "test")
+    cores = os.sched_getaffinity(0)
+    seen: set[int] = set()
+
+    def look(done: int, total: int, what: str) -> None:
+        alive = (
+            worker for worker in distributed.Worker._instances if worker.status.name == "running"
+        )
+        seen.update(worker.state.nthreads for worker in alive)
+
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        prepare(context, look)
+    finally:
+        os.sched_setaffinity(0, cores)
+
+    assert 1 in seen  # others are of another test's cluster
 
 
 def test_a_table_or_arrays_beyond_memory_are_not_read(
