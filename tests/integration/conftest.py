@@ -26,6 +26,7 @@ def place(first: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plac
     """A copy that may be changed, and the settings of this process for it."""
     copy = first.copy(tmp_path)
     use_home(copy.home, monkeypatch)
+    monkeypatch.setenv("AUTOML_SOURCES", str(copy.source))  # its steps run as Airflow's do
     return copy
 
 
