@@ -16,8 +16,9 @@ from airflow.sdk import dag, task
 from automl_airflow.task_group import study_task_group
 
 DATA = os.environ.get("GREENHOUSE_DATA", "/data/greenhouse")
+NAME = "greenhouse"
 STUDY = {
-    "name": "greenhouse",
+    "name": NAME,
     "task": "image_classification",
     "data": {"source": f"{DATA}/train.csv", "images": f"{DATA}/images"},
     "search": {"time_limit": "2m", "max_trials": 4, "workers": 2},
@@ -42,7 +43,7 @@ def greenhouse() -> None:
 
     @task
     def announce() -> int:
-        command = [sys.executable, "-m", "automl.cli", "models", STUDY["name"], "--json"]
+        command = [sys.executable, "-m", "automl.cli", "models", NAME, "--json"]
         found = subprocess.run(command, check=True, capture_output=True, text=True)
         champion: int = json.loads(found.stdout)["champion"]
         print(f"version {champion} is in force")  # noqa: T201 - Airflow logs it
