@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from automl.errors import ConfigError, Problem
+from automl.errors import ConfigError, Problem, StorageError
 
 PROFILE, _SOURCE = "automl-connection", "automl-connection-source"
-WORKER_IDENTITY = "worker_identity"
+S3_CONNECTION, WORKER_IDENTITY = "AUTOML_S3_CONN_ID", "worker_identity"
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _KEYS = {
     "AWS_ACCESS_KEY_ID": "aws_access_key_id",
@@ -92,17 +92,37 @@ def s3_variables(connection_id: str, worker: Mapping[str, str]) -> dict[str, str
     return {**_identity(connection, worker), **_settings(connection)}
 
 
-def _read(connection_id: str) -> AwsConnection:
+def airflow_connection(connection_id: str, variable: str, kind: str) -> Any:
+    """Return a connection of Airflow.
+
+    Args:
+        connection_id: its id.
+        variable: the variable that names it.
+        kind: the type that it should have.
+
+    Raises:
+        ConfigError: there is none.
+        StorageError: Airflow does not answer.
+    """
     from airflow.sdk import Connection
-    from airflow.sdk.exceptions import AirflowNotFoundException
+    from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError
 
     try:
-        found = Connection.get(connection_id)
+        return Connection.get(connection_id)
     except AirflowNotFoundException as error:
         raise ConfigError(
-            f"There is no connection {connection_id}, which AUTOML_S3_CONN_ID names.",
-            f"create it: airflow connections add {connection_id} --conn-type aws …",
+            f"There is no connection {connection_id}, which {variable} names.",
+            f"create it, of type {kind}",
         ) from error
+    except AirflowRuntimeError as error:
+        raise StorageError(
+            f"Connection {connection_id} cannot be looked up: {error}.",
+            "look after Airflow's API server, or what keeps its secrets",
+        ) from error
+
+
+def _read(connection_id: str) -> AwsConnection:
+    found = airflow_connection(connection_id, S3_CONNECTION, "aws")
     extra = parsed_extra(connection_id, found)
     given = {
         "aws_access_key_id": found.login or extra.get("aws_access_key_id"),

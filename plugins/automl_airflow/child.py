@@ -10,7 +10,12 @@ from urllib.parse import quote, urlencode
 
 from automl.domain.settings import STUDY_LOG, STUDY_LOG_CONNECTION, study_log_form
 from automl.errors import ConfigError
-from automl_airflow.aws import parsed_extra, s3_variables
+from automl_airflow.aws import (
+    S3_CONNECTION,
+    airflow_connection,
+    parsed_extra,
+    s3_variables,
+)
 
 _ALLOWED = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|LC_.*|TZ|TMPDIR|XDG_CACHE_HOME|VIRTUAL_ENV|PYTHON.*"
@@ -34,7 +39,7 @@ _LIBPQ_OPTIONS = frozenset(
         "keepalives_count", "tcp_user_timeout", "require_auth",
     }
 )  # fmt: skip
-HOME_VARIABLE, CONNECTION_VARIABLE = "AUTOML_HOME", "AUTOML_S3_CONN_ID"
+HOME_VARIABLE = "AUTOML_HOME"
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -43,6 +48,7 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     Raises:
         ConfigError: `AUTOML_HOME` is missing or relative, several variables name the study log,
             or a connection cannot be used.
+        StorageError: Airflow does not answer.
     """
     home = environment.get(HOME_VARIABLE, "")
     if not home.startswith("s3://") and not PurePosixPath(home).is_absolute():
@@ -54,7 +60,7 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     study_log = allowed.pop(STUDY_LOG_CONNECTION, None)
     if study_log_form(environment) == STUDY_LOG_CONNECTION and study_log:
         allowed[STUDY_LOG] = study_log_address(study_log)
-    connection = allowed.pop(CONNECTION_VARIABLE, None)
+    connection = allowed.pop(S3_CONNECTION, None)
     if connection:
         own = {name: value for name, value in allowed.items() if not name.startswith("AWS_")}
         allowed = {**own, **s3_variables(connection, allowed)}
@@ -67,16 +73,7 @@ def study_log_address(connection_id: str) -> str:
     Raises:
         ConfigError: there is no such connection, or it is none to PostgreSQL or SQLite.
     """
-    from airflow.sdk import Connection
-    from airflow.sdk.exceptions import AirflowNotFoundException
-
-    try:
-        found = Connection.get(connection_id)
-    except AirflowNotFoundException as error:
-        raise ConfigError(
-            f"There is no connection {connection_id}, which {STUDY_LOG_CONNECTION} names.",
-            "create it, of type postgres or sqlite",
-        ) from error
+    found = airflow_connection(connection_id, STUDY_LOG_CONNECTION, "postgres or sqlite")
     if found.conn_type == "sqlite":
         return f"sqlite:///{found.host or found.schema or ''}"
     if found.conn_type not in {"postgres", "postgresql"}:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from automl.domain.settings import Settings
-from automl.errors import ConfigError
+from automl.errors import ConfigError, StorageError
 
 os.environ.setdefault("AIRFLOW_HOME", "/tmp/automl-test-airflow")  # noqa: S108
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
@@ -151,6 +151,19 @@ def test_a_connection_that_is_not_there_or_has_no_json_is_named(
     with pytest.raises(ConfigError, match="extra of connection store") as caught:
         child(WORKER)
     assert "se/cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("verify", [True, "true"])
+def test_certificates_are_checked_and_an_authority_can_be_named(
+    connection: Any, tmp_path: Path, verify: object
+) -> None:
+    connection(**KEYS, extra={"verify": verify})
+    assert child(WORKER)["AWS_CA_BUNDLE"] == "/ca.pem"
+
+    authority = tmp_path / "own.pem"
+    authority.touch()
+    connection(**KEYS, extra={"verify": str(authority)})
+    assert child(WORKER)["AWS_CA_BUNDLE"] == str(authority)
 
 
 def test_the_worker_lends_its_identity_where_the_connection_says_so(connection: Any) -> None:
@@ -389,3 +402,20 @@ def test_two_names_of_the_study_log_are_refused() -> None:
 
     with pytest.raises(ConfigError, match="AUTOML_STUDY_LOG and AUTOML_STUDY_LOG_CONN_ID are set"):
         child({**HOME, **given})
+
+
+@pytest.mark.parametrize("variable", ["AUTOML_S3_CONN_ID", "AUTOML_STUDY_LOG_CONN_ID"])
+def test_an_airflow_that_does_not_answer_is_waited_for(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+    from airflow.sdk.execution_time.comms import ErrorResponse
+
+    def away(conn_id: str) -> Any:
+        raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR))
+
+    monkeypatch.setattr(Connection, "get", away)
+    with pytest.raises(StorageError, match="Connection store cannot be looked up") as caught:
+        child({**HOME, variable: "store"})
+    assert caught.value.retryable
