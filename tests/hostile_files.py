@@ -54,7 +54,7 @@ def write_hostile_files(folder: Path, count: int, seed: int = 0) -> None:
         else:
             place = folder / f"{rng.choice('acz')}-{number}.{rng.choice(['yaml', 'yml'])}"
         kind = _SPECIAL.get(number % 97)
-        if kind is None or len(str(place)) > 90 or not place.name.isascii():
+        if kind is None or len(place.name) > 90 or not place.name.isascii():
             place.write_bytes(_content(rng, number))
         else:
             kind(place)
