@@ -13,14 +13,14 @@ from automl.domain.plain import shown
 _PATTERN = re.compile(r"([0-9]+)([smh])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600}
 _MOST_DIGITS = 10
-LONGEST = timedelta(days=366)  # far below what clocks, threads and leases can count
+LONGEST = timedelta(days=36_525)  # a century: below what clocks and threads can count
 
 
 def parse_duration(text: object) -> timedelta:
     """Return the duration that `text` writes, such as `90s`, `15m` or `2h`.
 
     Raises:
-        ValueError: `text` is not of that form, or the duration is zero or longer than a year.
+        ValueError: `text` is not of that form, or the duration is zero or longer than a century.
     """
     if isinstance(text, timedelta):
         duration = text

@@ -83,7 +83,7 @@ class OldHome:
                 pass_fds=(file.fileno(),), check=False,
             )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        return json.loads(result.read_text())["result"]
+        return json.loads(result.read_text().splitlines()[-1])["result"]  # labels come before it
 
     def leaderboard(self) -> list[dict[str, Any]]:
         """Return the trials by rank, without what is of no concern here."""

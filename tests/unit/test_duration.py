@@ -19,7 +19,7 @@ def test_a_duration_is_its_number_times_its_unit(number: int, unit: str) -> None
     assert parse_duration(f"{number}{unit}") == timedelta(seconds=number * UNIT_S[unit])
 
 
-@given(seconds=st.integers(1, 366 * 86400))
+@given(seconds=st.integers(1, 36_525 * 86400))
 def test_a_formatted_duration_is_read_back(seconds: int) -> None:
     duration = timedelta(seconds=seconds)
 
@@ -75,7 +75,7 @@ def test_other_types_are_refused(value: object) -> None:
         parse_duration(value)
 
 
-@pytest.mark.parametrize("text", ["8785h", "9" * 40 + "h", "9" * 5000 + "s", "31622401s"])
-def test_more_than_a_year_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is longer than 8784h"):
+@pytest.mark.parametrize("text", ["876601h", "9" * 40 + "h", "9" * 5000 + "s", "3155760001s"])
+def test_more_than_a_century_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is longer than 876600h"):
         parse_duration(text)
