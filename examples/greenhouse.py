@@ -21,8 +21,8 @@ STUDY = {
     "name": NAME,
     "task": "image_classification",
     "data": {"source": f"{DATA}/train.csv", "images": f"{DATA}/images"},
-    "search": {"time_limit": "2m", "max_trials": 4, "workers": 2},
-    "final_fit": {"time_limit": "1m"},
+    "search": {"time_limit": "10m", "max_trials": 2, "workers": 2},
+    "final_fit": {"retrain": False},
 }
 
 

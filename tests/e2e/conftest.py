@@ -1,12 +1,15 @@
 """A whole Airflow on this machine, shared by all end-to-end tests.
 
 Its studies are in a bucket of a real S3 server, which its steps reach through a proxy that can cut
-the line. What takes long begins at once: the marker `scenario` names what a test wants to have
-happened before it looks, and the scenarios of all tests that were chosen happen side by side.
+the line. As in larger installations, Airflow keeps its own state in PostgreSQL, since SQLite is
+locked too often by so many, and tasks have an API server of their own, which loads no plugins. What
+takes long begins at once: the marker `scenario` names what a test wants to have happened before it
+looks, and the scenarios of all tests that were chosen happen side by side.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,22 +18,27 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from automl_airflow.local import LocalAirflow
+from automl_airflow.local import ApiServers, LocalAirflow
 
 from automl.domain.settings import Settings
 from automl.storage.open import open_home
-from benchmarks.servers import SeaweedServer
+from benchmarks.servers import PostgresServer, SeaweedServer
 from tests.digits import write_digits
 from tests.nights import Line, Night
 
-_DAGS = Path(__file__).resolve().parents[2] / "dags"
+_ROOT = Path(__file__).resolve().parents[2]
+_DAGS, _TEAM = _ROOT / "dags", _ROOT / "examples"
 _FEW = 300  # rows
 T = TypeVar("T")
 Scenario = Callable[[Night], Any]
 
 
 @pytest.fixture(scope="session")
-def night(tmp_path_factory: pytest.TempPathFactory, s3_server: SeaweedServer) -> Iterator[Night]:
+def night(
+    tmp_path_factory: pytest.TempPathFactory,
+    s3_server: SeaweedServer,
+    postgres_server: PostgresServer,
+) -> Iterator[Night]:
     """Scheduler, DAG processor and API server, healthy and with the DAGs parsed."""
     folder = tmp_path_factory.mktemp("night")
     sources, studies = folder / "sources", folder / "studies"
@@ -42,6 +50,7 @@ def night(tmp_path_factory: pytest.TempPathFactory, s3_server: SeaweedServer) ->
     )
     few = write_digits(sources / "few.npz", _FEW)
     home = f"s3://{s3_server.bucket}/night"
+    database = postgres_server.url(postgres_server.create_database())
     with pytest.MonkeyPatch.context() as own, Line(s3_server.endpoint) as line:
         for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
             own.delenv(variable, raising=False)
@@ -52,12 +61,27 @@ def night(tmp_path_factory: pytest.TempPathFactory, s3_server: SeaweedServer) ->
             "AUTOML_STUDIES": str(studies),
             "AUTOML_SOURCES": str(sources),
             "AWS_ENDPOINT_URL": line.endpoint,
+            "GREENHOUSE_DATA": str(sources / "greenhouse"),
             "OMP_NUM_THREADS": "1",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": _bundles(),
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
         }
-        local = LocalAirflow(folder / "airflow", _DAGS, env, parallelism=6)
-        with local as airflow:
+        split = ApiServers.SPLIT
+        with LocalAirflow(folder / "airflow", _DAGS, env, parallelism=6, api=split) as airflow:
             airflow.client.wait_for_dag("automl_search")
             yield Night(airflow, open_home(Settings(home)), line, sources / "digits", few, studies)
+
+
+def _bundles() -> str:
+    """Return the bundles of DAGs: the platform's own, and those of another team."""
+    kind = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    return json.dumps(
+        [
+            {"name": name, "classpath": kind, "kwargs": {"path": str(path)}}
+            for name, path in (("platform", _DAGS), ("team", _TEAM))
+        ]
+    )
 
 
 class Scenarios:

@@ -68,3 +68,13 @@ def test_check_names_an_unknown_key_in_its_log(scenarios: Scenarios) -> None:
     assert (run.states()["check"], run.tries()["check"]) == ("failed", 1)
     assert "The run's conf has unknown keys." in run.log("check")
     assert "wokers: unknown; known here: " in run.log("check")
+
+
+@happens(on_cpus)
+def test_check_warns_where_tasks_cannot_ask_for_the_pools(scenarios: Scenarios) -> None:
+    run = scenarios.outcome(on_cpus).run
+
+    warnings = [line for line in run.log("check").splitlines() if '"level":"warning"' in line]
+    assert len(warnings) == 1
+    assert "The pools could not be checked" in warnings[0]
+    assert "automl_cpu and automl_gpu" in warnings[0]
