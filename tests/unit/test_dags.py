@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ SCRIPT = """
 import importlib.util, json, pathlib, sys, types
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.sdk import DAG
+from airflow.timetables.base import TimeRestriction
 from airflow.task.priority_strategy import validate_and_load_priority_weight_strategy
 
 def weight(task):
@@ -30,6 +33,11 @@ def weight(task):
 def chain(dag):
     return sorted(dag.task_dict, key=lambda name: len(
         dag.task_dict[name].get_flat_relative_ids(upstream=True)))
+
+def first(timetable):
+    span = TimeRestriction(earliest=None, latest=None, catchup=False)
+    found = timetable.next_dagrun_info(last_automated_data_interval=None, restriction=span)
+    return found and found.run_after.timestamp()
 
 before = set(sys.modules)
 found = {}
@@ -44,7 +52,7 @@ for dag_id, dag in found.items():
     stored = DagSerialization.from_dict(DagSerialization.to_dict(dag))
     answer["dags"][dag_id] = {
         "order": chain(stored),
-        "schedule": stored.timetable.summary,
+        "schedule": stored.timetable.summary, "first": first(stored.timetable),
         "catchup": stored.catchup, "max_active_runs": stored.max_active_runs,
         "max_active_tasks": stored.max_active_tasks,
         "paused": stored.is_paused_upon_creation, "start": str(stored.start_date),
@@ -169,6 +177,15 @@ def test_a_study_file_gives_an_unpaused_schedule_without_missed_runs(
     assert (dag["schedule"], dag["timezone"]) == ("0 1 * * *", "Europe/Berlin")
     assert (dag["start"], dag["catchup"], dag["paused"]) == ("None", False, False)
     assert dag["max_active_runs"] == 1
+
+
+def test_a_study_that_appears_hours_after_its_time_waits_for_the_next_one(tmp_path: Path) -> None:
+    past = datetime.now(UTC) - timedelta(minutes=90)  # a tenth of a day has 144
+    (tmp_path / "a.yaml").write_text(study("late", f"schedule: {past.minute} {past.hour} * * *\n"))
+
+    dag = load_dags(tmp_path, tmp_path / "airflow")["dags"]["automl_late"]
+
+    assert dag["first"] > time.time()
 
 
 def test_a_broken_file_has_the_dag_of_its_name_with_every_task(loaded: dict[str, Any]) -> None:
