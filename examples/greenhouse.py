@@ -21,7 +21,7 @@ STUDY = {
     "name": NAME,
     "task": "image_classification",
     "data": {"source": f"{DATA}/train.csv", "images": f"{DATA}/images"},
-    "search": {"time_limit": "10m", "max_trials": 2, "workers": 2},
+    "search": {"time_limit": "10m", "max_trials": 1, "workers": 1},
     "final_fit": {"retrain": False},
 }
 

@@ -6,9 +6,8 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,10 +31,10 @@ from tests.faulty_proxy import LOST_REQUEST, FaultyProxy, Matcher, Request
 
 FORM_DAG = "automl_search"
 TASK = "image_classification"
+ANCHOR = "anchor"  # a study whose DAG is there from the start
 WORKERS = 2
 RUN_WITHIN_S = 900.0  # a busy machine takes long
-PARSE_WITHIN = timedelta(seconds=3)  # a parse that began before a change ends after it
-_POLL_S = 0.5
+_POLL_S = 1.0
 
 T = TypeVar("T")
 
@@ -106,7 +105,7 @@ class Night:
             **more,
         }
 
-    def write_study(self, name: str, **sections: Any) -> Path:
+    def write_study(self, name: str, file: str | None = None, **sections: Any) -> Path:
         """Write the file of a study of one trial on few rows, which is run by hand."""
         document = {
             "name": name,
@@ -117,27 +116,34 @@ class Night:
             "final_fit": {"retrain": False},
             **sections,
         }
-        return self.write(f"{name}.yaml", yaml.safe_dump(document))
+        path = self.studies / f"{file or name}.yaml"
+        partial = path.with_suffix(".partial")
+        partial.write_text(yaml.safe_dump(document))
+        return partial.rename(path)
 
-    def write(self, file: str, text: str) -> Path:
-        """Write a study file at once, whatever it says, and return its path."""
-        path, partial = self.studies / file, self.studies / f"{file}.partial"
-        partial.write_text(text)
-        partial.replace(path)
-        return path
+    def wait_for_dag(self, dag_id: str, **fields: str | None) -> None:
+        """Return when Airflow knows a DAG of a study file, and shows it with some fields.
 
-    def wait_for_parse(self, dag_id: str) -> None:
-        """Return when the DAG processor has read everything that is in the folder now."""
-        now = datetime.now(UTC)
+        The DAG processor is asked to look at once, again and again: it may miss it if it is about
+        to look by itself.
+        """
 
-        def is_parsed() -> bool:
-            try:
-                dag = self.airflow.client.call("GET", f"dags/{dag_id}")
-            except AirflowApiError:  # it is new
-                return False
-            return datetime.fromisoformat(dag["last_parsed_time"]) > now + PARSE_WITHIN
+        def is_known() -> bool:
+            token = self._dag(f"automl_{ANCHOR}")["file_token"]
+            with suppress(AirflowApiError):  # somebody has just asked
+                self.airflow.client.call("PUT", f"parseDagFile/{token}")
+            dag = self._dag(dag_id)
+            return bool(dag) and all(dag[name] == value for name, value in fields.items())
 
-        until(is_parsed, f"{dag_id} is parsed")
+        until(is_known, f"{dag_id} with {fields}; now {self._dag(dag_id)}", every_s=3.0)
+
+    def _dag(self, dag_id: str) -> dict[str, Any]:
+        """Return what Airflow shows of a DAG, nothing while it does not know it."""
+        try:
+            dag: dict[str, Any] = self.airflow.client.call("GET", f"dags/{dag_id}")
+        except AirflowApiError:
+            return {}
+        return dag
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> NightRun:
         """Start a run of a DAG by hand."""
@@ -258,6 +264,10 @@ class NightRun:
         )
         assert answer["total_entries"] >= len(task_ids)
         return self
+
+    def attempts(self, task_id: str) -> int:
+        """Return how often a task that is no mapped one has begun, slices and waits included."""
+        return self.log(task_id, 1_000_000).count("::group::Pre Execute")
 
     def log(self, task_id: str, lines: int = 400) -> str:
         """Return the end of the newest log of a task."""

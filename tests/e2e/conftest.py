@@ -24,7 +24,7 @@ from automl.domain.settings import Settings
 from automl.storage.open import open_home
 from benchmarks.servers import PostgresServer, SeaweedServer
 from tests.digits import write_digits
-from tests.nights import Line, Night
+from tests.nights import ANCHOR, FORM_DAG, Line, Night
 
 _ROOT = Path(__file__).resolve().parents[2]
 _DAGS, _TEAM = _ROOT / "dags", _ROOT / "examples"
@@ -65,12 +65,17 @@ def night(
             "OMP_NUM_THREADS": "1",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": _bundles(),
-            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
         }
         split = ApiServers.SPLIT
-        with LocalAirflow(folder / "airflow", _DAGS, env, parallelism=6, api=split) as airflow:
-            airflow.client.wait_for_dag("automl_search")
-            yield Night(airflow, open_home(Settings(home)), line, sources / "digits", few, studies)
+        airflow = LocalAirflow(folder / "airflow", _DAGS, env, parallelism=6, api=split)
+        store = open_home(Settings(home))
+        night = Night(airflow, store, line, sources / "digits", few, studies)
+        night.write_study(ANCHOR)
+        with airflow:
+            airflow.client.make_pool("automl_cpu", 4, "some of them wait for an outage to end")
+            for dag_id in (FORM_DAG, f"automl_{ANCHOR}"):
+                airflow.client.wait_for_dag(dag_id, 120)
+            yield night
 
 
 def _bundles() -> str:

@@ -19,7 +19,7 @@ def two_failures(night: Night) -> list[NightRun]:
     """Return two runs, one after the other, whose search is too short for a trial."""
     runs = []
     for _ in range(2):
-        form = night.form(STUDY, time_limit="5s", workers=1)
+        form = night.quick_form(STUDY, time_limit="5s")
         runs.append(night.trigger(FORM_DAG, form).wait("failed"))
         assert not is_run_alive(night.home, STUDY)
     return runs

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 from automl_airflow.rest import AirflowApiError
 
 from tests.e2e.conftest import Scenarios
-from tests.nights import FORM_DAG, Night, NightRun, happens, until
-
-
-@dataclass(frozen=True)
-class Watched:
-    """A finished run, and the labels that its search had while it ran."""
-
-    run: NightRun
-    labels: set[str | None]
+from tests.e2e.test_outages import PRIORITY, SHORT
+from tests.nights import FORM_DAG, Night, NightRun, happens
 
 
 def unknown_key(night: Night) -> NightRun:
@@ -24,32 +15,19 @@ def unknown_key(night: Night) -> NightRun:
     return night.trigger(FORM_DAG, night.quick_form("refused", wokers=3)).wait("failed")
 
 
-def on_cpus(night: Night) -> Watched:
-    """Return a run whose form asked for no GPU and for three times the weight."""
-    run = night.trigger(FORM_DAG, night.quick_form("on-cpus", resources_gpus=0, priority=3))
-    labels: set[str | None] = set()
-
-    def has_searched() -> bool:
-        searching = [task for task in run.tasks() if task["task_id"] == "search"]
-        labels.update(t["rendered_map_index"] for t in searching if t["state"] == "running")
-        return {task["state"] for task in searching} <= {"success", "failed", "upstream_failed"}
-
-    until(has_searched, "the search ends", every_s=0.3)
-    return Watched(run.wait(), labels)
-
-
-@happens(on_cpus)
+@happens(SHORT)
 def test_a_run_from_the_form_can_take_the_cpus_pool_and_weigh_more(scenarios: Scenarios) -> None:
-    tasks = {task["task_id"]: task for task in scenarios.outcome(on_cpus).run.tasks()}
+    tasks = {task["task_id"]: task for task in scenarios.outcome(SHORT).run.tasks()}
 
     for task_id in ("search", "final_fit"):
         assert (tasks[task_id]["pool"], tasks[task_id]["queue"]) == ("automl_cpu", "default")
-    assert tasks["search"]["priority_weight"] == 3 * 4  # with those of the three tasks before
+    upstream = 3  # tasks, whose weights are added
+    assert tasks["search"]["priority_weight"] == PRIORITY * (1 + upstream)
 
 
-@happens(on_cpus)
+@happens(SHORT)
 def test_the_label_of_a_search_shows_the_trial_while_it_is_trained(scenarios: Scenarios) -> None:
-    watched = scenarios.outcome(on_cpus)
+    watched = scenarios.outcome(SHORT)
 
     assert any(label and label.startswith("trial 0") for label in watched.labels), watched.labels
     search = next(task for task in watched.run.tasks() if task["task_id"] == "search")
@@ -70,9 +48,9 @@ def test_check_names_an_unknown_key_in_its_log(scenarios: Scenarios) -> None:
     assert "wokers: unknown; known here: " in run.log("check")
 
 
-@happens(on_cpus)
+@happens(SHORT)
 def test_check_warns_where_tasks_cannot_ask_for_the_pools(scenarios: Scenarios) -> None:
-    run = scenarios.outcome(on_cpus).run
+    run = scenarios.outcome(SHORT).run
 
     warnings = [line for line in run.log("check").splitlines() if '"level":"warning"' in line]
     assert len(warnings) == 1

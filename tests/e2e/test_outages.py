@@ -11,7 +11,9 @@ import pytest
 from automl.domain.events import RunState
 from tests.e2e.conftest import Scenarios
 from tests.faulty_proxy import Matcher, Request
-from tests.nights import FORM_DAG, RUN_WITHIN_S, Night, NightRun, Outage, happens
+from tests.nights import FORM_DAG, RUN_WITHIN_S, Night, NightRun, Outage, happens, until
+
+PRIORITY = 3
 
 
 def _writes(*parts: str) -> Matcher:
@@ -38,22 +40,36 @@ class Troubled:
         study: its study.
         run: the run.
         lost: how many requests got no answer, by task.
+        labels: of its search while that ran.
     """
 
     study: str
     run: NightRun
     lost: dict[str, int]
+    labels: set[str | None]
 
 
 def troubled(away_s: int, night: Night) -> Troubled:
-    """Cut the line for so long in each of three tasks."""
+    """Cut the line for so long in each of three tasks of a run on CPUs."""
     study = f"away-for-{away_s}"
     outages = {
         task: Outage(night.line, study, begins, away_s) for task, begins in BEGINNINGS.items()
     }
-    form = night.quick_form(study, retrain=True, time_limit="8h")
-    run = night.trigger(FORM_DAG, form).wait(within_s=RUN_WITHIN_S + 6 * away_s)
-    return Troubled(study, run, {task: outage.lost for task, outage in outages.items()})
+    form = night.quick_form(
+        study, retrain=True, time_limit="8h", resources_gpus=0, priority=PRIORITY
+    )
+    run = night.trigger(FORM_DAG, form)
+    labels: set[str | None] = set()
+
+    def has_searched() -> bool:
+        searching = [task for task in run.tasks() if task["task_id"] == "search"]
+        labels.update(t["rendered_map_index"] for t in searching if t["state"] == "running")
+        return {task["state"] for task in searching} <= {"success", "failed", "upstream_failed"}
+
+    within_s = RUN_WITHIN_S + 6 * away_s
+    until(has_searched, "the search ends", within_s)
+    run.wait(within_s=within_s)
+    return Troubled(study, run, {task: each.lost for task, each in outages.items()}, labels)
 
 
 SHORT, LONG, LONGEST = (partial(troubled, away_s) for away_s in (45, 300, 1800))

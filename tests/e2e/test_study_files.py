@@ -1,8 +1,9 @@
-"""Study files are changed, broken, renamed and deleted under a real Airflow, during runs."""
+"""A study file is broken, renamed, deleted and changed under a real Airflow, during a run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -10,108 +11,126 @@ from automl.domain.events import RunState
 from tests.e2e.conftest import Scenarios
 from tests.nights import Night, NightRun, happens, held, until
 
-CHANGED, RENAMED, HOURLY = "changed", "renamed", "every-minute"
+STUDY, AT_ITS_HOUR = "edited", "every-minute"
 BROKEN = "name: {name}\ntask: nonsense\nserch: {{}}\nschedule: {schedule}\n"
 PROBLEMS = ("nonsense", "serch")
 
 
 @dataclass(frozen=True)
 class Edited:
-    """A run whose study file was edited while it went on.
+    """A run whose study file was edited while it waited for the study.
 
     Attributes:
         run: the run.
-        waited: the state of `open_run` while another run held the study.
-        later: the next run.
+        waiting: the state of `open_run` after each edit.
+        later: the next run, which began when the file was broken.
     """
 
     run: NightRun
-    waited: str
-    later: NightRun | None = None
+    waiting: dict[str, str]
+    later: NightRun
 
 
-def changed_then_broken(night: Night) -> Edited:
-    """Change a file while its run waits for the study, and break it during the search."""
-    dag_id = f"automl_{CHANGED}"
-    night.write_study(CHANGED)
-    night.airflow.client.wait_for_dag(dag_id, 120)
-    with held(night, CHANGED):
+def edited(night: Night) -> Edited:
+    """Edit a file in four ways while its run waits, and break it once more after the run.
+
+    The schedule tells when the DAG processor has read an edit.
+    """
+    dag_id, waiting = f"automl_{STUDY}", {}
+    path = night.write_study(STUDY)
+    night.wait_for_dag(dag_id, timetable_summary=None)
+    with held(night, STUDY):
         run = night.trigger(dag_id)
         run.wait_for_task("check", "success")
-        night.write_study(CHANGED, search={"max_trials": 2, "workers": 3, "strategy": "random"})
-        waited = run.wait_for_task("open_run", "up_for_reschedule")
-        night.wait_for_parse(dag_id)
-    run.wait_for_task("search", "running")
-    night.write(f"{CHANGED}.yaml", BROKEN.format(name=CHANGED, schedule="null"))
+
+        _break(path, "5 0 29 2 *")
+        night.wait_for_dag(dag_id, timetable_summary="5 0 29 2 *")
+        waiting["broken"] = _another_attempt(run)
+
+        path.unlink()
+        path = night.write_study(STUDY, file="renamed", schedule="6 0 29 2 *")
+        night.wait_for_dag(dag_id, timetable_summary="6 0 29 2 *")
+        waiting["renamed"] = run.states()["open_run"]
+
+        path.unlink()
+        night.wait_for_dag(dag_id, timetable_summary=None)
+        waiting["deleted"] = _another_attempt(run)
+
+        search = {"max_trials": 2, "workers": 3, "strategy": "random"}
+        path = night.write_study(STUDY, schedule="7 0 29 2 *", search=search)
+        night.wait_for_dag(dag_id, timetable_summary="7 0 29 2 *")
+        waiting["changed"] = run.states()["open_run"]
     run.wait()
-    night.wait_for_parse(dag_id)
-    return Edited(run, waited, night.trigger(dag_id).wait("failed"))
+    _break(path, "8 0 29 2 *")
+    night.wait_for_dag(dag_id, timetable_summary="8 0 29 2 *")
+    return Edited(run, waiting, night.trigger(dag_id).wait("failed"))
 
 
-def renamed_then_deleted(night: Night) -> Edited:
-    """Rename a file while its run waits for the study, and delete it during the search."""
-    dag_id = f"automl_{RENAMED}"
-    path = night.write_study(RENAMED)
-    night.airflow.client.wait_for_dag(dag_id, 120)
-    with held(night, RENAMED):
-        run = night.trigger(dag_id)
-        run.wait_for_task("check", "success")
-        path = path.rename(path.with_stem("another-name"))
-        waited = run.wait_for_task("open_run", "up_for_reschedule")
-        night.wait_for_parse(dag_id)
-    run.wait_for_task("search", "running")
-    path.unlink()
-    return Edited(run.wait(), waited)
+def _break(path: Path, schedule: str) -> None:
+    path.write_text(BROKEN.format(name=path.stem, schedule=f'"{schedule}"'))
+
+
+def _another_attempt(run: NightRun) -> str:
+    """Return the state of `open_run` after it has tried once more to get the study."""
+    before = run.attempts("open_run")
+    until(lambda: run.attempts("open_run") > before, "open_run tries again")
+    return run.wait_for_task("open_run", "up_for_reschedule")
 
 
 def broken_at_its_hour(night: Night) -> NightRun:
     """Return the first run of a broken file that asks for one every minute."""
-    dag_id = f"automl_{HOURLY}"
-    path = night.write(f"{HOURLY}.yaml", BROKEN.format(name=HOURLY, schedule='"* * * * *"'))
+    path = night.studies / f"{AT_ITS_HOUR}.yaml"
+    _break(path, "* * * * *")
+    dag_id = f"automl_{AT_ITS_HOUR}"
+    night.wait_for_dag(dag_id)
     run, *_ = until(lambda: night.runs_of(dag_id), f"a run of {dag_id}", within_s=300)
     run.wait("failed")
     path.unlink()
     return run
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(changed_then_broken, marks=happens(changed_then_broken)),
-        pytest.param(renamed_then_deleted, marks=happens(renamed_then_deleted)),
-    ],
-    ids=[CHANGED, RENAMED],
-)
-def edited(scenarios: Scenarios, request: pytest.FixtureRequest) -> Edited:
-    found: Edited = scenarios.outcome(request.param)
-    return found
+@pytest.fixture(scope="module")
+def after(scenarios: Scenarios) -> Edited:
+    return scenarios.outcome(edited)
 
 
-def test_the_run_goes_on_with_what_was_checked(edited: Edited, night: Night) -> None:
-    study = edited.run.dag_id.removeprefix("automl_")
-    run = edited.run.in_log(study)
+@happens(edited)
+@pytest.mark.parametrize("edit", ["broken", "renamed", "deleted", "changed"])
+def test_the_run_goes_on_after_its_file_was(edit: str, after: Edited) -> None:
+    alive = {"up_for_reschedule", "scheduled", "queued", "running"}
+
+    assert after.waiting[edit] in alive
+    assert set(after.run.states().values()) == {"success"}
+
+
+@happens(edited)
+def test_it_publishes_what_was_checked(after: Edited, night: Night) -> None:
+    run = after.run.in_log(STUDY)
 
     assert (run.state, run.promoted, run.outcomes) == (RunState.SUCCEEDED, True, 1)
     assert run.spec["search"]["strategy"] == "bayesian"
-    assert len([t for t in edited.run.tasks() if t["task_id"] == "search"]) == 1
-    assert night.champion(study).run == run.name
+    assert len([t for t in after.run.tasks() if t["task_id"] == "search"]) == 1
+    assert night.champion(STUDY).run == run.name
 
 
-def test_it_says_that_the_file_counts_from_the_next_run(edited: Edited) -> None:
-    assert "next run" in edited.run.log("choose")
+@happens(edited)
+def test_it_says_that_the_file_counts_from_the_next_run(after: Edited) -> None:
+    for task_id, change in (("open_run", "cannot be used any more"), ("choose", "has changed")):
+        log = after.run.log(task_id)
+        assert change in log
+        assert "the file counts from the next run" in log
 
 
-def test_a_busy_study_is_waited_for_without_a_retry(edited: Edited) -> None:
-    assert edited.waited == "up_for_reschedule"
-    assert set(edited.run.tries().values()) == {1}
+@happens(edited)
+def test_a_busy_study_is_waited_for_without_a_retry(after: Edited) -> None:
+    assert after.waiting["broken"] == after.waiting["deleted"] == "up_for_reschedule"
+    assert "Run by-hand of study" in after.run.log("open_run")
+    assert set(after.run.tries().values()) == {1}
 
 
-@happens(changed_then_broken)
-def test_the_next_run_of_a_broken_file_fails_in_check(scenarios: Scenarios) -> None:
-    later = scenarios.outcome(changed_then_broken).later
-
-    assert later is not None
-    assert_refused(later)
+@happens(edited)
+def test_the_next_run_of_a_broken_file_fails_in_check(after: Edited) -> None:
+    assert_refused(after.later)
 
 
 @happens(broken_at_its_hour)
