@@ -71,11 +71,11 @@ class AirflowClient:
 
     def make_pool(self, name: str, slots: int, description: str) -> None:
         """Create a pool, or set the slots of the one there is."""
-        pool = {"name": name, "slots": slots, "description": description, "include_deferred": False}
+        facts = {"slots": slots, "description": description, "include_deferred": False}
         if any(have["name"] == name for have in self.call("GET", "pools?limit=100")["pools"]):
-            self.call("PATCH", f"pools/{name}", {"pool": name, **pool})
+            self.call("PATCH", f"pools/{name}", {"pool": name, **facts})
         else:
-            self.call("POST", "pools", pool)
+            self.call("POST", "pools", {"name": name, **facts})
 
     def wait_for_dag(self, dag_id: str, timeout_s: float = 60) -> None:
         """Wait until Airflow knows the DAG.
