@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 SHORTEST_S = 5.0  # less, and the scheduler may run an instance twice; see the design page
+_LOOPS = 1.5  # of the scheduler at least: else it may see a task due before it sees it finished
 LONGEST_S = 300.0
 PATIENCE_S = 3600.0  # of continuous trouble; a queue for a slot is none
 MAX_DEATHS = 3  # of the process of a step; those of workers are counted by trial, in the log
@@ -106,20 +107,28 @@ class Patience:
         states: where Airflow keeps the task's state.
         instance: id of the task instance.
         log: the task's log.
+        shortest_s: the shortest time to wait.
     """
 
-    def __init__(self, states: StateStore, instance: str, log: Log) -> None:
+    def __init__(
+        self, states: StateStore, instance: str, log: Log, shortest_s: float = SHORTEST_S
+    ) -> None:
         self._states, self._instance, self._log = states, instance, log
+        self._shortest_s = shortest_s
         self._began_s = time.monotonic()
 
     @classmethod
     def of(cls, context: Context, log: Log) -> Patience:
         """Return the patience of the task that has a context."""
-        return cls(context["task_state_store"], str(context["ti"].id), log)
+        from airflow.sdk.configuration import conf
+
+        loop_s = conf.getfloat("scheduler", "scheduler_idle_sleep_time", fallback=1.0)
+        shortest_s = max(SHORTEST_S, _LOOPS * loop_s)
+        return cls(context["task_state_store"], str(context["ti"].id), log, shortest_s)
 
     def again(self) -> AirflowRescheduleException:
         """Return what gives the slot back for a moment."""
-        return _reschedule(SHORTEST_S)
+        return _reschedule(self._shortest_s)
 
     def forget(self) -> None:
         """Forget all trouble: the task has got on."""
@@ -163,7 +172,7 @@ class Patience:
             )
         waited = replace(waited, trouble_s=0.0, busy_until=end.isoformat())
         left_s = (end - now).total_seconds()
-        return self._wait(waited, max(SHORTEST_S, min(self._delay_s(waited), left_s)), error)
+        return self._wait(waited, max(self._shortest_s, min(self._delay_s(waited), left_s)), error)
 
     def _waited(self) -> Waited:
         """Return what has been waited so far; another instance's state counts for nothing."""
@@ -173,7 +182,7 @@ class Patience:
         return Waited(self._instance)
 
     def _delay_s(self, waited: Waited) -> float:
-        return delay_s(waited.count, self._instance)
+        return max(self._shortest_s, delay_s(waited.count, self._instance))
 
     def _wait(
         self, waited: Waited, wait_s: float, error: AutoMLError

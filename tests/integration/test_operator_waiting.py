@@ -83,6 +83,15 @@ def test_an_outage_is_waited_out_at_every_step(operator: Any, step: str) -> None
     assert (state(given)["count"], state(given)["deaths"]) == (1, 0)
 
 
+@pytest.mark.parametrize(("step", "plan"), [("open_run", "away"), ("run_worker", "slice")])
+def test_no_wait_is_shorter_than_the_loop_of_the_scheduler(
+    operator: Any, step: str, plan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME", "10")
+
+    assert 14.5 < waits_s(operator(step, plan, worker=0), context()) <= 15
+
+
 def test_the_delay_grows_to_five_minutes_and_differs_between_tasks() -> None:
     from automl_airflow.waiting import LONGEST_S, SHORTEST_S, delay_s
 
