@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,13 +95,22 @@ class Scenarios:
 
     def __init__(self, night: Night) -> None:
         self._night = night
-        self._pool = ThreadPoolExecutor(64, thread_name_prefix="scenario")
         self._begun: dict[Scenario, Future[Any]] = {}
 
     def begin(self, scenario: Scenario) -> None:
         """Let it happen from now on, if it does not already."""
-        if scenario not in self._begun:
-            self._begun[scenario] = self._pool.submit(scenario, self._night)
+        if scenario in self._begun:
+            return
+        found: Future[Any] = Future()
+        self._begun[scenario] = found
+        # a daemon: whoever breaks the tests off need not wait for the end of the night
+        threading.Thread(target=self._happen, args=(scenario, found), daemon=True).start()
+
+    def _happen(self, scenario: Scenario, found: Future[Any]) -> None:
+        try:
+            found.set_result(scenario(self._night))
+        except BaseException as error:  # noqa: BLE001 - the tests that ask for it raise it
+            found.set_exception(error)
 
     def outcome(self, scenario: Callable[[Night], T]) -> T:
         """Return what came of a scenario, or raise what it raised."""
@@ -112,17 +122,12 @@ class Scenarios:
         """Return when nothing happens any more."""
         wait(self._begun.values())
 
-    def stop(self) -> None:
-        """Begin nothing more; what goes on ends with Airflow."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
 
 @pytest.fixture(scope="session")
-def scenarios(night: Night, request: pytest.FixtureRequest) -> Iterator[Scenarios]:
+def scenarios(night: Night, request: pytest.FixtureRequest) -> Scenarios:
     """The scenarios of the tests that were chosen, begun."""
     begun = Scenarios(night)
     for item in request.session.items:
         for mark in item.iter_markers("scenario"):
             begun.begin(mark.args[0])
-    yield begun
-    begun.stop()
+    return begun

@@ -23,7 +23,7 @@ from tests.e2e.conftest import Scenarios
 from tests.nights import FORM_DAG, RUN_WITHIN_S, WORKERS, Night
 
 NAMES = ("shared-a", "shared-b")
-LIMIT_S, SLICE_S = 60.0, 8.0
+LIMIT_S, SLICE_S = 100.0, 12.0
 SLOTS = 2  # of the pool, as a local Airflow makes it
 SHARE = 0.3  # of the training that happens while both search, at least
 START_S = 30.0  # from a free slot to the first claim, on a machine that does much besides
