@@ -21,6 +21,9 @@ from typing import Any
 from automl.errors import Problem
 from automl_airflow.study_files import PREFIX, StudyFile
 
+# No package has such a name: Airflow's processes and their children may run in AIRFLOW_HOME, where
+# a folder `automl` would stand before the installed package.
+FOLDER = "automl-studies"
 _SCHEMA = 1
 log = logging.getLogger(__name__)
 
@@ -91,7 +94,7 @@ def _may_run(seen: _Seen, now: datetime) -> bool:
 def _path(folder: Path) -> Path:
     home = Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser()
     name = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:12]
-    return home / "automl" / f"studies-{name}.json"
+    return home / FOLDER / f"{name}.json"
 
 
 def _read(path: Path) -> dict[str, _Seen]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from automl_airflow.dag_record import remember
+from automl_airflow.dag_record import FOLDER, remember
 from automl_airflow.study_files import StudyFile, owner_of, read_study_files
 from hypothesis import given
 from hypothesis import strategies as st
@@ -263,7 +263,8 @@ class TestGoneFiles:
     def test_a_damaged_record_is_begun_anew(self, content: str, tmp_path: Path) -> None:
         self.write()
         self.gone()
-        (record,) = (tmp_path / "airflow" / "automl").iterdir()
+        (record,) = (tmp_path / "airflow" / FOLDER).iterdir()
+        assert not FOLDER.isidentifier()  # it must hide no package
         record.write_text(content)
 
         assert self.gone() == {}
