@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -23,6 +23,7 @@ from automl.storage.objects import ObjectEntry, ObjectStore, StoredObject, check
 from automl.storage.open import open_store
 
 MOST_LINKS = 10_000  # to folders, in one listing: links among folders multiply
+_LOOKS = 100
 _MOST_PROBLEMS = 20  # that are told
 _SPECIAL = "is neither a file nor a folder"
 _LISTED = ("source", "test_source")  # locations whose folders hold nothing but data
@@ -95,6 +96,14 @@ def _problems(uri: str, sources: Sources, *, is_listed: bool) -> Iterator[str]:
                 yield f"{entry.key} {entry.problem}"
 
 
+def _real(path: str | Path) -> str:
+    """Return a path with its links resolved; it is looked at again if one is replaced meanwhile."""
+    for _ in range(_LOOKS):
+        with suppress(OSError):  # a link that is none any more between two looks
+            return os.path.realpath(path)
+    return os.path.realpath(path)
+
+
 def is_hidden(key: str) -> bool:
     """Return whether a file, or a folder that it is in, has a name that starts with a dot."""
     return key.startswith(".") or "/." in key
@@ -155,12 +164,12 @@ class SourceFolder:
                     yield entry_of(prefix, path.stat(), self._problem(path))
                     return
             at = prefix.rpartition("/")[0]
-            folder = os.path.realpath(self.root / at)
+            folder = _real(self.root / at)
             walk = _Walk(self, prefix, start_after)
             yield from walk.entries(folder, at + "/" * bool(at), frozenset())
 
     def _problem(self, path: Path) -> str:
-        return self.sources.problem(os.path.realpath(path))
+        return self.sources.problem(_real(path))
 
     @contextmanager
     def _opened(self, key: str) -> Iterator[tuple[int, os.stat_result]]:
@@ -226,7 +235,7 @@ class _Walk:
                 for child in children:
                     target = None
                     if child.is_symlink():
-                        target = os.path.realpath(f"{real}/{child.name}")
+                        target = _real(f"{real}/{child.name}")
                     found.append((at + child.name + "/" * child.is_dir(), target))
         finally:
             os.close(descriptor)
