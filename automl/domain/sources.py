@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import unquote, urlsplit
@@ -11,6 +12,7 @@ from automl.domain.facts import Origin, OriginKind
 from automl.domain.settings import Settings
 from automl.errors import ConfigError
 
+_LOOKS = 100
 _FORMS = "use a folder, file:///folder or s3://bucket/prefix"
 _MOVE = "keep the data in a folder of their own"
 _SET_IT = (
@@ -51,9 +53,17 @@ def _is_crooked(key: str) -> bool:
 
 def _real(path: str) -> str:
     try:
-        return os.path.realpath(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises
+        return real_path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises
     except ValueError as error:
         raise ConfigError(f"{path!r} is no path: {error}.", _FORMS) from error
+
+
+def real_path(path: str | os.PathLike[str]) -> str:
+    """Return a path with its links resolved; it is looked at again if one is replaced meanwhile."""
+    for _ in range(_LOOKS):
+        with suppress(OSError):  # a link that is none any more between two looks
+            return os.path.realpath(path)
+    return os.path.realpath(path)
 
 
 def is_within(place: str, root: str) -> bool:

@@ -9,21 +9,20 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
-from automl.domain.sources import Sources, is_within
+from automl.domain.sources import Sources, is_within, real_path
 from automl.errors import AutoMLError, DataError, NotFoundError, Problem
 from automl.storage.file import entry_of, file_errors
 from automl.storage.objects import ObjectEntry, ObjectStore, StoredObject, check_key, check_prefix
 from automl.storage.open import open_store
 
 MOST_LINKS = 10_000  # to folders, in one listing: links among folders multiply
-_LOOKS = 100
 _MOST_PROBLEMS = 20  # that are told
 _SPECIAL = "is neither a file nor a folder"
 _LISTED = ("source", "test_source")  # locations whose folders hold nothing but data
@@ -96,14 +95,6 @@ def _problems(uri: str, sources: Sources, *, is_listed: bool) -> Iterator[str]:
                 yield f"{entry.key} {entry.problem}"
 
 
-def _real(path: str | Path) -> str:
-    """Return a path with its links resolved; it is looked at again if one is replaced meanwhile."""
-    for _ in range(_LOOKS):
-        with suppress(OSError):  # a link that is none any more between two looks
-            return os.path.realpath(path)
-    return os.path.realpath(path)
-
-
 def is_hidden(key: str) -> bool:
     """Return whether a file, or a folder that it is in, has a name that starts with a dot."""
     return key.startswith(".") or "/." in key
@@ -164,12 +155,12 @@ class SourceFolder:
                     yield entry_of(prefix, path.stat(), self._problem(path))
                     return
             at = prefix.rpartition("/")[0]
-            folder = _real(self.root / at)
+            folder = real_path(self.root / at)
             walk = _Walk(self, prefix, start_after)
             yield from walk.entries(folder, at + "/" * bool(at), frozenset())
 
     def _problem(self, path: Path) -> str:
-        return self.sources.problem(_real(path))
+        return self.sources.problem(real_path(path))
 
     @contextmanager
     def _opened(self, key: str) -> Iterator[tuple[int, os.stat_result]]:
@@ -235,7 +226,7 @@ class _Walk:
                 for child in children:
                     target = None
                     if child.is_symlink():
-                        target = _real(f"{real}/{child.name}")
+                        target = real_path(f"{real}/{child.name}")
                     found.append((at + child.name + "/" * child.is_dir(), target))
         finally:
             os.close(descriptor)

@@ -91,7 +91,7 @@ def _bundles() -> str:
 
 
 class Scenarios:
-    """What happens during a night, all at once."""
+    """Scenarios of a night, which happen all at once."""
 
     def __init__(self, night: Night) -> None:
         self._night = night

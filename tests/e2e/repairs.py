@@ -24,7 +24,7 @@ UP_TO_CHOICE = TASKS[: TASKS.index("choose") + 1]
 
 @dataclass(frozen=True)
 class Plan:
-    """How often the worker is killed, and which tasks are cleared.
+    """Plan of a night: kills of the worker, and tasks that are cleared.
 
     Attributes:
         study: the study.
@@ -60,7 +60,7 @@ class Cleared:
 
 @dataclass(frozen=True)
 class Repairs:
-    """What came of a plan.
+    """Outcome of a plan.
 
     Attributes:
         plan: the plan.

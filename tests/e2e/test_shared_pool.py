@@ -80,7 +80,7 @@ class SharedPool:
 
 @pytest.fixture(scope="module")
 def shared(night: Night, scenarios: Scenarios) -> SharedPool:
-    """What came of two searches that had the pool for themselves."""
+    """Outcome of two searches that had the pool for themselves."""
     scenarios.wait_for_all()
     limits = {"time_limit": f"{LIMIT_S:.0f}s", "slice": f"{SLICE_S:.0f}s"}
     runs = [night.trigger(FORM_DAG, night.form(name, **limits)) for name in NAMES]

@@ -1,4 +1,4 @@
-"""How long a run keeps its study while none of its steps works, and for whom."""
+"""Leases of runs none of whose steps works: for how long, and for whom."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs after what: the trigger rules of a search, by Airflow's own decisions."""
+"""Trigger rules of a search, by Airflow's own decisions about what runs after what."""
 
 from __future__ import annotations
 

@@ -380,7 +380,7 @@ def test_a_link_that_is_replaced_all_the_time_never_leads_out(town: Town) -> Non
 
 
 def test_processes_of_a_dask_cluster_obey_too(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a worker may read comes with its task, not from the worker's environment."""
+    """A worker's rights to read come with its task, not from the worker's environment."""
     context = town.context(town.allowed / "pets")
     sources = Sources.of(context.settings, Origin.of(context.origin))
     store, key = open_source(context.spec.data.source, sources)
