@@ -14,9 +14,9 @@ import torch
 from automl.domain.specification import Strategy
 from automl.domain.training import StopReason
 from automl.morphism.architecture import Architecture
-from automl.morphism.pretrained import lite0
+from automl.morphism.pretrained import LITE0_PACKAGE, lite0
 from automl.tracks.image.space import NetworkMorphismSpace
-from automl.training.backbone import LITE0_PACKAGE, lite0_state
+from automl.training.backbone import lite0_state
 from automl.training.device import cpu_threads
 from automl.training.examples import Examples
 from automl.training.inference import predict_probabilities

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from automl.morphism.pretrained import lite0, normalised_for
-from automl.training.backbone import LITE0_PACKAGE, lite0_state
+from automl.morphism.pretrained import LITE0_PACKAGE, lite0, normalised_for
+from automl.training.backbone import lite0_state
 from automl.training.device import cpu_threads
 from automl.training.head import fit_head
 from automl.training.module import Network, Normalization, build_module, load_weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,16 +32,23 @@ from tests.faulty_proxy import LOST_REQUEST, FaultyProxy, Matcher, Request
 FORM_DAG = "automl_search"
 TASK = "image_classification"
 ANCHOR = "anchor"  # a study whose DAG is there from the start
-WORKERS = 2
 RUN_WITHIN_S = 900.0  # a busy machine takes long
 _POLL_S = 1.0
 
 T = TypeVar("T")
 
 
-def happens(scenario: Callable[[Night], object]) -> pytest.MarkDecorator:
-    """Return the mark of tests that look at what comes of a scenario."""
-    return pytest.mark.scenario.with_args(scenario)
+Scenario = Callable[["Night"], object]
+
+
+def happens(scenario: Scenario, after: Sequence[Scenario] = ()) -> pytest.MarkDecorator:
+    """Return the mark of tests that look at what comes of a scenario.
+
+    Args:
+        scenario: what happens.
+        after: scenarios that it would disturb, or they it: it begins when they are over.
+    """
+    return pytest.mark.scenario.with_args(scenario, after=after)
 
 
 def until(
@@ -67,30 +74,15 @@ class Night:
         airflow: scheduler, DAG processor and API server.
         home: where its steps keep everything, by a way that nobody cuts.
         line: the way of its steps to that home.
-        digits: folder of the sample data, which studies may read.
-        few: file of some rows of them, on which trainings are short.
+        few: file of some rows of the digits, on which trainings are short.
         studies: folder of the study files.
     """
 
     airflow: LocalAirflow
     home: Home
     line: FaultyProxy
-    digits: Path
     few: Path
     studies: Path
-
-    def form(self, name: str, **more: Any) -> dict[str, Any]:
-        """Return what the form is filled in with for a short run on the digits."""
-        return {
-            "name": name,
-            "source": str(self.digits / "train.csv"),
-            "images": str(self.digits / "images"),
-            "time_limit": "90s",
-            "workers": WORKERS,
-            "slice": "20s",
-            "retrain": False,
-            **more,
-        }
 
     def quick_form(self, name: str, **more: Any) -> dict[str, Any]:
         """Return what the form is filled in with for one trial on few rows."""

@@ -1,6 +1,7 @@
 """Runs the groups of tests, two at a time, and prints how long each took and what failed.
 
-The lanes take about as long as each other; each line says which group it is of.
+The largest group is run in halves. Whoever is done takes the next one, so that both end at about
+the same time; each line of output says which one it is of.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LANES = (("integration",), ("e2e", "crash", "unit", "contracts"))
+AT_ONCE = 2
 # Tests use tiny networks on few cores: threads would wait for each other.
 _ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 NO_TESTS_COLLECTED = 5  # pytest's exit code
@@ -25,11 +26,50 @@ _CLOSING_LINE = re.compile(r"=+ .* in [0-9.]+s.* =+")
 
 
 @dataclass(frozen=True)
+class Group:
+    """Tests that one process runs.
+
+    Attributes:
+        folder: below `tests/`.
+        part: which part of its files, in alphabetical order, from 0.
+        parts: of about equally many files.
+    """
+
+    folder: str
+    part: int = 0
+    parts: int = 1
+
+    @property
+    def name(self) -> str:
+        """Name in all that is printed."""
+        return self.folder if self.parts == 1 else f"{self.folder}-{self.part + 1}"
+
+    def paths(self, root: Path) -> list[str]:
+        """Return its folder, or its files, relative to the checkout."""
+        folder = root / "tests" / self.folder
+        files = sorted(str(path.relative_to(root)) for path in folder.rglob("test_*.py"))
+        if self.parts == 1:
+            return [f"tests/{self.folder}"] if files else []
+        first, last = (len(files) * end // self.parts for end in (self.part, self.part + 1))
+        return files[first:last]
+
+
+GROUPS = (
+    Group("integration", 0, 2),
+    Group("e2e"),
+    Group("integration", 1, 2),
+    Group("crash"),
+    Group("unit"),
+    Group("contracts"),
+)
+
+
+@dataclass(frozen=True)
 class GroupResult:
     """How one group ended.
 
     Attributes:
-        name: the folder below `tests/`.
+        name: the group.
         returncode: pytest's exit status; None if the group has no tests yet.
         seconds: wall clock.
         counts: tests by outcome.
@@ -48,14 +88,14 @@ class GroupResult:
         return self.returncode in {None, 0}
 
 
-def run_group(root: Path, name: str, arguments: list[str]) -> GroupResult:
+def run_group(root: Path, group: Group, arguments: list[str]) -> GroupResult:
     """Run one group in a process of its own and stream what it prints."""
-    folder = root / "tests" / name
-    if not any(folder.rglob("test_*.py")):
+    name, paths = group.name, group.paths(root)
+    if not paths:
         print(f"== {name}: no tests", flush=True)
         return GroupResult(name, None)
     print(f"== {name}", flush=True)
-    command = [sys.executable, "-m", "pytest", str(folder.relative_to(root)), *arguments]
+    command = [sys.executable, "-m", "pytest", *paths, *arguments]
     started = time.monotonic()
     counts: Counter[str] = Counter()
     failures: list[str] = []
@@ -69,7 +109,7 @@ def run_group(root: Path, name: str, arguments: list[str]) -> GroupResult:
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            print(f"{name:11} {line}", end="", flush=True)
+            print(f"{name:13} {line}", end="", flush=True)
             if _CLOSING_LINE.fullmatch(line.strip()):
                 counts = count_outcomes(line)
             elif _FAILURE.fullmatch(line.strip()):
@@ -89,13 +129,13 @@ def count_outcomes(line: str) -> Counter[str]:
 
 def print_table(results: list[GroupResult]) -> None:
     """Print a row per group, a line per failure and, last, one that sums up as pytest does."""
-    print(f"\n{'group':<12} {'seconds':>8}  tests")
+    print(f"\n{'group':<14} {'seconds':>8}  tests")
     total: Counter[str] = Counter()
     for result in results:
         total += result.counts
         told = ", ".join(f"{number} {outcome}" for outcome, number in result.counts.items())
         state = "no tests" if result.returncode is None else told or f"exit {result.returncode}"
-        print(f"{result.name:<12} {result.seconds:>8.1f}  {state}")
+        print(f"{result.name:<14} {result.seconds:>8.1f}  {state}")
     for failure in (failure for result in results for failure in result.failures):
         print(failure)
     crashed = [result.name for result in results if not result.ok and not _tells_failure(result)]
@@ -111,18 +151,15 @@ def _tells_failure(result: GroupResult) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the groups of each lane, also after one failed, and return 1 if any did.
+    """Run all groups, also after one failed, and return 1 if any did.
 
     Args:
         arguments: handed to pytest, such as `-k name`.
     """
     root = Path(__file__).resolve().parent.parent
 
-    def run_lane(groups: tuple[str, ...]) -> list[GroupResult]:
-        return [run_group(root, name, arguments) for name in groups]
-
-    with ThreadPoolExecutor(len(LANES)) as pool:
-        results = [result for lane in pool.map(run_lane, LANES) for result in lane]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        results = list(pool.map(lambda group: run_group(root, group, arguments), GROUPS))
     print_table(results)
     return 0 if all(result.ok for result in results) else 1
 

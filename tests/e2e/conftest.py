@@ -4,16 +4,15 @@ Its studies are in a bucket of a real S3 server, which its steps reach through a
 the line. As in larger installations, Airflow keeps its own state in PostgreSQL, since SQLite is
 locked too often by so many, and tasks have an API server of their own, which loads no plugins. What
 takes long begins at once: the marker `scenario` names what a test wants to have happened before it
-looks, and the scenarios of all tests that were chosen happen side by side.
+looks, and the scenarios of all tests that were chosen happen side by side, but for those that have
+to be alone in a pool.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,13 +24,12 @@ from automl.domain.settings import Settings
 from automl.storage.open import open_home
 from benchmarks.servers import PostgresServer, SeaweedServer
 from tests.digits import write_digits
-from tests.nights import ANCHOR, FORM_DAG, Line, Night
+from tests.nights import ANCHOR, FORM_DAG, Line, Night, Scenario
 
 _ROOT = Path(__file__).resolve().parents[2]
 _DAGS, _TEAM = _ROOT / "dags", _ROOT / "examples"
 _FEW = 300  # rows
 T = TypeVar("T")
-Scenario = Callable[[Night], Any]
 
 
 @pytest.fixture(scope="session")
@@ -43,12 +41,8 @@ def night(
     """Scheduler, DAG processor and API server, healthy and with the DAGs parsed."""
     folder = tmp_path_factory.mktemp("night")
     sources, studies = folder / "sources", folder / "studies"
+    sources.mkdir()
     studies.mkdir()
-    subprocess.run(
-        [sys.executable, "-m", "automl.cli", "sample", "digits", str(sources / "digits")],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
     few = write_digits(sources / "few.npz", _FEW)
     home = f"s3://{s3_server.bucket}/night"
     database = postgres_server.url(postgres_server.create_database())
@@ -70,7 +64,7 @@ def night(
         split = ApiServers.SPLIT
         airflow = LocalAirflow(folder / "airflow", _DAGS, env, parallelism=6, api=split)
         store = open_home(Settings(home))
-        night = Night(airflow, store, line, sources / "digits", few, studies)
+        night = Night(airflow, store, line, few, studies)
         night.write_study(ANCHOR)
         with airflow:
             airflow.client.make_pool("automl_cpu", 4, "some of them wait for an outage to end")
@@ -91,22 +85,23 @@ def _bundles() -> str:
 
 
 class Scenarios:
-    """Scenarios of a night, which happen all at once."""
+    """Scenarios of a night, which happen at once where they do not disturb each other.
 
-    def __init__(self, night: Night) -> None:
+    Args:
+        night: the night.
+        chosen: the scenarios, each with those that must be over before it begins.
+    """
+
+    def __init__(self, night: Night, chosen: Mapping[Scenario, Sequence[Scenario]]) -> None:
         self._night = night
-        self._begun: dict[Scenario, Future[Any]] = {}
+        self._found: dict[Scenario, Future[Any]] = {scenario: Future() for scenario in chosen}
+        for scenario, after in chosen.items():
+            # a daemon: whoever breaks the tests off need not wait for the end of the night
+            threading.Thread(target=self._happen, args=(scenario, after), daemon=True).start()
 
-    def begin(self, scenario: Scenario) -> None:
-        """Let it happen from now on, if it does not already."""
-        if scenario in self._begun:
-            return
-        found: Future[Any] = Future()
-        self._begun[scenario] = found
-        # a daemon: whoever breaks the tests off need not wait for the end of the night
-        threading.Thread(target=self._happen, args=(scenario, found), daemon=True).start()
-
-    def _happen(self, scenario: Scenario, found: Future[Any]) -> None:
+    def _happen(self, scenario: Scenario, after: Sequence[Scenario]) -> None:
+        found = self._found[scenario]
+        wait([self._found[other] for other in after if other in self._found])
         try:
             found.set_result(scenario(self._night))
         except BaseException as error:  # noqa: BLE001 - the tests that ask for it raise it
@@ -114,20 +109,15 @@ class Scenarios:
 
     def outcome(self, scenario: Callable[[Night], T]) -> T:
         """Return what came of a scenario, or raise what it raised."""
-        self.begin(scenario)
-        found: T = self._begun[scenario].result()
+        found: T = self._found[scenario].result()
         return found
-
-    def wait_for_all(self) -> None:
-        """Return when nothing happens any more."""
-        wait(self._begun.values())
 
 
 @pytest.fixture(scope="session")
 def scenarios(night: Night, request: pytest.FixtureRequest) -> Scenarios:
     """The scenarios of the tests that were chosen, begun."""
-    begun = Scenarios(night)
+    chosen: dict[Scenario, Sequence[Scenario]] = {}
     for item in request.session.items:
         for mark in item.iter_markers("scenario"):
-            begun.begin(mark.args[0])
-    return begun
+            chosen[mark.args[0]] = mark.kwargs["after"]
+    return Scenarios(night, chosen)

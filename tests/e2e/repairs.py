@@ -83,16 +83,20 @@ class Repairs:
 
 
 def repairs(plan: Plan, night: Night) -> Repairs:
-    """Finish a run, let others fail and repair them, then clear tasks of the first one."""
+    """Finish a run, let others fail and repair them, then clear tasks of the first one.
+
+    All of them train in the CPUs' pool, since other runs need the trainers' pool to themselves.
+    """
     study = plan.study
-    first = night.trigger(FORM_DAG, night.quick_form(study, max_trials=2))
+    form = night.quick_form(study, resources_gpus=0)
+    first = night.trigger(FORM_DAG, {**form, "max_trials": 2})
     trainings = _kill_workers(night, first, study, plan.kills)
     tries = first.wait().tries()
     manifest = night.champion(study)
     failed = []
     for task in plan.failed:
         _refuse(night, study, b"winner_chosen" if task in UP_TO_CHOICE else b'"succeeded"')
-        run = night.trigger(FORM_DAG, night.quick_form(study)).wait("failed")
+        run = night.trigger(FORM_DAG, form).wait("failed")
         failed.append(_clear(night, study, run, task))
     registry, now = night.registry(study), StoreClock(night.home.store).now()
     registry.promote(failed[-1].manifest.version, "somebody", "It is newer.", now)

@@ -36,7 +36,7 @@ def test_the_label_of_a_search_shows_the_trial_while_it_is_trained(scenarios: Sc
 
 def test_the_api_refuses_a_value_outside_the_form(night: Night) -> None:
     with pytest.raises(AirflowApiError, match=r"400 .*workers"):
-        night.trigger(FORM_DAG, night.form("refused", workers=1000))
+        night.trigger(FORM_DAG, night.quick_form("refused", workers=1000))
 
 
 @happens(unknown_key)

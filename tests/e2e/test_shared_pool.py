@@ -20,9 +20,12 @@ from automl.domain.events import (
     TrialReleased,
 )
 from tests.e2e.conftest import Scenarios
-from tests.nights import FORM_DAG, RUN_WITHIN_S, WORKERS, Night
+from tests.e2e.test_failed_run import two_failures
+from tests.e2e.test_study_files import edited
+from tests.e2e.test_team_dag import greenhouse
+from tests.nights import FORM_DAG, RUN_WITHIN_S, Night, happens
 
-NAMES = ("shared-a", "shared-b")
+NAMES, WORKERS = ("shared-a", "shared-b"), 2
 LIMIT_S, SLICE_S = 100.0, 12.0
 SLOTS = 2  # of the pool, as a local Airflow makes it
 SHARE = 0.3  # of the training that happens while both search, at least
@@ -78,17 +81,24 @@ class SharedPool:
         return opened, min(search.opened_s + LIMIT_S for search in self.searches)
 
 
-@pytest.fixture(scope="module")
-def shared(night: Night, scenarios: Scenarios) -> SharedPool:
-    """Outcome of two searches that had the pool for themselves."""
-    scenarios.wait_for_all()
+def two_searches(night: Night) -> SharedPool:
+    """Let two runs search at once, which have the pool of the trainers for themselves."""
     limits = {"time_limit": f"{LIMIT_S:.0f}s", "slice": f"{SLICE_S:.0f}s"}
-    runs = [night.trigger(FORM_DAG, night.form(name, **limits)) for name in NAMES]
+    more = {**limits, "workers": WORKERS, "max_trials": 1000}
+    runs = [night.trigger(FORM_DAG, night.quick_form(name, **more)) for name in NAMES]
     tasks = [task for run in runs for task in run.wait(within_s=LIMIT_S + RUN_WITHIN_S).tasks()]
     first, second = (
         read_search(event for _, event in night.home.study_log(name).read()) for name in NAMES
     )
     return SharedPool((first, second), tasks)
+
+
+pytestmark = happens(two_searches, after=[edited, two_failures, greenhouse])
+
+
+@pytest.fixture(scope="module")
+def shared(scenarios: Scenarios) -> SharedPool:
+    return scenarios.outcome(two_searches)
 
 
 def read_search(events: Iterable[Event]) -> Search:

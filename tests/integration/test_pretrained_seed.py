@@ -30,12 +30,8 @@ from automl.steps.open_run import open_search
 from automl.steps.prepare import prepare
 from automl.steps.study_file import study_spec
 from automl.tracks.image.fitter import ImageFitter
-from automl.tracks.image.pretrained import (
-    fresh_weights,
-    pretrained_weights,
-    seed_of,
-    without_pretrained,
-)
+from automl.tracks.image.pretrained import seed_of, without_pretrained
+from automl.tracks.image.pretrained_weights import fresh_weights, pretrained_weights
 from automl.tracks.image.refit import least_fresh_epochs
 from automl.tracks.track import Ancestor
 from automl.training.backbone import lite0_state

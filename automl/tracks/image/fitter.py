@@ -24,7 +24,8 @@ from automl.search.budget import TimeBudget
 from automl.tracks.image.facts import ImageFacts
 from automl.tracks.image.members import normalization_of, weights_of
 from automl.tracks.image.memory import precision_of, training_plan
-from automl.tracks.image.pretrained import fresh_weights, frozen_in, pretrained_weights
+from automl.tracks.image.pretrained import frozen_in
+from automl.tracks.image.pretrained_weights import fresh_weights, pretrained_weights
 from automl.tracks.image.refit import RefitPlan, plan_refit
 from automl.tracks.image.rows import LabelledRows, joined, read_rows
 from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot

@@ -20,7 +20,7 @@ from automl.morphism.seeds import (
 )
 from automl.search.budget import full_seconds, is_short_budget
 from automl.tracks.image.facts import ImageFacts
-from automl.tracks.image.pretrained import store_pretrained
+from automl.tracks.image.pretrained_weights import store_pretrained
 from automl.tracks.image.snapshot import ImageEnvelope
 from automl.tracks.image.spending import FULL_BUDGET, budget_of
 from automl.tracks.track import StudyFiles

@@ -21,6 +21,7 @@ from automl.tracks.image.facts import SPACE_VERSION
 from automl.tracks.image.limits import morphism_space
 from automl.tracks.image.memory import ImageMemory
 from automl.tracks.image.prepare import prepare_images
+from automl.tracks.image.pretrained import seed_of, without_pretrained
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.resize import INPUT_NAME
 from automl.tracks.image.sample_rows import ImageSamples
@@ -96,8 +97,6 @@ class ImageTrack:
         self, lineage: Sequence[Ancestor], facts: SpaceFacts | None, search: SearchSection
     ) -> Remarks:
         """Return the seed that a network descends from, and why there was no pretrained one."""
-        from automl.tracks.image.pretrained import seed_of, without_pretrained  # loads torch
-
         missing = without_pretrained(facts, search.limits)
         return Remarks({"seed": seed_of(lineage)}, [missing] if missing else [])
 
