@@ -182,9 +182,7 @@ def need_of(run: Run, trial: Trial) -> int:
 
 
 @pytest.mark.parametrize("runs", [1, pytest.param(2, marks=pytest.mark.soak)])
-def test_memory_that_runs_out_halves_the_batch_then_ends_the_trial_and_is_remembered(
-    home: Path, runs: int
-) -> None:
+def test_memory_that_runs_out_halves_the_batch_then_ends_the_trial(home: Path, runs: int) -> None:
     night = Night(home, SIZE)
     run = night.open("one", 4)
     middle, large = night.propose(chain(9)), night.propose(chain(90))

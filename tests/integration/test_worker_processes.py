@@ -105,7 +105,7 @@ def test_a_search_ends_on_time_with_its_trial_timed_out(tmp_path: Path) -> None:
     limit_s = 15  # its worker needs some of it to load the images
     spec = study_of_digits(
         tmp_path,
-        rows=300,
+        rows=400,
         data={"source": str(tmp_path / "rows.npz"), "image_size": 256},  # minutes per trial
         search={"time_limit": f"{limit_s}s", "workers": 1, "max_trials": 9},
     )

@@ -1,4 +1,4 @@
-"""Looking at things loads nothing heavy: Airflow's API server imports the views."""
+"""Looking at things loads nothing heavy: Airflow's API server imports the views, a report tells."""
 
 from __future__ import annotations
 
@@ -30,6 +30,22 @@ print(json.dumps({{"seconds": 0, "loaded": [name for name in {HEAVY} if name in 
 """
 
 
+REMARKS = """
+import json, sys
+import automl.steps.evaluate
+from automl.domain.candidate import Candidate
+from automl.domain.specification import SearchSection
+from automl.domain.trial import Measurement
+from automl.morphism.seeds import named_seeds
+from automl.tracks.image.track import TRACK
+from automl.tracks.track import Ancestor
+(seed, *_) = named_seeds(8, 10, 1).values()
+candidate = Candidate(genotype=seed.genotype(), hyperparameters={})
+TRACK.remarks([Ancestor(0, candidate, None, Measurement())], None, SearchSection(time_limit="1m"))
+print(json.dumps({"seconds": 0, "loaded": [name for name in ["torch"] if name in sys.modules]}))
+"""
+
+
 class Import(BaseModel):
     """Imports of a fresh interpreter, and what they took."""
 
@@ -53,3 +69,7 @@ def test_the_views_load_nothing_heavy_and_little_else() -> None:
 
 def test_drawing_a_candidate_loads_nothing_heavy() -> None:
     assert told(DRAWING).loaded == []
+
+
+def test_a_report_is_written_without_torch() -> None:
+    assert told(REMARKS).loaded == []
