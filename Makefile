@@ -7,10 +7,10 @@ BIN := .venv/bin
 # The stamp's name is a hash of what decides the installation: a second call finds it and does nothing.
 STAMP := .venv/installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 
-.PHONY: help install demo up status down test soak check bench
+.PHONY: help install demo up status down stack stack-status stack-down test soak check bench
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 15
 
 install: $(STAMP)  ## create .venv with everything pinned
 
@@ -21,21 +21,30 @@ $(STAMP):
 		echo "error: $(PYTHON) is older than Python 3.11. Set PYTHON=/path/to/python3.11." >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[airflow,dev,pretrained]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[airflow,stack,dev,pretrained]'
 	rm -f .venv/installed-*
 	touch $@
 
 demo: install  ## the whole nightly run on a real sample dataset, from nothing, under Airflow
-	$(BIN)/python -m automl_airflow.local demo
+	$(BIN)/python -m automl_airflow demo
 
 up: install  ## start Airflow on this machine and leave it running
-	$(BIN)/python -m automl_airflow.local up
+	$(BIN)/python -m automl_airflow up
 
 status: install  ## say where it serves, and which of its parts have ended
-	$(BIN)/python -m automl_airflow.local status
+	$(BIN)/python -m automl_airflow status
 
 down: install  ## stop what `make up` started
-	$(BIN)/python -m automl_airflow.local down
+	$(BIN)/python -m automl_airflow down
+
+stack: install  ## start production's shape here: PostgreSQL, Valkey, SeaweedFS, Dask, Celery
+	$(BIN)/python -m automl_airflow up --shape stack
+
+stack-status: install  ## say where it serves, and how each of its parts fares
+	$(BIN)/python -m automl_airflow status --shape stack
+
+stack-down: install  ## stop what `make stack` started
+	$(BIN)/python -m automl_airflow down --shape stack
 
 test: install  ## every test: unit, contracts, integration, crash, e2e
 	$(BIN)/python tests/run_groups.py

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +22,9 @@ from automl.machine.gpus.ledger import GpuLedger, locks_folder
 from automl.storage.open import open_store
 
 _AIRFLOW, _PLUGIN = "3.3.", "automl"
-_DASK_TIMEOUT_S = 10
+_DASK_TIMEOUT_S, _POOLS_TIMEOUT_S = 10, 120
+_POOLS_MODULE = "automl_airflow.slots"  # a process of its own: Airflow's settings load slowly
+_ADDRESSES = ("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", "AIRFLOW__API__BASE_URL")
 
 
 def examine_surroundings(read_study: Callable[[Path], StudySpec]) -> list[Finding]:
@@ -149,7 +154,31 @@ def _airflow() -> Iterator[Finding]:
         yield trouble("airflow", f"{version}, without the plugin", reinstall, USAGE)
     else:
         yield fine("airflow", f"{version} with the plugin; a run's `check` looks for the pools")
+        yield from _pools()
     if connection := os.environ.get("AUTOML_S3_CONN_ID"):
         yield fine(
             "airflow connection", f"{connection} gives S3 access to tasks, not to this check"
         )
+
+
+def _pools() -> Iterator[Finding]:
+    """Yield what Airflow's pools lack, where the environment says which Airflow."""
+    if not any(name in os.environ for name in _ADDRESSES):
+        return
+    remedy = "see docs/runbook.md"
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-m", _POOLS_MODULE],
+            capture_output=True,
+            text=True,
+            timeout=_POOLS_TIMEOUT_S,
+            check=True,
+        )
+        found = json.loads(asked.stdout.splitlines()[-1])
+    except (subprocess.SubprocessError, ValueError, LookupError):
+        yield trouble("pools", f"{_POOLS_MODULE} fails: Airflow cannot be asked", remedy, STORAGE)
+        return
+    for warning in found["warnings"]:
+        yield trouble("pools", warning, found["error"] or remedy, USAGE)
+    if not found["warnings"]:
+        yield fine("pools", "they exist, and the workers have a place for each of their slots")

@@ -18,10 +18,9 @@ from automl.steps.specs import PIPELINE, Pool, Queue, StepSpec, Trigger
 from automl_airflow.dag_record import remember, unknown_study
 from automl_airflow.form import form_params
 from automl_airflow.operator import StepOperator
-from automl_airflow.pools import NAMES
+from automl_airflow.pools import NAMES, QUEUES
 from automl_airflow.study_files import NIGHTLY, StudyFile, read_study_files
 
-QUEUES = {Queue.GPU: "gpu"}  # the default queue is the executor's own
 _LEAST_ACTIVE_TASKS = 16  # Airflow's own default
 # A DAG without runs fires its last time if that is no longer ago: the scheduler may take so long
 # for its first run. False, against its description in Airflow 3.3.2, means a tenth of the

@@ -38,7 +38,7 @@ from automl_airflow.child import child_environment
 from automl_airflow.form import refuse_unknown_keys, spec_from_params
 from automl_airflow.label import LiveLabel
 from automl_airflow.lines import LineSink
-from automl_airflow.pools import check_pools
+from automl_airflow.slots import examine_slots
 from automl_airflow.study_files import owner_of
 from automl_airflow.waiting import Patience, next_time
 
@@ -185,8 +185,6 @@ class StepOperator(BaseOperator):
 
     def _check(self, context: Context) -> None:
         """Check what only Airflow's side can see."""
-        from airflow.sdk.configuration import conf
-
         if self.problems:
             raise ConfigError(
                 f"The study {'in ' + self.study_file if self.study_file else 'given'} is wrong.",
@@ -203,8 +201,8 @@ class StepOperator(BaseOperator):
                     f"Study {name} is owned by {owner}.",
                     f"trigger automl_{name} instead, or choose another name",
                 )
-        url = conf.get("core", "execution_api_server_url", fallback=None)
-        check_pools(url or f"{conf.get('api', 'base_url').rstrip('/')}/execution/")
+        for warning in examine_slots():
+            self.log.warning(warning)
 
     def _checked(self, context: Context) -> CheckedRun:
         """Return what `check` found.

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from automl.errors import ConfigError, Problem, StorageError
-from automl.steps.specs import Pool
+from automl.steps.specs import Pool, Queue
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -25,34 +25,41 @@ POOLS = {
     NAMES[Pool.CPU]: "AutoML: preparing, exporting and evaluating",
     NAMES[Pool.GPU]: "AutoML: training, one slot per device",
 }
+QUEUES = {Queue.GPU: "gpu"}  # the default queue is the executor's own
 _TIMEOUT_S = 20
 
 log = logging.getLogger(__name__)
 
 
 def make_app() -> FastAPI:
-    """Return the application that tells which pools are missing."""
+    """Return the application that tells which pools are missing, and the slots of the others."""
     from fastapi import FastAPI
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/missing")
-    def missing() -> dict[str, list[str]]:
+    def missing() -> dict[str, Any]:
         from airflow.models.pool import Pool as AirflowPool
         from airflow.utils.session import create_session
 
         with create_session() as session:
+            pools = {name: AirflowPool.get_pool(name, session=session) for name in POOLS}
             return {
-                "missing": [
-                    name for name in POOLS if AirflowPool.get_pool(name, session=session) is None
-                ]
+                "missing": [name for name, pool in pools.items() if pool is None],
+                "slots": {name: pool.slots for name, pool in pools.items() if pool is not None},
             }
 
     return app
 
 
-def check_pools(execution_api_url: str) -> None:
-    """Ask the API server for the pools.
+def execution_api_url(conf: Any) -> str:
+    """Return where tasks reach the API server, by Airflow's settings."""
+    url = conf.get("core", "execution_api_server_url", fallback=None)
+    return url or f"{conf.get('api', 'base_url').rstrip('/')}/execution/"
+
+
+def check_pools(execution_api_url: str) -> dict[str, int]:
+    """Ask the API server for the pools, and return their slots; none if it cannot tell.
 
     A server that was started without the plugins' routes (`--apps execution`) cannot tell: then a
     warning says how to look by hand.
@@ -77,7 +84,7 @@ def check_pools(execution_api_url: str) -> None:
                     "list` must show %s; without them tasks wait for ever.",
                     url, " and ".join(POOLS),
                 )  # fmt: skip
-                return
+                return {}
         raise StorageError(
             f"The API server does not answer at {url}: {error}.",
             "see whether it runs and whether tasks reach it",
@@ -88,3 +95,5 @@ def check_pools(execution_api_url: str) -> None:
     ]
     if problems:
         raise ConfigError("Airflow lacks pools.", "run the commands below", problems)
+    slots: dict[str, int] = answer.get("slots", {})  # an API server of before does not tell
+    return slots

@@ -12,6 +12,7 @@ from typing import Any
 from automl.errors import AutoMLError
 
 _TIMEOUT_S = 30
+_HEALTH_S = 10
 FINAL_STATES = frozenset({"success", "failed"})
 
 
@@ -36,7 +37,7 @@ class AirflowClient:
         """Return whether the API server and the named components are up."""
         try:
             with urllib.request.urlopen(  # noqa: S310 - http of our own making
-                f"{self._url}/api/v2/monitor/health", timeout=_TIMEOUT_S
+                f"{self._url}/api/v2/monitor/health", timeout=_HEALTH_S
             ) as response:
                 health = json.load(response)
         except (urllib.error.URLError, ConnectionError, TimeoutError):

@@ -97,19 +97,22 @@ def test_nothing_but_the_pools_route_answers_strangers_and_viewers(
     assert open_routes(server, apps, token) == OPEN
 
 
-def test_the_pools_route_tells_names_of_our_pools_and_nothing_else(server: ApiServerAlone) -> None:
+def test_the_pools_route_tells_our_pools_and_nothing_else(server: ApiServerAlone) -> None:
     path = f"{POOLS_PREFIX}/missing"
-    assert ask(server, "GET", path, None) == (200, '{"missing":[]}')
-    assert ask(server, "GET", f"{path}?name=default_pool", None) == (200, '{"missing":[]}')
+    both = '{"missing":[],"slots":{"automl_cpu":2,"automl_gpu":2}}'
+    assert ask(server, "GET", path, None) == (200, both)
+    assert ask(server, "GET", f"{path}?name=default_pool", None) == (200, both)
 
     admin = token_of(server, "admin")
-    pool = next(iter(POOLS))
+    pool, other = POOLS
+    server.client.make_pool(other, 5, "as often as one likes")
     assert ask(server, "DELETE", f"/api/v2/pools/{pool}", admin)[0] == 204
-    assert ask(server, "GET", path, None) == (200, f'{{"missing":["{pool}"]}}')
+    left = f'{{"missing":["{pool}"],"slots":{{"{other}":5}}}}'
+    assert ask(server, "GET", path, None) == (200, left)
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         assert ask(server, method, path, None)[0] == 405
-    for other in ("/docs", "/redoc", "/openapi.json", "/", "/x"):
-        assert ask(server, "GET", POOLS_PREFIX + other, None)[0] == 404
+    for page in ("/docs", "/redoc", "/openapi.json", "/", "/x"):
+        assert ask(server, "GET", POOLS_PREFIX + page, None)[0] == 404
 
 
 def test_a_viewer_may_not_start_a_run(server: ApiServerAlone) -> None:

@@ -1,19 +1,14 @@
-"""The local Airflow: its parts, what is said of those that end, and who may read its files."""
+"""The local Airflow: its parts, and who may read its files."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
-from typing import Any
 
-import pytest
-from automl_airflow import demo
-from automl_airflow.local import TRIGGERER, ApiServers, LocalAirflow, write_private
+from automl_airflow.local import TRIGGERER, ApiServers, LocalAirflow
+from automl_airflow.private import kept_secret, private_folder, write_private
 
 
 def test_a_private_file_is_never_readable_by_others(tmp_path: Path) -> None:
@@ -66,52 +61,19 @@ def test_the_api_server_can_be_split(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-class Parts:
-    """Parts of an Airflow, of which one dies after a moment."""
+def test_a_secret_is_made_up_once(tmp_path: Path) -> None:
+    folder = private_folder(tmp_path / "secrets")
+    secret = kept_secret(folder / "one")
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._part = subprocess.Popen(
-            [sys.executable, "-c", "import time; time.sleep(0.5); exit(3)"]
-        )
-
-    def ended(self) -> dict[str, int]:
-        code = self._part.poll()
-        return {} if code is None else {"scheduler": code}
-
-    def log_file(self, name: str) -> Path:
-        return self._folder / f"{name}.log"
+    assert kept_secret(folder / "one") == secret != kept_secret(folder / "two")
+    assert len(secret) >= 32
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
 
-def test_a_part_that_dies_is_named_in_the_log_and_the_status(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(demo, "_WATCH_S", 0.05)
-    report = tmp_path / "ended.txt"
-    parts: Any = Parts(tmp_path)
+def test_a_setting_that_a_command_prints_stands_in_no_environment(tmp_path: Path) -> None:
+    setting = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+    airflow = LocalAirflow(tmp_path, tmp_path, {f"{setting}_CMD": "cat secret"})
 
-    def interrupt(_: float, sleep: Any = time.sleep) -> None:
-        if report.exists():
-            raise KeyboardInterrupt
-        sleep(0.05)
-
-    monkeypatch.setattr(time, "sleep", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        demo._watch(parts, report)
-
-    line = f"Airflow's scheduler has ended with exit code 3: see {tmp_path}/scheduler.log\n"
-    assert (capsys.readouterr().out, report.read_text()) == (line, line)
-
-    (tmp_path / "address.txt").write_text("Airflow is at http://x")
-    monkeypatch.setattr(demo, "_running", lambda folder: 1)
-    assert demo.main(["status", "--folder", str(tmp_path)]) == 1
-    said = capsys.readouterr().out
-    assert "Airflow is at http://x" in said
-    assert "error: Airflow's scheduler has ended" in said
-
-
-def test_the_status_of_nothing_is_an_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert demo.main(["status", "--folder", str(tmp_path)]) == 1
-    assert "Nothing serves from" in capsys.readouterr().out
+    assert setting not in airflow.env
+    assert airflow.env[f"{setting}_CMD"] == "cat secret"

@@ -1,0 +1,126 @@
+"""Celery's workers of Airflow on this machine, and what the broker tells of workers anywhere.
+
+`python -m automl_airflow.celery_workers` answers how many tasks the workers of queues run at once.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from automl_airflow.supervisor import Component
+
+if TYPE_CHECKING:
+    from automl_airflow.local import LocalAirflow
+
+_HOST = "stack"
+_PING_S, _TIMEOUT_S = 2.0, 60.0
+_BROKER: Mapping[str, Any] = {
+    "broker_connection_timeout": 3,
+    "broker_connection_retry": False,
+    "broker_connection_max_retries": 0,
+    "broker_transport_options": {"socket_timeout": 5, "socket_connect_timeout": 3},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CeleryWorkers:
+    """Workers of one Airflow.
+
+    Args:
+        airflow: their Airflow.
+        broker_url: where they get their tasks.
+        stop_s: how long they may take to end.
+    """
+
+    airflow: LocalAirflow
+    broker_url: str
+    stop_s: float
+
+    def component(self, queue: str, slots: int) -> Component:
+        """Return a worker that serves one queue.
+
+        Args:
+            queue: the queue, which also names the worker.
+            slots: how many tasks it runs at once.
+        """
+        node = f"{queue}@{_HOST}"
+        pid_file = self.airflow.home_dir / f"celery-{queue}.pid"
+        run = self.airflow.component(
+            *("celery", "worker", "--queues", queue, "--concurrency", str(slots)),
+            *("--celery-hostname", node, "--pid", str(pid_file)),
+        )
+        port = {"AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self.airflow.ports.take())}
+        return replace(
+            run,
+            name=f"worker-{queue}",
+            log=self.airflow.logs / f"worker-{queue}.log",
+            env={**run.env, **port},
+            is_healthy=lambda: is_answering(self.broker_url, node),
+            stop_s=self.stop_s,
+        )
+
+
+def is_answering(broker_url: str, node: str) -> bool:
+    """Return whether a worker answers a ping by way of the broker."""
+    try:
+        return bool(_ask(broker_url, "ping", [node]))
+    except ConnectionError:
+        return False
+
+
+def places_of(broker_url: str, queues: Iterable[str]) -> dict[str, int]:
+    """Return how many tasks the workers of each queue run at once, all together.
+
+    A process of its own asks: one that a Celery worker has forked shares its connections.
+
+    Raises:
+        ConnectionError: the broker cannot be reached.
+    """
+    question = json.dumps({"broker": broker_url, "queues": sorted(queues)})
+    command = [sys.executable, "-m", "automl_airflow.celery_workers"]
+    try:
+        asked = subprocess.run(
+            command, input=question, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
+        )
+    except subprocess.SubprocessError as error:  # without its output, which may hold the address
+        raise ConnectionError("Celery's workers could not be asked") from error
+    places: dict[str, int] = json.loads(asked.stdout.splitlines()[-1])
+    return places
+
+
+def _places(broker_url: str, queues: Iterable[str]) -> dict[str, int]:
+    places = dict.fromkeys(queues, 0)
+    served = _ask(broker_url, "active_queues")
+    stats = _ask(broker_url, "stats") if served else {}
+    for node, own in served.items():
+        for name in places.keys() & {queue["name"] for queue in own}:
+            places[name] += int(stats[node]["pool"]["max-concurrency"]) if node in stats else 0
+    return places
+
+
+def _ask(broker_url: str, question: str, nodes: list[str] | None = None) -> dict[str, Any]:
+    """Return the answers of workers by their names.
+
+    Raises:
+        ConnectionError: the broker cannot be reached.
+    """
+    from celery import Celery
+
+    with Celery("automl", broker=broker_url, set_as_current=False) as app:
+        app.conf.update(_BROKER)
+        try:
+            inspect = app.control.inspect(nodes, timeout=_PING_S)
+            answer: dict[str, Any] | None = getattr(inspect, question)()
+        except Exception as error:  # of three libraries; all say that the broker is away
+            raise ConnectionError("Celery's broker does not answer") from error
+    return answer or {}
+
+
+if __name__ == "__main__":
+    asked = json.loads(sys.stdin.read())
+    sys.stdout.write(f"{json.dumps(_places(asked['broker'], asked['queues']))}\n")

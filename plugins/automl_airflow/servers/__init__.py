@@ -1,0 +1,1 @@
+"""Real servers from wheels, which need neither root nor containers: for `make stack` and tests."""

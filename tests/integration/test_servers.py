@@ -1,0 +1,76 @@
+"""Servers of the stack, started alone."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from automl_airflow.ports import Ports
+from automl_airflow.servers.postgres import PostgresServer
+from automl_airflow.servers.valkey import ValkeyServer
+from automl_airflow.stack import StackFolders
+from automl_airflow.supervisor import ComponentError
+
+PASSWORD = "a-password-of-a-test"  # noqa: S105
+
+
+def ask(server: ValkeyServer, *lines: str) -> bytes:
+    with socket.create_connection(("127.0.0.1", server.port), 5) as connection:
+        connection.sendall("".join(f"{line}\r\n" for line in (*lines, "QUIT")).encode())
+        answer = b""
+        while part := connection.recv(4096):
+            answer += part
+        return answer
+
+
+def test_valkey_wants_its_password_and_keeps_what_it_was_given(tmp_path: Path) -> None:
+    with ValkeyServer(tmp_path, PASSWORD) as server:
+        assert b"NOAUTH" in ask(server, "GET task")
+        ask(server, f"AUTH {PASSWORD}", "SET task waits")
+        server.stop()
+        server.start()
+        assert b"waits" in ask(server, f"AUTH {PASSWORD}", "GET task")
+        assert (tmp_path / "valkey.conf").stat().st_mode & 0o777 == 0o600
+        assert PASSWORD in server.url
+
+
+def test_a_server_whose_port_is_taken_says_so(tmp_path: Path) -> None:
+    server = ValkeyServer(tmp_path, PASSWORD)
+    with socket.create_server(("127.0.0.1", server.port)), pytest.raises(ComponentError) as caught:
+        server.start()
+    assert "valkey did not start" in str(caught.value)
+    assert "Address already in use" in str(caught.value)
+    assert PASSWORD not in str(caught.value)
+
+
+def test_no_port_is_given_twice() -> None:
+    ports = Ports()
+    given = [ports.take() for _ in range(50)]
+
+    assert len(set(given)) == len(given)
+    assert not {port + 10_000 for port in given} & set(given)
+
+
+def test_a_folder_that_nobody_can_reach_keeps_no_database_of_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    tmp_path.chmod(0o700)
+    folders = StackFolders.of(tmp_path / "stack")
+    assert not folders.database.is_relative_to(tmp_path)
+
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert StackFolders.of(tmp_path / "stack").database == tmp_path / "stack" / "postgres"
+
+
+def test_root_gives_no_folder_of_others_to_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    (tmp_path / "theirs").mkdir()
+    owner = (tmp_path / "theirs").stat().st_uid
+    (tmp_path / "link").symlink_to(tmp_path / "theirs")
+    with pytest.raises(ComponentError, match="is somebody else's"):
+        PostgresServer(tmp_path / "link")
+    assert (tmp_path / "theirs").stat().st_uid == owner

@@ -1,0 +1,182 @@
+"""The supervisor: what ends is named and started again, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from automl_airflow.supervisor import (
+    Component,
+    ComponentError,
+    State,
+    Supervisor,
+    end_marked,
+)
+
+_WITHIN_S = 20.0
+
+
+def component(folder: Path, name: str, code: str, healthy: Callable[[], bool]) -> Component:
+    log = folder / f"{name}.log"
+    return Component(name, [sys.executable, "-c", code], log, folder, dict(os.environ), healthy)
+
+
+def until(look: Callable[[], object]) -> None:
+    limit_s = time.monotonic() + _WITHIN_S
+    while not look():
+        assert time.monotonic() < limit_s
+        time.sleep(0.02)
+
+
+def tended(running: Supervisor, look: Callable[[], bool]) -> bool:
+    running.tend()
+    return look()
+
+
+def lives(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+@contextmanager
+def supervisor(said: list[str]) -> Iterator[Supervisor]:
+    running = Supervisor(said.append)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+SERVES = "import pathlib, time; pathlib.Path('up').touch(); time.sleep(600)"
+
+
+def test_what_ends_is_named_and_started_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    with supervisor(said) as running:
+        up = tmp_path / "up"
+        running.start([component(tmp_path, "server", SERVES, up.exists)])
+        before = running.reports()[0]
+        os.kill(before.pid, signal.SIGKILL)
+        until(running.ended)
+        up.unlink()
+        running.tend()
+        ended = running.reports()[0]
+        until(lambda: tended(running, up.exists))
+        running.look()
+        after = running.reports()[0]
+
+    log = tmp_path / "server.log"
+    assert (before.state, ended.state, after.state) == (State.HEALTHY, State.ENDED, State.HEALTHY)
+    assert (before.restarts, ended.exit_code, after.restarts) == (0, -9, 1)
+    assert said == [
+        f"server has ended with exit code -9: see {log}; it is started again in 1 s",
+        f"server is started again, as process {after.pid}",
+    ]
+    assert not lives(after.pid)
+
+
+def test_each_end_in_a_row_is_answered_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("automl_airflow.supervisor._FIRST_PAUSE_S", 0.0625)
+    said: list[str] = []
+    with supervisor(said) as running:
+        running._launch(component(tmp_path, "server", "exit(3)", lambda: False))
+        part = running._parts["server"]
+        part.pause_s = 0.0625
+        until(lambda: tended(running, lambda: part.restarts >= 3))
+        assert part.pause_s >= 0.5
+        part.started_s -= 3600.0  # it has run for an hour
+        until(lambda: tended(running, lambda: part.again_s is not None))
+        assert part.pause_s == 0.125
+
+
+def test_an_end_takes_the_rest_of_the_process_group_along(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, subprocess, sys, time\n"
+        f"child = subprocess.Popen([{sys.executable!r}, '-c', 'import time; time.sleep(600)'])\n"
+        "pathlib.Path('part').write_text(str(child.pid))\n"
+        "pathlib.Path('part').rename('child')\n"
+        "time.sleep(600)"
+    )
+    with supervisor([]) as running:
+        running.start([component(tmp_path, "server", code, (tmp_path / "child").exists)])
+        child = int((tmp_path / "child").read_text())
+        assert lives(child)
+        os.kill(running.reports()[0].pid, signal.SIGKILL)
+        until(running.ended)
+        running.tend()
+        until(lambda: not lives(child))
+
+
+def test_what_starts_last_ends_first(tmp_path: Path) -> None:
+    def code(name: str) -> str:
+        return (
+            "import pathlib, signal, sys, time\n"
+            "def end(*_):\n"
+            f"    open('order', 'a').write('{name} ')\n"
+            "    sys.exit()\n"
+            "signal.signal(signal.SIGTERM, end)\n"
+            f"pathlib.Path('{name}').touch()\n"
+            "time.sleep(600)"
+        )
+
+    with supervisor([]) as running:
+        for name in ("server", "worker"):
+            running.start([component(tmp_path, name, code(name), (tmp_path / name).exists)])
+    assert (tmp_path / "order").read_text() == "worker server "
+    assert running.reports() == []
+
+
+def test_what_has_left_its_group_is_found_by_its_mark(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, time\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    pathlib.Path('part').write_text(str(os.getpid()))\n"
+        "    pathlib.Path('part').rename('child')\n"
+        "time.sleep(600)"
+    )
+    with supervisor([]) as running:
+        running.start([component(tmp_path, "server", code, (tmp_path / "child").exists)])
+        child = int((tmp_path / "child").read_text())
+    until(lambda: not lives(child))
+    assert end_marked(running.mark) == 0
+
+
+def test_a_component_that_does_not_start_is_named_with_its_last_words(tmp_path: Path) -> None:
+    code = "print('the port is taken'); exit(4)"
+    with supervisor([]) as running:
+        broken = component(tmp_path, "server", code, lambda: False)
+        with pytest.raises(ComponentError, match="server did not start") as caught:
+            running.start([broken])
+        assert "the port is taken" in str(caught.value)
+
+        silent = component(tmp_path, "silent", "import time; time.sleep(600)", lambda: False)
+        with pytest.raises(ComponentError, match="silent did not start"):
+            running.start([silent], within_s=0.2)
+        with pytest.raises(ComponentError, match="`server` failed"):
+            running.run(broken)
+
+
+def test_one_miss_is_no_illness(tmp_path: Path) -> None:
+    said: list[str] = []
+    well = [True]
+    with supervisor(said) as running:
+        idle = component(tmp_path, "server", "import time; time.sleep(600)", lambda: well[0])
+        running.start([idle])
+        well[0] = False
+        states = []
+        for _ in range(2):
+            running.look()
+            states.append(running.reports()[0].state)
+    assert states == [State.HEALTHY, State.UNHEALTHY]
+    assert said == [f"server is not healthy: see {tmp_path / 'server.log'}"]
