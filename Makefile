@@ -7,7 +7,7 @@ BIN := .venv/bin
 # The stamp's name is a hash of what decides the installation: a second call finds it and does nothing.
 STAMP := .venv/installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 
-.PHONY: help install demo up status down stack stack-status stack-down test soak check bench
+.PHONY: help install demo up status down stack stack-status stack-down test soak image-test check bench
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 15
@@ -21,7 +21,7 @@ $(STAMP):
 		echo "error: $(PYTHON) is older than Python 3.11. Set PYTHON=/path/to/python3.11." >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[airflow,stack,dev,pretrained]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[airflow,dev,fab,kubernetes,pretrained,stack]'
 	rm -f .venv/installed-*
 	touch $@
 
@@ -51,6 +51,9 @@ test: install  ## every test: unit, contracts, integration, crash, e2e
 
 soak: install  ## the long tests: outages, crashes and races in large numbers
 	AUTOML_SOAK=1 $(BIN)/python tests/run_groups.py -m soak
+
+image-test: install  ## build the image without Docker and run its services; needs root, apt and Debian 12
+	$(BIN)/python -m tests.image.main
 
 check: install  ## format, lint, types and import rules
 	$(BIN)/ruff format --check .

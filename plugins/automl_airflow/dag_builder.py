@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -18,6 +19,7 @@ from automl.steps.specs import PIPELINE, Pool, Queue, StepSpec, Trigger
 from automl_airflow.dag_record import remember, unknown_study
 from automl_airflow.form import form_params
 from automl_airflow.operator import StepOperator
+from automl_airflow.pods import executor_config
 from automl_airflow.pools import NAMES, QUEUES
 from automl_airflow.study_files import NIGHTLY, StudyFile, read_study_files
 
@@ -92,7 +94,14 @@ def study_dag(file: StudyFile) -> DAG:
         tags=["automl", "study"],
     )
     with dag:
-        wire(Wiring(study_file=file.place, problems=problems, on_cpu=bool(file.on_cpu)))
+        wire(
+            Wiring(
+                study_file=file.place,
+                problems=problems,
+                on_cpu=bool(file.on_cpu),
+                cpus=file.cpus,
+            )
+        )
     return dag
 
 
@@ -149,6 +158,7 @@ class Wiring:
         studies: folder of the study files, whose names the form may not use.
         problems: what is known to be wrong with it.
         on_cpu: whether it asks for no GPU.
+        cpus: how many CPUs a training asks for; None leaves that to the machine.
     """
 
     study_file: str | None = None
@@ -156,6 +166,7 @@ class Wiring:
     studies: str | None = None
     problems: Sequence[str] = ()
     on_cpu: bool = False
+    cpus: int | None = None
 
 
 def wire(study: Wiring) -> None:
@@ -190,6 +201,9 @@ def _task(step: StepSpec, outputs: Mapping[str, XComArg], study: Wiring) -> XCom
         settings["pool"] = NAMES[step.pool]
     if step.queue in QUEUES:
         settings["queue"] = QUEUES[step.queue]
+    pod = executor_config(step, study.cpus, os.environ)
+    if pod is not None:
+        settings["executor_config"] = pod
     if step.name == "check":
         settings["studies"] = study.studies
         settings["document"] = study.document

@@ -1,8 +1,9 @@
-"""Policy for runs from the trigger form: what the form says of pools and weights comes true.
+"""Policy for task instances: what the trigger form and `search.resources` ask for comes true.
 
-A DAG fixes pool, queue and priority of its tasks, but the form's values come with each run.
+A DAG fixes pool, queue, priority and pod of its tasks, but the form's values come with each run.
+And a DAG names numbers for its pods: what the executor understands is made of them here.
 Airflow calls this hook for every task instance that the scheduler makes, those of other teams too:
-it returns at once for these, and imports nothing for them.
+it does nothing with these, and imports nothing for them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from airflow import settings
 from airflow.policies import hookimpl
 
 SEARCH_DAG = "automl_search"
+_TRAINS = "automl_cpus"  # `pods.CPUS`, a module that others' tasks need not import
 # Airflow 3.3.2 says so itself where it finds a module `airflow_local_settings`. For a policy from
 # an entry point alone it would skip the hook when a run is made, all tasks but the mapped ones.
 vars(settings.task_instance_mutation_hook).update(is_noop=False)
@@ -21,12 +23,16 @@ vars(settings.task_instance_mutation_hook).update(is_noop=False)
 
 @hookimpl
 def task_instance_mutation_hook(task_instance: Any, dag_run: Any) -> None:
-    """Move a task to the CPUs, or weigh it, as the form of its run says."""
-    if task_instance.dag_id != SEARCH_DAG or dag_run is None:
-        return
-    conf = dag_run.conf
-    if isinstance(conf, Mapping):
+    """Move a task to the CPUs, or weigh it, as the form of its run says, and give it its pod."""
+    conf: Mapping[str, Any] = {}
+    if task_instance.dag_id == SEARCH_DAG and dag_run is not None:
+        conf = dag_run.conf if isinstance(dag_run.conf, Mapping) else {}
         _follow(task_instance, conf)
+    config = getattr(task_instance, "executor_config", None)
+    if isinstance(config, Mapping) and _TRAINS in config:
+        from automl_airflow.pods import resolved
+
+        task_instance.executor_config = resolved(config, conf)
 
 
 def _follow(task_instance: Any, conf: Mapping[str, Any]) -> None:

@@ -66,6 +66,11 @@ class StudyFile:
         return 1 if self.spec is None else self.spec.search.priority
 
     @property
+    def cpus(self) -> int | None:
+        """CPUs that a training asks for; None leaves that to the machine."""
+        return None if self.spec is None else self.spec.search.resources.cpus
+
+    @property
     def lasts(self) -> timedelta:
         """Time that a run of the study may take."""
         if self.spec is None:

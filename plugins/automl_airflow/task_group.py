@@ -50,6 +50,7 @@ def study_task_group(
                 document=None if spec is None else dict(spec),
                 problems=tuple(str(problem) for problem in study.problems),
                 on_cpu=bool(study.on_cpu),
+                cpus=study.cpus,
             )
         )
     return group

@@ -1,0 +1,1 @@
+"""Test of the image itself: `make image-test` builds it without Docker, and runs its services."""
