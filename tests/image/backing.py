@@ -52,7 +52,9 @@ def _postgres(folder: Path, secrets: Path) -> Iterator[None]:
     _as_nobody(
         [programs / "initdb", "-D", data, "-U", "airflow", "-A", "scram-sha-256", "--pwfile", given]
     )
-    server = [programs / "postgres", "-D", data, "-k", folder, "-h", "127.0.0.1", "-c", "fsync=off"]
+    server: list[str | Path] = [
+        programs / "postgres", "-D", data, "-k", folder, "-h", "127.0.0.1", "-c", "fsync=off",
+    ]  # fmt: skip
     with _running(server, folder / "log.txt"):
         env = {
             **os.environ,
@@ -61,7 +63,7 @@ def _postgres(folder: Path, secrets: Path) -> Iterator[None]:
             "PGPASSWORD": password,
             "POSTGRES_USER": "airflow",
         }
-        ready = [programs / "pg_isready", "-h", "127.0.0.1"]
+        ready: list[str | Path] = [programs / "pg_isready", "-h", "127.0.0.1"]
         _wait(lambda: run(ready, may_fail=True).returncode == 0, "PostgreSQL")
         run([programs / "createdb", "-U", "airflow", "airflow"], env=env)
         script = folder / "init.sh"
