@@ -12,6 +12,8 @@ from automl.errors import AutoMLError
 from automl_airflow import commands
 from automl_airflow.demo import demo
 
+_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 
 def main(arguments: list[str]) -> int:
     """Run the command and return the exit code."""
@@ -22,14 +24,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--dags", type=Path, default=Path("dags"), help="folder of the DAG files")
     parser.add_argument("--time-limit", default="2m", help="search time of the demo")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _raise_interrupt)
+    if options.command in {"serve", "demo"}:
+        _interrupt_once()
     try:
         _run(options)
     except AutoMLError as error:
         commands.say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        commands.say("interrupted; everything is stopped")
+        commands.say("interrupted")
         return 130
     return 0
 
@@ -50,8 +53,24 @@ def _run(options: argparse.Namespace) -> None:
         commands.down(folder)
 
 
-def _raise_interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def _interrupt_once() -> None:
+    """Let the first signal that asks for the end interrupt, and the others not break off the end.
+
+    Signals that are ignored already, as by `nohup`, stay so.
+    """
+    asked = [each for each in _END if signal.getsignal(each) is not signal.SIG_IGN]
+
+    def interrupt(signum: int, frame: object) -> None:
+        for each in asked:
+            signal.signal(each, _go_on)
+        raise KeyboardInterrupt
+
+    for each in asked:
+        signal.signal(each, interrupt)
+
+
+def _go_on(signum: int, frame: object) -> None:
+    pass
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ _ALLOWED = re.compile(
     r"|(OMP|GOMP|KMP|MKL|OPENBLAS|BLIS|NUMEXPR|CUDA|CUDNN|CUBLAS|NVIDIA|NCCL|TORCH|PYTORCH"
     r"|TORCHINDUCTOR|TRITON|HIP|ROCR|HSA)_.*"
     r"|(AWS|AUTOML|DASK)_.*"
+    # processes that name themselves leave their environment to be read by who ends them
+    r"|SPT_NOENV"
 )
 _LIBPQ_OPTIONS = frozenset(
     {

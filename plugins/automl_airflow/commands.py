@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TextIO
 
 from automl.errors import AutoMLError
 from automl_airflow.local import TRIGGERER, LocalAirflow
@@ -26,9 +26,12 @@ from automl_airflow.private import kept_secret, write_private
 from automl_airflow.stack import Stack
 from automl_airflow.supervisor import Report, State, Supervisor, end_marked
 
-_LOCK, _ADDRESS, _STATUS, _LOG = "lock", "address.txt", "status.json", "supervisor.log"
+_LOCK, _MARK, _LOG = "lock", "mark", "supervisor.log"
+_ADDRESS, _STATUS = "address.txt", "status.json"  # while something serves
 _TEND_S, _LOOK_S, _POLL_S = 1.0, 5.0, 0.2
 _SILENT_S = 60.0  # a supervisor that has not written for that long hangs
+_STOP_WITHIN_S = 150.0  # or it hangs: its components have less
+_RELEASE_S = 2.0  # who asks for the holder of a lock holds it for a moment
 
 
 class ServingError(AutoMLError):
@@ -133,12 +136,22 @@ def up(shape: str, folder: Path, dags: Path) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    try:
+        _await_address(address, process, log)
+    except KeyboardInterrupt:
+        say("what has started is being stopped")
+        process.terminate()
+        process.wait()
+        raise
+    say(address.read_text())
+
+
+def _await_address(address: Path, process: subprocess.Popen[bytes], log: Path) -> None:
     while not address.exists():
         if process.poll() is not None:
             last = "\n".join(log.read_text().splitlines()[-30:])
             raise ServingError(f"Airflow did not start.\n{last}", f"see {log}")
         time.sleep(_POLL_S)
-    say(address.read_text())
 
 
 def serve(shape: str, folder: Path, dags: Path) -> None:
@@ -148,27 +161,34 @@ def serve(shape: str, folder: Path, dags: Path) -> None:
         AutoMLError: another process serves from the folder, or a component does not start.
     """
     with _held(folder):
-        for stale in (_ADDRESS, _STATUS):
-            (folder / stale).unlink(missing_ok=True)
-        mark = kept_secret(folder / "mark")
-        end_marked(mark)  # of a supervisor that was killed
+        mark = kept_secret(folder / _MARK)
+        left = end_marked(mark)
+        if left:
+            _stamped(f"{left} processes of a supervisor that was killed have been ended")
+        _forget(folder)
         supervisor = Supervisor(_stamped, mark)
         installation = SHAPES[shape].make(folder, dags, supervisor)
         stopping = threading.Event()
-        try:
+        with contextlib.ExitStack() as ending:  # the last one first; none is left out
+            ending.callback(_forget, folder)
+            ending.callback(installation.stop)
+            ending.callback((folder / _ADDRESS).unlink, missing_ok=True)
+            ending.callback(stopping.set)
             installation.start()
             write_status(folder, supervisor)
             write_private(folder / _ADDRESS, installation.address)
             _watch(folder, supervisor, stopping)
-        finally:
-            stopping.set()
-            (folder / _ADDRESS).unlink(missing_ok=True)
-            installation.stop()
-            (folder / _STATUS).unlink(missing_ok=True)
+
+
+def _forget(folder: Path) -> None:
+    """Remove what tells of something that serves."""
+    for name in (_ADDRESS, _STATUS):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _stamped(line: str) -> None:
-    say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
+    with contextlib.suppress(OSError):  # a full disk stops nothing
+        say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
 
 
 def _watch(folder: Path, supervisor: Supervisor, stopping: threading.Event) -> NoReturn:
@@ -181,7 +201,8 @@ def _watch(folder: Path, supervisor: Supervisor, stopping: threading.Event) -> N
     threading.Thread(target=look, daemon=True, name="look").start()
     while True:
         supervisor.tend()
-        write_status(folder, supervisor)
+        with contextlib.suppress(OSError):  # a full disk: `status` tells that nothing is said
+            write_status(folder, supervisor)
         time.sleep(_TEND_S)
 
 
@@ -200,13 +221,15 @@ def status(folder: Path, target: str) -> None:
     path = folder / _STATUS
     if running(folder) is None:
         raise ServingError(f"Nothing serves from {folder}.", f"start it with `make {target}`")
-    if not (folder / _ADDRESS).exists():
-        raise ServingError("It starts, or stops.", f"see {folder / _LOG}")
-    say((folder / _ADDRESS).read_text())
-    reports = [Report(**report) for report in json.loads(path.read_text())]
+    try:
+        address, written = (folder / _ADDRESS).read_text(), json.loads(path.read_text())
+        silent_s = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        raise ServingError("It starts, or stops.", f"see {folder / _LOG}") from None
+    say(address)
+    reports = [Report(**report) for report in written]
     for report in reports:
         say(_line(report))
-    silent_s = time.time() - path.stat().st_mtime
     if silent_s > _SILENT_S:
         raise ServingError(
             f"The supervisor has said nothing for {silent_s:.0f} s.", f"see {folder / _LOG}"
@@ -224,23 +247,35 @@ def _line(report: Report) -> str:
 
 
 def down(folder: Path) -> None:
-    """Stop what serves from a folder, or what a supervisor that was killed has left.
+    """Stop what serves from a folder, and what a supervisor that was killed has left.
 
     Raises:
         ServingError: there is nothing.
+        ComponentError: processes do not end even by force.
     """
     pid = running(folder)
-    if pid is None:
-        mark = folder / "mark"
-        left = end_marked(mark.read_text().strip()) if mark.exists() else 0
-        if not left:
-            raise ServingError(f"Nothing runs in {folder}.", "name its folder with --folder")
-        say(f"stopped: {left} processes, whose supervisor had been killed")
-        return
-    os.kill(pid, signal.SIGTERM)
-    while running(folder) is not None:
+    if pid is not None and not _ends(folder, pid, signal.SIGTERM, _STOP_WITHIN_S):
+        say(f"process {pid} does not stop; it is killed")
+        _ends(folder, pid, signal.SIGKILL, _STOP_WITHIN_S)
+    mark, left = folder / _MARK, 0
+    if running(folder) is None and mark.exists():  # nobody has started it again meanwhile
+        left = end_marked(mark.read_text().strip())
+        _forget(folder)
+    if pid is None and not left:
+        raise ServingError(f"Nothing runs in {folder}.", "name its folder with --folder")
+    say(f"stopped: {left} processes, whose supervisor had been killed" if left else "stopped")
+
+
+def _ends(folder: Path, pid: int, signum: signal.Signals, within_s: float) -> bool:
+    """Send a signal to the process that serves, and return whether it ends in time."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signum)
+    limit_s = time.monotonic() + within_s
+    while running(folder) == pid:
+        if time.monotonic() > limit_s:
+            return False
         time.sleep(_POLL_S)
-    say("stopped")
+    return True
 
 
 @contextlib.contextmanager
@@ -251,10 +286,11 @@ def _held(folder: Path) -> Iterator[None]:
         ServingError: another process holds it.
     """
     with (folder / _LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ServingError(f"Another process serves from {folder}.") from error
+        limit_s = time.monotonic() + _RELEASE_S
+        while not _locks(file, fcntl.LOCK_EX):
+            if time.monotonic() > limit_s:
+                raise ServingError(f"Another process serves from {folder}.")
+            time.sleep(_POLL_S)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -265,10 +301,20 @@ def running(folder: Path) -> int | None:
     """Return the id of the process that serves from a folder, None if there is none."""
     try:
         with (folder / _LOCK).open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(file.read() or 0) or None
+            while not _locks(file, fcntl.LOCK_SH):
+                file.seek(0)
+                if pid := file.read():  # it is written once the lock is held
+                    return int(pid)
+                time.sleep(_POLL_S)
     except FileNotFoundError:
         pass
     return None
+
+
+def _locks(file: TextIO, kind: int) -> bool:
+    """Lock a file until it is closed, and return whether that could be done."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

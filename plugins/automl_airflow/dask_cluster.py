@@ -14,6 +14,7 @@ from automl_airflow.supervisor import Component
 
 _WORKERS = 2
 _TIMEOUT_S = 5.0
+_STOP_S = 5.0  # a worker whose scheduler ends before it waits for that one
 
 
 class DaskCluster:
@@ -61,6 +62,7 @@ class DaskCluster:
             self._folder,
             env,
             lambda: name == "dask-scheduler" or name in self._workers(),
+            stop_s=_STOP_S,
         )
 
     def _workers(self) -> set[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import secrets
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -18,11 +19,18 @@ from pathlib import Path
 from automl.errors import AutoMLError
 
 MARK = "AUTOML_LOCAL_AIRFLOW"  # steps inherit it too: their environment keeps `AUTOML_`
+# Programs of Python that name themselves in the lists of processes, such as Airflow's, Celery's
+# and Dask's, write over their environment, and so over the mark, where this is not set.
+_KEEPS_MARK = {"SPT_NOENV": "1"}
 _START_S, _STOP_S = 120.0, 15.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _STEADY_S = 60.0  # who ran for that long is started again without delay
 _LOG_LINES = 25
 _MISSES = 2  # of checks of health, before a component that runs is called unhealthy
+_GONE_S = 10.0  # until a process that was killed is gone
+_POLL_S = 0.02
+
+log = logging.getLogger(__name__)
 
 
 class ComponentError(AutoMLError):
@@ -179,23 +187,32 @@ class Supervisor:
             if part.again_s is None:
                 self._bury(part, code, now_s)
             elif now_s >= part.again_s:
-                with self._lock:
-                    part.process, part.started_s = self._spawn(part.component), now_s
-                    part.restarts, part.again_s = part.restarts + 1, None
-                self.say(f"{name} is started again, as process {part.process.pid}")
+                self._start_again(part, now_s)
 
     def _bury(self, part: _Part, code: int, now_s: float) -> None:
         """Note an end; what is left of the process group ends as well, for it has no master."""
         _signal(part.process, signal.SIGKILL)
         if now_s - part.started_s > _STEADY_S:
             part.pause_s = _FIRST_PAUSE_S
-        part.again_s = now_s + part.pause_s
-        self.say(
-            f"{part.component.name} has ended with exit code {code}: see {part.component.log}; "
-            f"it is started again in {part.pause_s:.0f} s"
-        )
-        part.pause_s = min(2 * part.pause_s, _LONGEST_PAUSE_S)
         part.is_healthy = False
+        self._put_off(part, f"has ended with exit code {code}: see {part.component.log}", now_s)
+
+    def _start_again(self, part: _Part, now_s: float) -> None:
+        try:
+            process = self._spawn(part.component)
+        except OSError as error:  # such as a full disk: the others go on
+            self._put_off(part, f"cannot be started: {error}", now_s)
+            return
+        with self._lock:
+            part.process, part.started_s = process, now_s
+            part.restarts, part.again_s = part.restarts + 1, None
+        self.say(f"{part.component.name} is started again, as process {process.pid}")
+
+    def _put_off(self, part: _Part, why: str, now_s: float) -> None:
+        """Let a start wait, longer each time."""
+        part.again_s = now_s + part.pause_s
+        self.say(f"{part.component.name} {why}; it is started again in {part.pause_s:.0f} s")
+        part.pause_s = min(2 * part.pause_s, _LONGEST_PAUSE_S)
 
     def look(self) -> None:
         """Ask all components whether they are healthy; this may take seconds."""
@@ -212,21 +229,35 @@ class Supervisor:
         state = State.ENDED
         if code is None:
             state = State.HEALTHY if part.is_healthy else State.UNHEALTHY
-        log = str(part.component.log)
-        return Report(part.component.name, state, part.process.pid, part.restarts, log, code)
+        file = str(part.component.log)
+        return Report(part.component.name, state, part.process.pid, part.restarts, file, code)
 
     def stop(self) -> None:
-        """End all components, those that were started last first, and what they have started."""
+        """End all components, those that were started last first, and what they have started.
+
+        If it is broken off, by a signal or an error, all that is left ends by force and at once.
+
+        Raises:
+            ComponentError: processes do not end even by force.
+        """
         parts = sorted(self._parts.values(), key=lambda part: -part.group)
-        for _, group in itertools.groupby(parts, key=lambda part: part.group):
-            _end([(part.component, part.process) for part in group])
-        with self._lock:
-            self._parts.clear()
-        end_marked(self.mark)
+        try:
+            for _, group in itertools.groupby(parts, key=lambda part: part.group):
+                _end([(part.component, part.process) for part in group])
+        finally:
+            for part in parts:
+                _signal(part.process, signal.SIGKILL)
+            with self._lock:
+                self._parts.clear()
+            end_marked(self.mark)
+            for part in parts:
+                part.process.wait(_GONE_S)
 
     def _is_well(self, name: str) -> bool:
-        part = self._parts[name]
-        well = part.process.poll() is None and part.component.is_healthy()
+        part = self._parts.get(name)
+        if part is None:  # all is stopped meanwhile
+            return False
+        well = part.process.poll() is None and _is_healthy(part.component)
         part.misses = 0 if well else part.misses + 1
         if well:
             part.is_healthy = True
@@ -238,18 +269,26 @@ class Supervisor:
     def _spawn(self, component: Component) -> subprocess.Popen[bytes]:
         component.log.parent.mkdir(parents=True, exist_ok=True)
         user, group = component.owner or (None, None)
-        with component.log.open("ab") as log:
+        with component.log.open("ab") as output:
             return subprocess.Popen(
                 component.command,
-                env={**component.env, MARK: self.mark},
+                env={**component.env, **_KEEPS_MARK, MARK: self.mark},
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=component.folder,
                 start_new_session=True,
                 user=user,
                 group=group,
             )
+
+
+def _is_healthy(component: Component) -> bool:
+    try:
+        return component.is_healthy()
+    except Exception as error:  # noqa: BLE001 - of any library that asks
+        log.warning("%s cannot be asked how it is: %r", component.name, error)
+        return False
 
 
 def _end(running: Sequence[tuple[Component, subprocess.Popen[bytes]]]) -> None:
@@ -262,17 +301,31 @@ def _end(running: Sequence[tuple[Component, subprocess.Popen[bytes]]]) -> None:
             process.wait(max(0.1, began_s + component.stop_s - time.monotonic()))
     for _, process in running:  # also what the process has left in its group
         _signal(process, signal.SIGKILL)
-        process.wait()
+    for _, process in running:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GONE_S)
 
 
 def end_marked(mark: str) -> int:
-    """Kill the processes of a supervisor's components that are left, and return how many."""
-    count = 0
-    for pid in _marked(mark):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-            count += 1
-    return count
+    """Kill what is left of a supervisor's components, and return how many processes that were.
+
+    What they have started ends too, even where it shows no mark. All of it is gone at the return.
+
+    Raises:
+        ComponentError: a process does not end.
+    """
+    killed: set[int] = set()
+    limit_s = time.monotonic() + _GONE_S
+    while found := _marked(mark) | set(filter(_lives, killed)):
+        if time.monotonic() > limit_s:
+            pids = ", ".join(map(str, sorted(found)))
+            raise ComponentError(f"Processes do not end: {pids}.", "look at them with `ps`")
+        for pid in found - killed:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        killed |= found
+        time.sleep(_POLL_S)
+    return len(killed)
 
 
 def _signal(process: subprocess.Popen[bytes], signum: signal.Signals) -> None:
@@ -280,13 +333,37 @@ def _signal(process: subprocess.Popen[bytes], signum: signal.Signals) -> None:
         os.killpg(process.pid, signum)
 
 
-def _marked(mark: str) -> Iterator[int]:
-    """Yield the processes whose environment holds a mark."""
+def _marked(mark: str) -> set[int]:
+    """Return the processes whose environment holds a mark, and all that these have started."""
     entry = f"{MARK}={mark}".encode()
+    children: dict[int, list[int]] = {}
+    found: list[int] = []
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            found = entry in (folder / "environ").read_bytes().split(b"\0")
-        except OSError:  # it has ended, or is somebody else's
+        pid = int(folder.name)
+        parent = _parent(pid)
+        if parent is None:
             continue
-        if found:
-            yield int(folder.name)
+        children.setdefault(parent, []).append(pid)
+        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+            if entry in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(pid)
+    marked: set[int] = set()
+    while found:
+        pid = found.pop()
+        if pid not in marked:
+            marked.add(pid)
+            found += children.get(pid, ())
+    return marked - {os.getpid()}
+
+
+def _parent(pid: int) -> int | None:
+    """Return the parent of a process, None if it has ended, though nobody may have heard of it."""
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[:2]
+    except OSError:
+        return None
+    return None if state in {b"Z", b"X"} else int(parent)
+
+
+def _lives(pid: int) -> bool:
+    return _parent(pid) is not None

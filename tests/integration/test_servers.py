@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +68,26 @@ def test_a_folder_that_nobody_can_reach_keeps_no_database_of_root(
 
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert StackFolders.of(tmp_path / "stack").database == tmp_path / "stack" / "postgres"
+
+
+def test_a_database_that_was_half_made_is_made_anew() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # the database's own folder is private
+        code = (
+            "import sys; from pathlib import Path\n"
+            "from automl_airflow.servers.postgres import PostgresServer\n"
+            "PostgresServer(Path(sys.argv[1])).component()"
+        )
+        command = [sys.executable, "-c", code, str(folder / "postgres")]
+        process = subprocess.Popen(command, start_new_session=True)
+        limit_s = time.monotonic() + 30
+        while not list(folder.rglob("PG_VERSION")):
+            assert time.monotonic() < limit_s
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        with PostgresServer(folder / "postgres") as server:
+            assert server.execute("SELECT 1") == [(1,)]
 
 
 def test_root_gives_no_folder_of_others_to_the_database(

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,71 @@ def test_a_component_that_does_not_start_is_named_with_its_last_words(tmp_path: 
             running.start([silent], within_s=0.2)
         with pytest.raises(ComponentError, match="`server` failed"):
             running.run(broken)
+
+
+def test_an_end_that_is_broken_off_is_made_by_force(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "pathlib.Path(sys.argv[1]).touch()\n"
+        "time.sleep(600)"
+    )
+    running = Supervisor()
+    for name in ("server", "worker"):
+        deaf = component(tmp_path, name, code, (tmp_path / name).exists)
+        running.start([replace(deaf, command=[*deaf.command, name])])
+    pids = [report.pid for report in running.reports()]
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            running.stop()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert {lives(pid) for pid in pids} == {False}
+    assert running.reports() == []
+
+
+def test_what_cannot_be_started_again_is_tried_later(tmp_path: Path) -> None:
+    said: list[str] = []
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with supervisor(said) as running:
+        idle = component(folder, "server", "import time; time.sleep(600)", lambda: True)
+        running.start([replace(idle, log=tmp_path / "log")])
+        folder.rename(tmp_path / "away")
+        part = running._parts["server"]
+        part.pause_s = 0.01
+        os.kill(part.process.pid, signal.SIGKILL)
+        until(lambda: tended(running, lambda: "cannot be started" in said[-1] if said else False))
+        (tmp_path / "away").rename(folder)
+        until(lambda: tended(running, lambda: part.restarts == 1))
+    assert any("No such file or directory" in line for line in said)
+
+
+def test_what_cannot_be_asked_is_not_well(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    answers: list[Exception] = []
+
+    def healthy() -> bool:
+        if answers:
+            raise answers[0]
+        return True
+
+    with supervisor([]) as running:
+        idle = component(tmp_path, "server", "import time; time.sleep(600)", healthy)
+        running.start([idle])
+        answers.append(KeyError("an answer of another kind"))
+        for _ in range(2):
+            running.look()
+        assert running.reports()[0].state is State.UNHEALTHY
+        answers.clear()
+        running.look()
+        assert running.reports()[0].state is State.HEALTHY
+    assert "server cannot be asked how it is: KeyError" in caplog.text
 
 
 def test_one_miss_is_no_illness(tmp_path: Path) -> None:

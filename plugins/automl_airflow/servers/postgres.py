@@ -130,6 +130,9 @@ class PostgresServer(Server):
         self.remove()
 
     def _make(self, data: Path) -> None:
+        """Make the data in a folder that gets its name at the end: a half of it serves nobody."""
+        partial = data.with_name("data.partial")
+        shutil.rmtree(partial, ignore_errors=True)
         secret = self._folder / "password"
         secret.touch(mode=0o600)
         secret.write_text(self.password)
@@ -138,7 +141,7 @@ class PostgresServer(Server):
             os.chown(secret, *self._owner)
         subprocess.run(
             [
-                *(_program("initdb"), "-D", str(data), "-U", POSTGRES_USER, "--no-sync"),
+                *(_program("initdb"), "-D", str(partial), "-U", POSTGRES_USER, "--no-sync"),
                 *("--pwfile", str(secret), "--auth=scram-sha-256", "--locale=C.UTF-8"),
             ],
             check=True,
@@ -148,6 +151,7 @@ class PostgresServer(Server):
             group=group,
         )
         secret.unlink()
+        partial.rename(data)
 
     def _serves(self) -> bool:
         try:

@@ -22,7 +22,8 @@ dir {folder}
 appendonly yes
 save ""
 maxmemory-policy noeviction
-"""  # what is queued survives a restart
+set-proc-title no
+"""  # what is queued survives a restart; a title would write over the supervisor's mark
 
 
 class ValkeyServer(Server):
