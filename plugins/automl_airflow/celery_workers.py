@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -73,10 +74,11 @@ def is_answering(broker_url: str, node: str) -> bool:
         return False
 
 
-def places_of(broker_url: str, queues: Iterable[str]) -> dict[str, int]:
-    """Return how many tasks the workers of each queue run at once, all together.
+def places_of(broker_url: str, queues: Iterable[str]) -> dict[frozenset[str], int]:
+    """Return how many tasks workers run at once, by which of the queues they serve.
 
-    A process of its own asks: one that a Celery worker has forked shares its connections.
+    Workers of all hosts count, and those that serve the same queues together. A process of its own
+    asks: one that a Celery worker has forked shares its connections.
 
     Raises:
         ConnectionError: the broker cannot be reached.
@@ -89,18 +91,25 @@ def places_of(broker_url: str, queues: Iterable[str]) -> dict[str, int]:
         )
     except subprocess.SubprocessError as error:  # without its output, which may hold the address
         raise ConnectionError("Celery's workers could not be asked") from error
-    places: dict[str, int] = json.loads(asked.stdout.splitlines()[-1])
-    return places
+    places: Counter[frozenset[str]] = Counter()
+    for served, number in json.loads(asked.stdout.splitlines()[-1]):
+        places[frozenset(served)] += number
+    return dict(places)
 
 
-def _places(broker_url: str, queues: Iterable[str]) -> dict[str, int]:
-    places = dict.fromkeys(queues, 0)
+def _places(broker_url: str, queues: Iterable[str]) -> list[tuple[list[str], int]]:
+    """Return the queues that each worker serves, and how many tasks it runs at once."""
+    asked = set(queues)
     served = _ask(broker_url, "active_queues")
     stats = _ask(broker_url, "stats") if served else {}
-    for node, own in served.items():
-        for name in places.keys() & {queue["name"] for queue in own}:
-            places[name] += int(stats[node]["pool"]["max-concurrency"]) if node in stats else 0
-    return places
+    return [
+        (sorted(asked & {queue["name"] for queue in own}), _concurrency(stats.get(node)))
+        for node, own in served.items()
+    ]
+
+
+def _concurrency(stats: Mapping[str, Any] | None) -> int:
+    return 0 if stats is None else int(stats["pool"]["max-concurrency"])
 
 
 def _ask(broker_url: str, question: str, nodes: list[str] | None = None) -> dict[str, Any]:

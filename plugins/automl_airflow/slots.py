@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from automl.errors import AutoMLError
@@ -44,18 +44,20 @@ def examine_slots() -> list[str]:
 
 
 def compare(
-    slots: Mapping[str, int], queues: Mapping[str, str], places: Mapping[str, int]
+    slots: Mapping[str, int], queues: Mapping[str, str], places: Mapping[frozenset[str], int]
 ) -> list[str]:
     """Return a warning for each pool that has more slots than its queue's workers have places.
+
+    Pools that have enough each may have too many together, where workers serve several queues.
 
     Args:
         slots: of each pool.
         queues: of each pool, the queue of its tasks.
-        places: of each queue, how many tasks its workers run at once.
+        places: how many tasks workers run at once, by the queues that they serve.
     """
     warnings = []
     for pool, queue in queues.items():
-        have = places[queue]
+        have = _places_for(places, [queue])
         if slots.get(pool, 0) <= have:  # -1 is no limit, and somebody's wish
             continue
         lack = (
@@ -69,7 +71,29 @@ def compare(
             f"for fails after half an hour: {remedy}start workers with "
             f"`airflow celery worker --queues {queue} --concurrency {slots[pool] - have}`."
         )
-    return warnings
+    return warnings or _compare_all(slots, queues, places)
+
+
+def _compare_all(
+    slots: Mapping[str, int], queues: Mapping[str, str], places: Mapping[frozenset[str], int]
+) -> list[str]:
+    """Return a warning if all pools together have more slots than all workers have places."""
+    wanted = sum(max(slots.get(pool, 0), 0) for pool in queues)
+    have, names = _places_for(places, queues.values()), ",".join(sorted(set(queues.values())))
+    if wanted <= have:
+        return []
+    return [
+        f"The pools {' and '.join(queues)} have {wanted} slots together, but the workers of "
+        f"Celery's queues {names} run {have} tasks at once. A task that Celery has no place for "
+        "fails after half an hour: give the pools fewer slots (`airflow pools set`), or start "
+        f"workers with `airflow celery worker --queues {names} --concurrency {wanted - have}`."
+    ]
+
+
+def _places_for(places: Mapping[frozenset[str], int], queues: Iterable[str]) -> int:
+    """Return how many tasks the workers of some queues run at once."""
+    asked = set(queues)
+    return sum(number for served, number in places.items() if served & asked)
 
 
 def _examined() -> dict[str, Any]:
