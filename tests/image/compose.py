@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 COMPOSE = Path(__file__).parents[2] / "docker/compose.yaml"
-_VARIABLE = re.compile(r"\$(?:\$|\{([A-Z_]+)(?::-([^}]*))?\})")
+_VARIABLE = re.compile(r"\$(?:\$|\{([A-Z_]+)(?::[-?]([^}]*))?\})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,11 @@ class Service:
     def podman_arguments(self, folders: Mapping[str, Path], secrets: Path) -> list[str]:
         """Return the arguments of `podman run` that stand for what the compose file says.
 
+        Volumes are podman's own, which get owner, mode and content of the image's folder, as
+        Docker's do.
+
         Args:
-            folders: what stands for each volume, and for each folder of the host, by its name.
+            folders: what stands for each folder of the host, by its name.
             secrets: the folder of the secrets.
         """
         document = self.document
@@ -52,7 +55,7 @@ class Service:
             words += ["--volume", f"{secrets / name}:/run/secrets/{name}:ro"]
         for volume in document.get("volumes", []):
             source, _, target = volume.partition(":")
-            words += ["--volume", f"{folders[source]}:{target}"]
+            words += ["--volume", f"{folders.get(source, source)}:{target}"]
         return words
 
 

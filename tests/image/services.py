@@ -24,8 +24,14 @@ from tests.image.commands import ImageTestError, expect, run, say, step
 from tests.image.compose import Service, services
 
 SETTINGS = {"DASK_SCHEDULER_ADDRESS": "tcp://dask-scheduler:8786"}
+S3_SETTINGS = {
+    "AUTOML_BUCKET": "automl",
+    "AUTOML_HOME": "s3://automl/home",
+    "AWS_ENDPOINT_URL": "http://seaweedfs:8333",
+}  # the lines of the profile `s3` in docker/env.example
+HOST_FOLDERS = ("./data", "./studies")
 FIRST = "init"
-_HEALTHY_S, _RUN_S = 240, 420
+_HEALTHY_S, _RUN_S = 240, 600
 _MAKE_SECRETS = Path(__file__).parents[2] / "docker/make-secrets"
 _USER = 50000
 # Containers share the ports of this network: the second worker's server of logs gets another one.
@@ -56,12 +62,8 @@ class Installation:
         return self.folder / "secrets"
 
     def folders(self) -> dict[str, Path]:
-        """Return the folder that stands for each volume, made for the user of the image."""
-        found = {}
-        for service in self.services.values():
-            for volume in service.document.get("volumes", []):
-                source = volume.partition(":")[0]
-                found[source] = self.folder / "volumes" / source.strip("./")
+        """Return what stands for each folder of the host, made for the user of the image."""
+        found = {name: self.folder / "folders" / name.strip("./") for name in HOST_FOLDERS}
         for path in found.values():
             if not path.exists():
                 path.mkdir(parents=True)
@@ -70,7 +72,8 @@ class Installation:
 
     def arguments(self, service: Service, name: str) -> list[str]:
         """Return `podman run` with all that a service's container has, up to the image's name."""
-        addresses = dict.fromkeys(("postgres", "valkey"), "127.0.0.1")  # and each service its own
+        servers = ("postgres", "valkey", "seaweedfs")
+        addresses = dict.fromkeys(servers, "127.0.0.1")  # and each service its own
         addresses |= {each: f"127.0.1.{n}" for n, each in enumerate(self.services, 10)}
         words = ["podman", "run", "--pull=never", "--network", "host", "--name", name]
         words += [f"--add-host={host}:{address}" for host, address in addresses.items()]
@@ -78,9 +81,9 @@ class Installation:
         words += service.podman_arguments(self.folders(), self.secrets)
         return [*words, *_MORE.get(service.name, []), self.image]
 
-    def once(self, name: str, *command: str) -> str:
-        """Run a command with what the default worker has, and return what it prints."""
-        words = self.arguments(self.services["worker-default"], name)
+    def once(self, name: str, *command: str, service: Service | None = None) -> str:
+        """Run a command with what a service has, the default worker's, and return its output."""
+        words = self.arguments(service or self.services["worker-default"], name)
         writable = [word.replace(":/data:ro", ":/data") for word in words]
         return run([*writable[:2], "--rm", *writable[2:], *command], timeout_s=300).stdout
 
@@ -116,7 +119,7 @@ class Installation:
 
 @contextlib.contextmanager
 def running(folder: Path, image: str) -> Iterator[Installation]:
-    """Make secrets, run PostgreSQL and Valkey, and remove every container at the end."""
+    """Make secrets, run the servers, and remove every container at the end."""
     run(["ip", "link", "set", "lo", "up"])
     maker = folder / "make-secrets"
     shutil.copy(_MAKE_SECRETS, maker)
@@ -151,8 +154,7 @@ def serve(made: Installation) -> None:
     with step("init", made.times):
         service = made.services[FIRST]
         for name in ("init", "init-again"):  # it may run at any time
-            words = made.arguments(service, name)
-            run([*words[:2], "--rm", *words[2:], *service.command], timeout_s=300)
+            made.once(name, *service.command, service=service)
     with step("all services healthy", made.times):
         others = [each for name, each in made.services.items() if name != FIRST]
         for service in others:
@@ -162,14 +164,25 @@ def serve(made: Installation) -> None:
             made.wait_for_health(service.name)
 
 
+def advise(made: Installation) -> None:
+    """Let `automl doctor` look at a home on S3, and at the pools and workers of the services."""
+    with step("a home on S3, and what the doctor says", made.times):
+        on_s3 = services(S3_SETTINGS)
+        made.once("init-s3", *on_s3[FIRST].command, service=on_s3[FIRST])
+        told = made.once("doctor", "automl", "doctor", service=on_s3["worker-default"])
+        for fact in ("s3://automl/home", "the workers have a place for each of their slots"):
+            expect(fact in told, f"the doctor does not say {fact!r}: {told}")
+
+
 def _write_study(made: Installation) -> None:
     folders = made.folders()
     study = yaml.safe_load((folders["./data"] / "digits" / "study.yaml").read_text())
     data = study["data"]
     for key in {"source", "images"} & data.keys():
         data[key] = str(Path("/data/digits", data[key]))
-    study["search"] = {"time_limit": "30s", "slice": "15s", "workers": 2}
-    study["final_fit"] = {"time_limit": "30s"}
+    # a number of trials ends it, so that a busy machine finds a champion as well
+    study["search"] = {"time_limit": "5m", "max_trials": 3, "slice": "15s", "workers": 2}
+    study["final_fit"] = {"time_limit": "1m"}
     study["schedule"] = None
     (folders["./studies"] / "digits.yaml").write_text(yaml.safe_dump(study))
 
@@ -187,10 +200,10 @@ def search(made: Installation) -> None:
             for task in client.tasks("automl_digits", run_id)
         }
         expect(state == "success", f"the run ended as {state}: {tasks}")
-        home = made.folders()["automl-home"]
-        champion = json.loads((home / "models/digits/champion.json").read_text())
-        say(f"   champion: version {champion.get('version')}")
-        made.once("verify", "automl", "verify", "digits", "--home", "/var/lib/automl")
+        told = made.once("models", "automl", "models", "digits", "--json")
+        models = json.loads(told[told.index("{") :])
+        expect(models["champion"] == 1, f"there is no champion: {told}")
+        made.once("verify", "automl", "verify", "digits")
     with step("workers stop by themselves when they are asked to", made.times):
         for name in ("worker-default", "worker-gpu"):
             run(["podman", "stop", "--time", "60", name])
@@ -207,6 +220,7 @@ def main(arguments: list[str]) -> int:
             try:
                 examine(made)
                 serve(made)
+                advise(made)
                 search(made)
             finally:
                 (folder / "times.json").write_text(json.dumps(made.times))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from automl_airflow.dag_record import FOLDER
+from automl_airflow.slots import compare
 
 from tests.image.compose import COMPOSE, resolved, services
 
@@ -20,7 +24,8 @@ PROGRAMS = Path(sys.executable).parent
 SCRIPTS = [DOCKER / each for each in ("automl-healthy", "automl-init", "make-secrets")]
 SCRIPTS.append(DOCKER / "postgres-init.sh")
 OBJECTS = [DOCKER / "kubernetes/automl.yaml", *sorted((DOCKER / "kubernetes/pods").glob("*.yaml"))]
-YAMLS = [COMPOSE, DOCKER / "kubernetes/values.yaml", *OBJECTS]
+HOSTS = sorted((DOCKER / "several-hosts").glob("*.yaml"))
+YAMLS = [COMPOSE, *HOSTS, DOCKER / "kubernetes/values.yaml", *OBJECTS]
 COMMANDS = {
     "hadolint": ["hadolint"],
     "shellcheck": ["shellcheck"],
@@ -30,40 +35,40 @@ COMMANDS = {
 }
 
 
-def verdict(tool: str, path: Path) -> subprocess.CompletedProcess[str]:
+def verdict(tool: str, paths: Sequence[Path]) -> subprocess.CompletedProcess[str]:
     program, *options = COMMANDS[tool]
     found = PROGRAMS / program
-    command = [str(found if found.exists() else program), *options, str(path)]
+    command = [str(found if found.exists() else program), *options, *map(str, paths)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-CASES: list[tuple[str, Path, Callable[[str], str]]] = [
-    (
-        "hadolint",
-        DOCKER / "Dockerfile",
+Spoil = Callable[[str], str]
+CASES: dict[str, tuple[list[Path], Spoil]] = {
+    "hadolint": (
+        [DOCKER / "Dockerfile"],
         lambda text: text.replace("# hadolint ignore=DL3008\n", ""),
     ),
-    *(("shellcheck", path, lambda text: f"{text}\nif [ $1 = x ]; then echo\n") for path in SCRIPTS),
-    *(("yamllint", path, lambda text: f"{text}\nname: twice\nname: twice\n") for path in YAMLS),
-    ("compose", COMPOSE, lambda text: text.replace("read_only:", "raed_only:")),
-    *(("kubernetes", path, lambda text: text.replace("name:", "nmae:")) for path in OBJECTS),
-]
+    "shellcheck": (SCRIPTS, lambda text: f"{text}\nif [ $1 = x ]; then echo\n"),
+    "yamllint": (YAMLS, lambda text: f"{text}\nname: twice\nname: twice\n"),
+    "compose": ([COMPOSE, *HOSTS], lambda text: text.replace("services:", "sevrices:")),
+    "kubernetes": (OBJECTS, lambda text: text.replace("\nmetadata:", "\nsepc: {}\nmetadata:")),
+}
 
 
-@pytest.mark.parametrize(
-    ("tool", "path", "spoilt"), CASES, ids=[f"{tool}-{path.name}" for tool, path, _ in CASES]
-)
-def test_a_validator_accepts_the_file_and_rejects_a_bad_one(
-    tool: str, path: Path, spoilt: Callable[[str], str], tmp_path: Path
-) -> None:
-    bad = tmp_path / path.name
-    bad.write_text(spoilt(path.read_text()))
-    assert bad.read_text() != path.read_text()
+@pytest.mark.parametrize("tool", CASES)
+def test_a_validator_accepts_the_files_and_rejects_bad_ones(tool: str, tmp_path: Path) -> None:
+    paths, spoilt = CASES[tool]
+    bad = [tmp_path / path.name for path in paths]
+    for path, copy in zip(paths, bad, strict=True):
+        copy.write_text(spoilt(path.read_text()))
+        assert copy.read_text() != path.read_text()
 
-    good, wrong = verdict(tool, path), verdict(tool, bad)
+    good, wrong = verdict(tool, paths), verdict(tool, bad)
 
     assert good.returncode == 0, good.stdout + good.stderr
     assert wrong.returncode != 0
+    told = wrong.stdout + wrong.stderr
+    assert not [path for path in bad if str(path) not in told], told
 
 
 @pytest.fixture(scope="module")
@@ -121,21 +126,129 @@ def test_a_worker_may_end_a_slice_before_it_is_killed() -> None:
         assert seconds(services({})[name].document["stop_grace_period"]) > default_slice_s
 
 
-def test_pools_have_no_more_slots_than_workers() -> None:
-    given = services({})
-    environment = given["init"].document["environment"]
-    pools = int(environment["AUTOML_CPU_SLOTS"]) + int(environment["AUTOML_GPU_SLOTS"])
-    command = given["worker-default"].command
+def settings_of(comment: str) -> dict[str, str]:
+    """Return the settings of docker/env.example, with those below a comment."""
+    text = (DOCKER / "env.example").read_text()
+    before, _, after = text.partition(f"\n# {comment}")
+    chosen = after.partition("\n\n")[0].replace("\n#AUTOML", "\nAUTOML")
+    lines = [line for line in [*before.splitlines(), *chosen.splitlines()] if line[:1] != "#"]
+    return dict(line.split("=", 1) for line in lines if "=" in line)
 
-    assert int(command[command.index("--concurrency") + 1]) >= pools + 2
-    assert command[command.index("--queues") + 1] == "default,gpu"
+
+def places(settings: dict[str, str], workers: Sequence[str]) -> dict[frozenset[str], int]:
+    found: Counter[frozenset[str]] = Counter()
+    for worker in workers:
+        command = services(settings)[worker].command
+        queues = command[command.index("--queues") + 1].split(",")
+        found[frozenset(queues)] += int(command[command.index("--concurrency") + 1])
+    return dict(found)
 
 
-def test_the_example_of_settings_names_variables_of_the_compose_file() -> None:
+def slots(settings: dict[str, str]) -> dict[str, int]:
+    environment = services(settings)["init"].document["environment"]
+    return {
+        "automl_gpu": int(environment["AUTOML_GPU_SLOTS"]),
+        "automl_cpu": int(environment["AUTOML_CPU_SLOTS"]),
+    }
+
+
+QUEUES = {"automl_gpu": "gpu", "automl_cpu": "default"}
+
+
+def test_pools_have_no_more_slots_than_workers_have_places() -> None:
+    with_gpus = settings_of("Profile gpu")
+
+    assert compare(slots({}), QUEUES, places({}, ["worker-default"])) == []
+    both = places(with_gpus, ["worker-default", "worker-gpu"])
+    assert set(both) == {frozenset({"gpu"}), frozenset({"default"})}
+    assert compare(slots(with_gpus), QUEUES, both) == []
+
+
+def test_a_pool_for_several_hosts_gives_this_hosts_worker_no_more_than_its_gpus() -> None:
+    settings = settings_of("Profile gpu") | {"AUTOML_GPU_SLOTS": "8", "AUTOML_HOST_GPUS": "4"}
+    one_host = places(settings, ["worker-default", "worker-gpu"])
+    two_hosts = places(settings, ["worker-default", "worker-gpu", "worker-gpu"])
+
+    assert compare(slots(settings), QUEUES, two_hosts) == []
+    (warning,) = compare(slots(settings), QUEUES, one_host)
+    assert "The pool automl_gpu has 8 slots" in warning
+
+
+def test_short_tasks_have_places_beside_those_of_the_pools() -> None:
+    for settings in ({}, settings_of("Profile gpu")):
+        pools = slots(settings)
+        (number,) = places(settings, ["worker-default"]).values()
+        mine = pools["automl_cpu"] + (0 if settings else pools["automl_gpu"])
+        assert number >= mine + 2
+
+
+def test_several_hosts_change_services_that_are_there(compose: dict[str, Any]) -> None:
+    for path in HOSTS:
+        for name, service in yaml.safe_load(resolved(path.read_text(), {}))["services"].items():
+            known = compose["services"][name]
+            assert set(service) - {"ports"} <= {"extra_hosts", "hostname"}, name
+            others = set(service.get("extra_hosts", {}))
+            # a worker finds there what it waits for on one host
+            assert others in (set(), set(known.get("depends_on", ()))), name
+
+
+def test_the_record_of_studies_is_kept_where_the_dag_processor_writes_it() -> None:
+    place = f"/opt/airflow/{FOLDER}"
+    values = yaml.safe_load((DOCKER / "kubernetes/values.yaml").read_text())
+    mounts = {each["mountPath"] for each in values["dagProcessor"]["extraVolumeMounts"]}
+
+    assert f"study-dags:{place}" in services({})["dag-processor"].document["volumes"]
+    assert mounts == {place}
+    assert f" {place} " in (DOCKER / "Dockerfile").read_text()  # with the owner of the image
+
+
+def test_every_volume_is_a_folder_that_the_image_gives_to_its_user(
+    compose: dict[str, Any],
+) -> None:
+    text = (DOCKER / "Dockerfile").read_text()
+    made = text[text.index("mkdir -p") : text.index("chown -R")].split()
+    for service in services({}).values():
+        for volume in service.document.get("volumes", []):
+            source, target = volume.split(":")[:2]
+            if source in compose["volumes"]:
+                assert target in made, (service.name, target)
+
+
+def test_logs_of_pods_outlive_them() -> None:
+    values = yaml.safe_load((DOCKER / "kubernetes/values.yaml").read_text())
+    assert values["config"]["logging"]["remote_logging"] == "True"
+    for path in (DOCKER / "kubernetes/pods").glob("*.yaml"):
+        spec = yaml.safe_load(path.read_text())["spec"]
+        (config,) = (each for each in spec["volumes"] if each["name"] == "config")
+        (mount,) = (
+            each for each in spec["containers"][0]["volumeMounts"] if each["name"] == "config"
+        )
+        assert config["configMap"]["name"] == "airflow-config"  # of a release called airflow
+        assert mount["mountPath"] == "/opt/airflow/airflow.cfg"
+    reader = values["apiServer"]
+    assert reader["env"][0]["name"] == "AWS_SHARED_CREDENTIALS_FILE"
+    mounted = reader["extraVolumeMounts"][0]["mountPath"]
+    assert reader["env"][0]["value"] == f"{mounted}/aws_credentials"
+
+
+def test_no_user_with_a_known_password_is_made_on_kubernetes() -> None:
+    values = yaml.safe_load((DOCKER / "kubernetes/values.yaml").read_text())
+    assert values["createUserJob"]["enabled"] is False
+
+
+def test_no_secret_is_a_word_of_a_command_line() -> None:
+    for path in [*SCRIPTS, DOCKER / "kubernetes/README.md"]:
+        for line in path.read_text().splitlines():
+            assert "--from-literal" not in line, path
+            assert not re.search(r"--\S*password\S* .*\$", line), (path, line)
+
+
+def test_the_example_of_settings_names_variables_of_the_compose_files() -> None:
     lines = (DOCKER / "env.example").read_text().splitlines()
     names = {line.lstrip("#").partition("=")[0] for line in lines if "=" in line}
 
-    unknown = {each for each in names if f"${{{each}" not in COMPOSE.read_text()}
+    files = "".join(path.read_text() for path in [COMPOSE, *HOSTS])
+    unknown = {each for each in names if f"${{{each}" not in files}
 
     assert unknown == {"COMPOSE_PROFILES"}  # docker's own
 
@@ -181,3 +294,14 @@ def test_requirements_of_the_image_leave_torch_to_its_own_step() -> None:
     assert {"apache-airflow-providers-fab", "apache-airflow-providers-cncf-kubernetes"} <= {
         each.partition("==")[0] for each in listed
     }
+
+
+def test_what_people_put_into_docker_is_not_sent_to_the_build() -> None:
+    private = {
+        line.rstrip("/")
+        for line in (ROOT / ".gitignore").read_text().splitlines()
+        if line.startswith("docker/")
+    }
+
+    assert private
+    assert private <= set((ROOT / ".dockerignore").read_text().splitlines())

