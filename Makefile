@@ -49,8 +49,10 @@ stack-down: install  ## stop what `make stack` started
 test: install  ## every test: unit, contracts, integration, crash, e2e
 	$(BIN)/python tests/run_groups.py
 
-soak: install  ## the long tests: outages, crashes and races in large numbers
+soak: install  ## the long tests: outages, crashes and races in large numbers, and the images; the latter need root
 	AUTOML_SOAK=1 $(BIN)/python tests/run_groups.py -m soak
+	$(BIN)/python -m tests.image.main
+	$(BIN)/python -m tests.image.main --target cuda
 
 image-test: install  ## build the image without Docker and run its services; needs root, apt and Debian 12
 	$(BIN)/python -m tests.image.main

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import secrets
 import shutil
 import subprocess
@@ -179,8 +180,8 @@ def trial(build: Build, *, serve: bool) -> None:
         build.base()
     with step("build", times):
         build.build()
-    cold_s = sum(times.values())
-    say(f"   cold: {cold_s:.0f} s")
+    cold_s, used = sum(times.values()), resource.getrusage(resource.RUSAGE_CHILDREN)
+    say(f"   cold: {cold_s:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of processors")
     with step("the image itself", times):
         build.examine()
     with step("a RUN that fails", times):
