@@ -12,6 +12,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from automl.domain.events import SCHEMA, Event, TrialOpened, event_from_json, event_to_json
@@ -30,6 +31,10 @@ from automl.storage.objects import ObjectStore
 SEGMENT = 100  # versions per sealed segment
 _LOST_RACES = 200  # appends that may be lost in a row before a writer gives up
 _LONGEST_PAUSE_S = 3.0  # after a lost race
+_FEW_LOST, _GROWTH = (
+    4,
+    1.5,
+)  # races that are lost to a few writers; pauses grow where there is a crowd
 
 log = logging.getLogger(__name__)
 
@@ -197,6 +202,38 @@ class ObjectStudyLog:
         return [(version, event_from_json(event, where)) for event in document["events"]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    """State that a proposal is computed from, not replayed yet.
+
+    Attributes:
+        before: the study before some news.
+        news: the news, the trial's opening among them.
+        version: the version that opened the trial.
+    """
+
+    before: Study
+    news: Sequence[tuple[int, Event]]
+    version: int
+
+    def study(self) -> Study:
+        """Return the study after the version."""
+        return replay((row for row in self.news if row[0] <= self.version), self.before)
+
+
+def _longest_pause_s(taken_s: float, lost: int) -> float:
+    """Return the longest pause after a lost race.
+
+    A few writers are quickest with pauses as long as a write takes. In a crowd most writes would be
+    in vain, and slow down those that are not: whoever loses race after race waits longer each time.
+
+    Args:
+        taken_s: how long the write took.
+        lost: races that were lost before it.
+    """
+    return min(2 * taken_s * _GROWTH ** max(0, lost - _FEW_LOST), _LONGEST_PAUSE_S)
+
+
 class StudyRecord:
     """A study kept up to date from its log; the way in for everything that decides.
 
@@ -207,20 +244,20 @@ class StudyRecord:
     def __init__(self, log: StudyLog) -> None:
         self.log = log
         self.study = Study()
-        self._tickets: dict[int, Study] = {}
+        self._tickets: dict[int, _Ticket] = {}
 
     def refresh(self) -> Study:
         """Read the log's news and return the study."""
         return self._advance(self.log.read(self.study.version))
 
     def _advance(self, news: Sequence[tuple[int, Event]]) -> Study:
-        """Replay `news`, keep the states that proposals are computed from, return the study."""
+        """Replay `news`, keep what proposals are computed from, return the study."""
         before = self.study
         self.study = replay(news, before)
         tickets = self._tickets | {
-            event.n: replay((row for row in news if row[0] <= version), before)
+            event.n: _Ticket(before, news, version)
             for version, event in news
-            if isinstance(event, TrialOpened) and self.study.trials[event.n].is_unproposed
+            if isinstance(event, TrialOpened)
         }
         trials = self.study.trials
         self._tickets = {n: at for n, at in tickets.items() if trials[n].is_unproposed}
@@ -229,9 +266,10 @@ class StudyRecord:
     def ticket(self, number: int) -> Study:
         """Return the study after the version that opened a trial which has no candidate yet.
 
-        It is kept when it is read: a claim never reads the log again.
+        What it follows from is kept when it is read: a claim never reads the log again. It is
+        replayed when it is asked for, as most tickets are those of other workers.
         """
-        return self._tickets[number]
+        return self._tickets[number].study()
 
     def commit(self, decide: Callable[[Study], Sequence[Event]]) -> Study:
         """Append what `decide` wants of the newest study, deciding again after every lost race.
@@ -245,7 +283,7 @@ class StudyRecord:
         Raises:
             StorageError: the race was lost too often.
         """
-        for _ in range(_LOST_RACES):
+        for lost in range(_LOST_RACES):
             study = self.refresh()
             events = decide(study)
             if not events:
@@ -255,7 +293,7 @@ class StudyRecord:
                 version = self.log.append(events, expected_version=study.version)
             except StaleWriteError:  # a random pause, as long as the store is slow, lets all win
                 taken_s = time.monotonic() - started_s  # hours, for a process that was frozen
-                time.sleep(random.uniform(0, min(2 * taken_s, _LONGEST_PAUSE_S)))  # noqa: S311
+                time.sleep(random.uniform(0, _longest_pause_s(taken_s, lost)))  # noqa: S311
                 continue
             return self._advance([(version, event) for event in events])
         raise StorageError(
