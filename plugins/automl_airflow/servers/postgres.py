@@ -96,7 +96,7 @@ class PostgresServer(Server):
             "port": str(self.port),
             "unix_socket_directories": "",
             "shared_buffers": "32MB",
-            "max_connections": "200",
+            "max_connections": "400",  # a session for each worker of a large fleet
         }
         return Component(
             "postgres",
