@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn, Protocol, TextIO
+from typing import Protocol, TextIO
 
 from automl.errors import AutoMLError
 from automl_airflow.local import TRIGGERER, LocalAirflow
@@ -154,8 +154,14 @@ def _await_address(address: Path, process: subprocess.Popen[bytes], log: Path) -
         time.sleep(_POLL_S)
 
 
-def serve(shape: str, folder: Path, dags: Path) -> None:
+def serve(shape: str, folder: Path, dags: Path, stopping: threading.Event | None = None) -> None:
     """Serve in this process until it is asked to stop.
+
+    Args:
+        shape: name of the shape.
+        folder: where everything is kept.
+        dags: folder of the DAG files.
+        stopping: asks it to stop, as a signal does by raising `KeyboardInterrupt`.
 
     Raises:
         AutoMLError: another process serves from the folder, or a component does not start.
@@ -168,7 +174,7 @@ def serve(shape: str, folder: Path, dags: Path) -> None:
         _forget(folder)
         supervisor = Supervisor(_stamped, mark)
         installation = SHAPES[shape].make(folder, dags, supervisor)
-        stopping = threading.Event()
+        stopping = stopping or threading.Event()
         with contextlib.ExitStack() as ending:  # the last one first; none is left out
             ending.callback(_forget, folder)
             ending.callback(installation.stop)
@@ -191,19 +197,18 @@ def _stamped(line: str) -> None:
         say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
 
 
-def _watch(folder: Path, supervisor: Supervisor, stopping: threading.Event) -> NoReturn:
-    """Start again what has ended, and write down how all fare, until a signal."""
+def _watch(folder: Path, supervisor: Supervisor, stopping: threading.Event) -> None:
+    """Start again what has ended, and write down how all fare, until it is asked to stop."""
 
     def look() -> None:
         while not stopping.wait(_LOOK_S):
             supervisor.look()
 
     threading.Thread(target=look, daemon=True, name="look").start()
-    while True:
+    while not stopping.wait(_TEND_S):
         supervisor.tend()
         with contextlib.suppress(OSError):  # a full disk: `status` tells that nothing is said
             write_status(folder, supervisor)
-        time.sleep(_TEND_S)
 
 
 def write_status(folder: Path, supervisor: Supervisor) -> None:

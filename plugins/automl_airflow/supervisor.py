@@ -26,6 +26,7 @@ _START_S, _STOP_S = 120.0, 15.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _STEADY_S = 60.0  # who ran for that long is started again without delay
 _LOG_LINES = 25
+_FIRST_LOOK_S, _LAST_LOOK_S = 0.1, 1.0  # while it starts: looks cost what starts, too
 _MISSES = 2  # of checks of health, before a component that runs is called unhealthy
 _GONE_S = 10.0  # until a process that was killed is gone
 _POLL_S = 0.02
@@ -147,7 +148,7 @@ class Supervisor:
         self._groups += 1
         for component in awaited:
             self._launch(component)
-        deadline_s = time.monotonic() + within_s
+        deadline_s, pause_s = time.monotonic() + within_s, _FIRST_LOOK_S
         while awaited:
             ended = self.ended()
             failed = [c for c in awaited if c.name in ended]
@@ -155,7 +156,8 @@ class Supervisor:
             if failed or (awaited and time.monotonic() > deadline_s):
                 one = (failed or awaited)[0]
                 raise ComponentError(f"{one.name} did not start.", one.last_words())
-            time.sleep(0.2 if awaited else 0)
+            time.sleep(pause_s if awaited else 0)
+            pause_s = min(_LAST_LOOK_S, pause_s * 1.3)
 
     def run(self, component: Component) -> None:
         """Run a program to its end.
