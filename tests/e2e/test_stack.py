@@ -1,8 +1,9 @@
 """Production's shape on one machine: a study on CeleryExecutor, PostgreSQL, Valkey, S3 and Dask.
 
-In the soak a turn of the scheduler's loop takes ten seconds while it searches, and twice as many
-workers as the pool has slots want one: the scheduler could see tasks due again before it has heard
-of their end. Once Airflow's settings tell how slow the loop is, and once they do not.
+A training is killed, so that its worker waits for a moment without a slot. In the soak the slices
+make all workers wait, of which there are twice as many as slots, while a turn of the scheduler's
+loop takes ten seconds: it could see tasks due again before it has heard of their end. Once
+Airflow's settings tell how slow the loop is, and once they do not.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from automl_airflow.supervisor import MARK
 
 from automl.steps.specs import Pool
 from tests.e2e.test_shared_pool import Search, read_search
-from tests.nights import FORM_DAG, NightRun
+from tests.nights import FORM_DAG, NightRun, until
 from tests.slow_scheduler import LOOP_S
 from tests.stacks import SLOTS, SOURCE, StackNight, slow_scheduler, stack_night
 
@@ -55,7 +56,7 @@ class Load:
     most_tries: int = 1
 
 
-FOUR_TRIALS = {"max_trials": 4, "slice": "2s"}
+FOUR_TRIALS = {"max_trials": 4}  # however long they take
 TIMED = {"time_limit": "150s", "slice": "10s", "max_trials": 1000}
 LOADS = [
     pytest.param(Load(2, FOUR_TRIALS), id="quick"),
@@ -100,11 +101,18 @@ def outcome(
         run.wait_for_task("open_run", "success")
         if load.is_slow:
             slow.touch()
+        else:
+            kill_a_training(run)
         run.wait_for_task("choose", "queued", "running", "success")
         slow.unlink(missing_ok=True)
         run.wait()
         events = (event for _, event in night.home.study_log(STUDY).read())
         yield Outcome(load, served, run, read_search(events))
+
+
+def kill_a_training(run: NightRun) -> None:
+    (victim, *_) = until(lambda: run.processes_of("run_worker"), "a training")
+    victim.kill()
 
 
 def test_the_study_has_a_champion(outcome: Outcome) -> None:
@@ -125,7 +133,7 @@ def test_dask_prepares(outcome: Outcome) -> None:
     assert "Receive client connection" in outcome.log("dask-scheduler")
 
 
-def test_waiting_between_slices_uses_no_try(outcome: Outcome) -> None:
+def test_waiting_without_a_slot_uses_no_try(outcome: Outcome) -> None:
     tries = outcome.run.tries()
     assert tries.pop("search") <= outcome.load.most_tries
     assert set(tries.values()) == {1}
@@ -145,7 +153,8 @@ def test_no_worker_runs_twice_at_once(outcome: Outcome) -> None:
 
 def test_workers_give_their_slots_back(outcome: Outcome) -> None:
     assert "final_state=up_for_reschedule" in outcome.log("worker-gpu")
-    assert len({span.worker for span in outcome.search.spans}) == outcome.load.workers
+    if outcome.load.is_slow:  # else one may have made all four trials
+        assert len({span.worker for span in outcome.search.spans}) == outcome.load.workers
 
 
 def test_more_slots_than_places_are_told(outcome: Outcome) -> None:
