@@ -31,10 +31,8 @@ from automl.storage.objects import ObjectStore
 SEGMENT = 100  # versions per sealed segment
 _LOST_RACES = 200  # appends that may be lost in a row before a writer gives up
 _LONGEST_PAUSE_S = 3.0  # after a lost race
-_FEW_LOST, _GROWTH = (
-    4,
-    1.5,
-)  # races that are lost to a few writers; pauses grow where there is a crowd
+_FEW_LOST = 4  # races that a writer loses to few others; more are a crowd's
+_GROWTH = 1.5  # of the pause, with each race that is lost in a crowd
 
 log = logging.getLogger(__name__)
 
