@@ -94,7 +94,7 @@ def stack_night(
             with Line(stack.seaweedfs.endpoint) as line:
                 open_store(f"s3://{SOURCES_BUCKET}").put("few.npz", few.read_bytes())
                 home = open_home(Settings.from_environment(os.environ))
-                night = Night(stack.airflow, home, line, folder, few, studies)
+                night = Night(stack.airflow, home, line, few, studies)
                 stack.airflow.client.wait_for_dag(FORM_DAG)
                 yield StackNight(root, stack, night, stopping, thread)
         finally:
