@@ -13,7 +13,7 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class Load:
     """
 
     workers: int
-    search: dict[str, object]
+    search: Mapping[str, object]
     told_s: float = 1.0
     is_slow: bool = False
     most_tries: int = 1
