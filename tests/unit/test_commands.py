@@ -52,6 +52,14 @@ class Small:
         self._supervisor.start([self._idle])
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Let children hear of interrupts: what a shell starts in the background ignores them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @contextlib.contextmanager
 def served(folder: Path, code: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A process that serves from a folder, with a component that runs some code."""
