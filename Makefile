@@ -4,10 +4,11 @@ SHELL := /bin/bash
 
 PYTHON ?= python3.11
 BIN := .venv/bin
+SEED ?= 1
 # The stamp's name is a hash of what decides the installation: a second call finds it and does nothing.
 STAMP := .venv/installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 
-.PHONY: help install demo up status down stack stack-status stack-down test soak image-test check bench
+.PHONY: help install demo up status down stack stack-status stack-down test soak drill image-test check bench
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 15
@@ -53,6 +54,9 @@ soak: install  ## the long tests: outages, crashes and races in large numbers, a
 	AUTOML_SOAK=1 $(BIN)/python tests/run_groups.py -m soak
 	$(BIN)/python -m tests.image.main
 	$(BIN)/python -m tests.image.main --target cuda
+
+drill: install  ## break the stack thirty times while two studies run, and judge: SEED=1
+	$(BIN)/python -m tests.drill --seed $(SEED)
 
 image-test: install  ## build the image without Docker and run its services; needs root, apt and Debian 12
 	$(BIN)/python -m tests.image.main

@@ -1,0 +1,1 @@
+"""A drill: a seeded schedule of injections against the stack while two studies run."""

@@ -1,0 +1,243 @@
+"""Verdict on a drill: computed from the studies' logs, their store, and what Airflow tells."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from automl.domain.events import Event, RunState, TrialClaimed, TrialFinished
+from automl.domain.invariants import violations
+from automl.domain.layout import StudyKeys, checkpoint_epoch
+from automl.domain.study import Study, replay
+from automl.domain.training import CurvePoint
+from automl.domain.trial import Outcome, Trial, TrialState
+from automl.errors import NotFoundError
+from automl.publishing.registry import Registry
+from automl.publishing.verify import verify_files
+from automl.runs.curves import curve_from_bytes
+from automl.storage.home import Home
+from automl.storage.objects import ObjectStore
+from tests.drill.injection import Cost
+from tests.drill.nightly import Nights, Span
+from tests.drill.site import Flight, Site, call, patiently
+
+INTERVAL_S = 10.0  # twenty times what a checkpoint of these small networks takes to be stored
+_CLOSED = {RunState.SUCCEEDED, RunState.FAILED, RunState.ABANDONED}
+_BROKEN_OFF = {RunState.FAILED, RunState.ABANDONED}
+
+Events = Sequence[tuple[int, Event]]
+
+
+@dataclass(slots=True)
+class Strike:
+    """An injection that was made.
+
+    Attributes:
+        number: its place in the schedule, from 1.
+        name: what it is called.
+        cost: what it may cost.
+        at_s: when it began, in seconds of the epoch.
+        hit: what was hit.
+        happened: what was seen.
+        seconds: until it was over.
+        flights: the trials that were being trained.
+        fault: what was wrong with it; "" if nothing was.
+    """
+
+    number: int
+    name: str
+    cost: Cost
+    at_s: float
+    hit: str = ""
+    happened: str = ""
+    seconds: float = 0.0
+    flights: Sequence[Flight] = ()
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Training that an attempt had done and the next one did again.
+
+    Attributes:
+        flight: the attempt that ended.
+        at_s: when the next one began, in seconds of the epoch.
+        seconds: of training.
+    """
+
+    flight: Flight
+    at_s: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Observations of a study.
+
+    Attributes:
+        expected: trials that were begun in runs that were not broken off.
+        counted: those of them that have their outcome.
+        late: results of attempts that no longer counted.
+    """
+
+    expected: int
+    counted: int
+    late: int
+
+
+def counted(events: Events) -> Counted:
+    """Return how many observations a log should hold, and holds."""
+    study = replay(events)
+    owed = [trial for trial in study.trials if is_owed(study, trial)]
+    ends = [version for version, event in events if isinstance(event, TrialFinished)]
+    valid = {trial.finished_in for trial in study.trials}
+    return Counted(
+        len(owed),
+        sum(trial.state is TrialState.FINISHED for trial in owed),
+        sum(version not in valid for version in ends),
+    )
+
+
+def is_owed(study: Study, trial: Trial) -> bool:
+    """Return whether a trial must have its outcome: it was begun, and its run not broken off."""
+    run = None if trial.claimed_in is None else study.run(trial.claimed_in)
+    return run is not None and (run.state not in _BROKEN_OFF or trial.outcome is not None)
+
+
+def faults_of_log(name: str, events: Events) -> Iterator[str]:
+    """Yield what is wrong with the log of a study whose runs are all over."""
+    study = replay(events)
+    yield from (f"{name}: {words}" for words in violations(events))
+    for run in study.runs:
+        if run.state not in _CLOSED:
+            yield f"{name}: run {run.name} is {run.state}"
+        if run.state in _BROKEN_OFF and not run.cause:
+            yield f"{name}: run {run.name} is {run.state} without a cause"
+    attempts = Counter((e.n, e.attempt) for _, e in events if isinstance(e, TrialFinished))
+    twice = sorted({n for (n, _), ends in attempts.items() if ends > 1})
+    if twice:
+        yield f"{name}: trials {twice} were observed twice"
+    for trial in study.trials:
+        if is_owed(study, trial) and trial.state is not TrialState.FINISHED:
+            yield f"{name}: trial {trial.number} has no outcome"
+        if trial.outcome is Outcome.FAILED:
+            yield f"{name}: trial {trial.number} failed: {trial.cause}"
+        if trial.outcome not in {None, Outcome.COMPLETED} and not trial.cause:
+            yield f"{name}: trial {trial.number} is {trial.outcome} without a cause"
+
+
+def faults_of_versions(name: str, home: Home, study: Study) -> Iterator[str]:
+    """Yield what is wrong with a study's published versions."""
+    registry = Registry(home.store, name)
+    versions = registry.versions()
+    for version in versions:
+        if not verify_files(registry, version)["ok"]:
+            yield f"{name}: version {version} does not verify"
+    for run in study.runs:
+        if run.state is RunState.SUCCEEDED and run.version not in versions:
+            yield f"{name}: run {run.name} has no version"
+    champion = registry.champion()
+    if champion is None or champion.version not in versions:
+        yield f"{name}: the champion is {champion}"
+
+
+def losses(name: str, store: ObjectStore, events: Iterable[tuple[int, Event]]) -> list[Loss]:
+    """Return what each attempt did again of what the one before it had done."""
+    found = []
+    for event in (event for _, event in events if isinstance(event, TrialClaimed)):
+        if event.attempt > 1:
+            curve = _curve(name, store, event.n, event.attempt - 1)
+            kept = 0 if event.checkpoint is None else checkpoint_epoch(event.checkpoint)
+            flight = Flight(name, event.n, event.attempt - 1)
+            found.append(Loss(flight, event.at.timestamp(), _seconds_after(curve, kept)))
+    return found
+
+
+def _curve(name: str, store: ObjectStore, trial: int, attempt: int) -> list[CurvePoint]:
+    key = StudyKeys(name).trial(trial, attempt).curve
+    try:
+        return curve_from_bytes(store.get(key).data, key)
+    except NotFoundError:
+        return []
+
+
+def _seconds_after(curve: Sequence[CurvePoint], epochs: int) -> float:
+    """Return how long a training went on after so many epochs."""
+    if not curve:
+        return 0.0
+    kept = [point.seconds for point in curve if point.epoch < epochs]
+    return curve[-1].seconds - (kept[-1] if kept else 0.0)
+
+
+def faults_of_runs(site: Site, nights: Nights, strikes: Sequence[Strike]) -> Iterator[str]:
+    """Yield runs that failed and retries that were used, where no injection may cost that."""
+    if nights.trouble:
+        yield f"{nights.study}: no further night after {nights.trouble}"
+    for span in nights.runs:
+        during = [s for s in strikes if _overlap(s, span)]
+        tasks = patiently(span.run.tasks)
+        words = {strike.cost.words for strike in during} - {""}
+        if span.state != "success" and not _is_named(site, span, tasks, words):
+            yield f"{span.run.dag_id} {span.run.run_id} is {span.state}: {_told(tasks)}"
+        allowed = sum(strike.cost.tries for strike in during)
+        for task in tasks:
+            extra = max(0, (task["try_number"] or 0) - 1)
+            what = f"{span.run.dag_id} {span.run.run_id} {task['task_id']}[{task['map_index']}]"
+            if extra > allowed:
+                yield f"{what} used {extra} retries, of {allowed} that injections may cost"
+            for number in range(1, extra + 1):
+                if not reasons(site, span, task, number):
+                    yield f"{what} failed at try {number} without a word"
+
+
+def _overlap(strike: Strike, span: Span) -> bool:
+    late_s = 120.0  # Airflow notices a lost task a minute later
+    return strike.at_s <= span.end_s and strike.at_s + strike.seconds + late_s >= span.start_s
+
+
+def _is_named(
+    site: Site, span: Span, tasks: Sequence[dict[str, Any]], words: Iterable[str]
+) -> bool:
+    """Return whether a task of a failed run says one of the words that an injection explains."""
+    failed = [task for task in tasks if task["state"] == "failed"]
+    told = " ".join(
+        text for task in failed for text in reasons(site, span, task, task["try_number"] or 1)
+    )
+    return any(word in told for word in words)
+
+
+def reasons(site: Site, span: Span, task: dict[str, Any], number: int) -> list[str]:
+    """Return what a task's log, or Airflow's record of events, says of the end of a try."""
+    home = site.night.airflow.home_dir / "logs"
+    folder = home / f"dag_id={span.run.dag_id}" / f"run_id={span.run.run_id}"
+    folder /= f"task_id={task['task_id']}"
+    found = [
+        line
+        for path in sorted(folder.rglob(f"attempt={number}.log*"))
+        if task["map_index"] < 0 or f"map_index={task['map_index']}" in path.parts
+        for line in _loud_lines(path)
+    ]
+    query = f"dag_id={span.run.dag_id}&run_id={span.run.run_id}&task_id={task['task_id']}&limit=200"
+    entries = call(site, "GET", f"eventLogs?{query}")["event_logs"]
+    loud = ("heartbeat timeout", "state mismatch", "stuck in queued", "failed")
+    found += [f"{e['event']}: {e['extra']}" for e in entries if e["event"] in loud]
+    return found
+
+
+def _loud_lines(path: Path) -> Iterator[str]:
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if entry.get("level") in {"warning", "error", "critical"}:
+            details = [each.get("exc_value", "") for each in entry.get("error_detail", ())]
+            yield " ".join([str(entry.get("event", "")), *map(str, details)])
+
+
+def _told(tasks: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(f"{t['task_id']}[{t['map_index']}] {t['state']}" for t in tasks)
