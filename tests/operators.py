@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -133,12 +134,13 @@ def context(**more: Any) -> Any:
 
 
 @contextmanager
-def api_server(status: int = 200, *missing: str) -> Iterator[str]:
+def api_server(status: int = 200, *missing: str, ahead_s: float = 0.0) -> Iterator[str]:
     """Run a server that answers like Airflow's when it is asked for missing pools.
 
     Args:
         status: of its answers.
         missing: names of pools.
+        ahead_s: by how much its clock is ahead.
 
     Yields:
         The address at which tasks find Airflow.
@@ -149,6 +151,9 @@ def api_server(status: int = 200, *missing: str) -> Iterator[str]:
             self.send_response(status)
             self.end_headers()
             self.wfile.write(json.dumps({"missing": missing}).encode())
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return super().date_time_string((timestamp or time.time()) + ahead_s)
 
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             """Say nothing."""

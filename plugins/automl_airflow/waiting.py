@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow.sdk.exceptions import (
@@ -22,6 +23,8 @@ from airflow.sdk.exceptions import (
 )
 
 from automl.errors import AutoMLError, StudyBusyError
+from automl_airflow.pools import execution_api_url
+from automl_airflow.server_clock import server_now
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -100,6 +103,10 @@ class Waited:
     busy_until: str = ""
 
 
+def _own_now() -> datetime:
+    return datetime.now(UTC)
+
+
 class Patience:
     """Patience of one try of a task. Its methods return what the task is to raise.
 
@@ -108,13 +115,19 @@ class Patience:
         instance: id of the task instance.
         log: the task's log.
         shortest_s: the shortest time to wait.
+        now: tells the time by the scheduler's clock.
     """
 
     def __init__(
-        self, states: StateStore, instance: str, log: Log, shortest_s: float = SHORTEST_S
+        self,
+        states: StateStore,
+        instance: str,
+        log: Log,
+        shortest_s: float = SHORTEST_S,
+        now: Callable[[], datetime] = _own_now,
     ) -> None:
         self._states, self._instance, self._log = states, instance, log
-        self._shortest_s = shortest_s
+        self._shortest_s, self._now = shortest_s, now
         self._began_s = time.monotonic()
 
     @classmethod
@@ -124,11 +137,12 @@ class Patience:
 
         loop_s = conf.getfloat("scheduler", "scheduler_idle_sleep_time", fallback=1.0)
         shortest_s = max(SHORTEST_S, _LOOPS * loop_s)
-        return cls(context["task_state_store"], str(context["ti"].id), log, shortest_s)
+        now = partial(server_now, execution_api_url(conf))
+        return cls(context["task_state_store"], str(context["ti"].id), log, shortest_s, now)
 
     def again(self) -> AirflowRescheduleException:
         """Return what gives the slot back for a moment."""
-        return _reschedule(self._shortest_s)
+        return self._reschedule(self._shortest_s)
 
     def forget(self) -> None:
         """Forget all trouble: the task has got on."""
@@ -164,7 +178,7 @@ class Patience:
             error: names the run in the way.
             until: gives the end of a waiting that begins at a time.
         """
-        waited, now = self._waited(), datetime.now(UTC)
+        waited, now = self._waited(), self._now()
         end = datetime.fromisoformat(waited.busy_until) if waited.busy_until else until(now)
         if now >= end:
             return AirflowFailException(
@@ -190,8 +204,7 @@ class Patience:
         """Store the state, and return what lets the task wait."""
         self._states.set(_KEY, asdict(replace(waited, count=waited.count + 1)))
         self._log.warning("%s\nGives its slot back and tries again in %.0f s.", error, wait_s)
-        return _reschedule(wait_s)
+        return self._reschedule(wait_s)
 
-
-def _reschedule(wait_s: float) -> AirflowRescheduleException:
-    return AirflowRescheduleException(datetime.now(UTC) + timedelta(seconds=wait_s))  # type: ignore[no-untyped-call]
+    def _reschedule(self, wait_s: float) -> AirflowRescheduleException:
+        return AirflowRescheduleException(self._now() + timedelta(seconds=wait_s))  # type: ignore[no-untyped-call]

@@ -16,7 +16,7 @@ from tests.nights import FORM_DAG, NightRun
 
 FILE_STUDY, FORM_STUDY = "drill-file", "drill-form"
 STUDIES = (FILE_STUDY, FORM_STUDY)
-SEARCH_S, SLICE_S = 120, 15
+SEARCH_S, SLICE_S = 180, 15
 _WORKERS = 2
 _FIRST_ROWS = 200  # each night's data have one row more, so that Dask has something to do
 _POLL_S = 3.0

@@ -31,7 +31,7 @@ KINDS: tuple[type[Injection], ...] = (
     troubles.Starvation,
 )
 RARE = (troubles.SkewedClock, troubles.Zombie, troubles.ExpiredToken)  # minutes each: once
-_PAUSE_S = (2.0, 10.0)
+_PAUSE_S = (1.0, 6.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from automl.domain.trial import TrialState
 from automl.errors import AutoMLError
 from automl.storage.open import open_home, open_store
 from tests.digits import write_digits
+from tests.drill import skewed
 from tests.nights import FORM_DAG, Line, Night
 
 SLOTS = 2
@@ -66,8 +67,8 @@ class DrilledStack(Stack):
         return [self._skewable(component) for component in super()._workers()]
 
     def _skewable(self, component: Component) -> Component:
-        module = [sys.executable, "-m", "tests.drill.skewed", str(self.skew(component.name))]
-        return replace(component, command=[*module, *component.command])
+        script = [sys.executable, skewed.__file__, str(self.skew(component.name))]
+        return replace(component, command=[*script, *component.command])
 
     def skew(self, worker: str) -> Path:
         """Return the file whose text shifts a worker's clock from its next start, in seconds."""

@@ -1,4 +1,4 @@
-"""Start of a program with a shifted clock: `python -m tests.drill.skewed FILE PROGRAM …`.
+"""Start of a program with a shifted clock: `python skewed.py FILE PROGRAM …`.
 
 If the file is there, its text is by how many seconds the clock of the program, and of all that it
 starts, is ahead. What it starts with few variables is shifted by `skew/sitecustomize.py`.

@@ -22,6 +22,9 @@ from tests.faulty_proxy import Request, refusal
 
 _ROOM = 64 * 1024  # bytes of a file on a full disk: a lease has room, a checkpoint has not
 _SKEW_S = 300.0
+_TAKEOVER_S = 30.0  # for another worker to have its turn
+_NIGHT_S = 240.0  # until one of the studies has begun its next search
+_PARSED_S = 45.0  # a file that was mended is parsed by then
 _SOAK = os.environ.get("AUTOML_SOAK") == "1"
 
 
@@ -133,7 +136,7 @@ class Zombie(Injection):
     def inject(self, site: Site) -> str:
         """Stop one that has a trial."""
         flight = None
-        limit_s = time.monotonic() + 90
+        limit_s = time.monotonic() + _NIGHT_S
         while flight is None and time.monotonic() < limit_s:
             process = site.wait_for_step("run_worker")
             assert process is not None, "nothing was trained"
@@ -148,14 +151,26 @@ class Zombie(Injection):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.suspend()
             for flight in before & set(site.flights()):
-                trial = site.study(flight.study).trials[flight.trial]
-                run, _, worker = trial.worker.rpartition("/")
-                if (run, int(worker)) == _identity(process):
+                if self._is_of(site, process, flight):
                     self._process = process
                     return flight
             process.resume()
         time.sleep(0.5)
         return None
+
+    @staticmethod
+    def _is_of(site: Site, process: psutil.Process, flight: Flight) -> bool:
+        """Return whether a process trains a trial, in a search that goes on beyond the lease."""
+        study = site.study(flight.study)
+        name, _, worker = study.trials[flight.trial].worker.rpartition("/")
+        run = study.run(name)
+        if run is None or run.deadline.timestamp() - time.time() < TTL_S + _TAKEOVER_S:
+            return False
+        try:
+            payload = json.loads(Path(f"/proc/{process.pid}/fd/0").read_bytes())
+        except (OSError, ValueError):
+            return False
+        return (payload["run"], payload["worker"]) == (name, int(worker))
 
     def over(self, site: Site) -> str:
         """Return who took the trial over, when the zombie was awake again."""
@@ -175,12 +190,6 @@ class Zombie(Injection):
             self._process.resume()
 
 
-def _identity(process: psutil.Process) -> tuple[str, int]:
-    """Return run and worker of a step's process."""
-    payload = json.loads(Path(f"/proc/{process.pid}/fd/0").read_bytes())
-    return payload["run"], payload["worker"]
-
-
 class BrokenFile(Lasting):
     """A study file is broken while its run goes on."""
 
@@ -198,7 +207,7 @@ class BrokenFile(Lasting):
     def end(self, site: Site) -> None:
         """Mend it, and let Airflow see that before the next run begins."""
         self._path.write_text(self._text)
-        release = threading.Timer(15.0, site.may_trigger.release)
+        release = threading.Timer(_PARSED_S, site.may_trigger.release)
         release.daemon = True
         release.start()
 

@@ -72,6 +72,17 @@ def remember(given: Any, **more: Any) -> None:
     given["task_state_store"].set(KEY, known | more)
 
 
+@pytest.mark.parametrize("ahead_s", [-300, 0, 300])
+def test_the_next_turn_is_named_by_the_clock_of_the_server(
+    operator: Any, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    with api_server(ahead_s=ahead_s) as url:
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", url)
+        wait_s = waits_s(operator("run_worker", "slice", worker=0), context())
+
+    assert wait_s - ahead_s == pytest.approx(5.5, abs=1.5)
+
+
 # --- trouble ---
 
 
