@@ -37,6 +37,7 @@ _SLOTS_WITHOUT_GPU = 2
 _DEFAULT_SLOTS = 2
 _WORKER_STOP_S = 40.0  # a step gets five seconds to checkpoint, and Airflow some to hear of it
 _LOST_AFTER_S = 60
+_API_TRIES, _API_WAIT_S = 20, 5  # some 50 s, as waits are drawn from up to the longest
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +187,9 @@ class Stack:
             "AIRFLOW__OPERATORS__DEFAULT_QUEUE": DEFAULT_QUEUE,
             # workers are on this machine: one that is lost is noticed soon
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": str(_LOST_AFTER_S),
+            # a task tells the API server of its end for as long as that is started again
+            "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": str(_API_TRIES),
+            "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": str(_API_WAIT_S),
         }
 
     def _reading(self, name: str, value: str) -> str:

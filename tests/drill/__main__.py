@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import sys
 import tempfile
 import threading
@@ -89,7 +90,7 @@ def judge(site: Site, strikes: Sequence[Strike], nights: Sequence[Nights]) -> li
     lost: list[Loss] = []
     owed, ended = set[Flight](), set[Flight]()
     for each in nights:
-        events = patiently(lambda name=each.study: site.night.home.study_log(name).read())
+        events = patiently(site.night.home.study_log(each.study).read)
         study = replay(events)
         faults += verdict.faults_of_log(each.study, events)
         faults += verdict.faults_of_versions(each.study, site.night.home, study)
@@ -124,12 +125,13 @@ def main() -> int:
     kinds = [kind for kind in KINDS if _is_meant(kind.name, given.only)]
     schedule = draw(given.seed, given.injections, kinds)
     began_s = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="automl-drill-") as folder:
-        settings = {"AUTOML_CACHE": str(Path(folder) / "cache")}
-        with serving(Path(folder), settings, nightly.STUDIES) as site:
-            say(f"seed {given.seed}, {len(schedule)} injections; logs in {site.stack.folders.logs}")
-            strikes, nights = drill(site, schedule)
-            faults = judge(site, strikes, nights)
+    folder = Path(tempfile.mkdtemp(prefix="automl-drill-"))
+    with serving(folder, {"AUTOML_CACHE": str(folder / "cache")}, nightly.STUDIES) as site:
+        say(f"seed {given.seed}, {len(schedule)} injections; all is kept in {folder}")
+        strikes, nights = drill(site, schedule)
+        faults = judge(site, strikes, nights)
+    if not faults:
+        shutil.rmtree(folder)
     minutes = (time.monotonic() - began_s) / 60
     for fault in faults:
         say(f"FAULT {fault}")

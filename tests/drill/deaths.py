@@ -29,7 +29,7 @@ class KilledTraining(Injection):
         while not site.flights() and time.monotonic() < limit_s:
             time.sleep(0.5)
         process = self._rng.choice(site.steps("run_worker") or [process])
-        self._before = {f.study: site.study(f.study).version for f in site.flights()}
+        self._before = {name: site.study(name).version for name in site.names}
         self._pid = process.pid
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
@@ -40,7 +40,7 @@ class KilledTraining(Injection):
         if psutil.pid_exists(self._pid):
             return ""
         news = [n for n, version in self._before.items() if site.study(n).version > version]
-        return f"{', '.join(news)} went on" if news or not self._before else ""
+        return f"{', '.join(news)} went on" if news else ""
 
 
 class KilledComponent(Restart):

@@ -67,12 +67,13 @@ class DrilledStack(Stack):
         return [self._skewable(component) for component in super()._workers()]
 
     def _skewable(self, component: Component) -> Component:
-        script = [sys.executable, skewed.__file__, str(self.skew(component.name))]
+        script = [sys.executable, skewed.__file__, str(skew_file(self, component.name))]
         return replace(component, command=[*script, *component.command])
 
-    def skew(self, worker: str) -> Path:
-        """Return the file whose text shifts a worker's clock from its next start, in seconds."""
-        return self.folders.root / f"skew-{worker}"
+
+def skew_file(stack: Stack, worker: str) -> Path:
+    """Return the file whose text shifts a worker's clock from its next start, in seconds."""
+    return stack.folders.root / f"skew-{worker}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,15 @@ class Site:
     names: tuple[str, ...] = ()
     said: list[tuple[float, str]] = field(default_factory=list)
     may_trigger: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        say = self.stack.supervisor.say
+
+        def hear(line: str) -> None:
+            self.said.append((time.time(), line))
+            say(line)
+
+        self.stack.supervisor.say = hear
 
     def report(self, component: str) -> Report:
         """Return how a component fares."""
@@ -163,10 +173,7 @@ def serving(folder: Path, env: Mapping[str, str], names: tuple[str, ...]) -> Ite
         "OMP_NUM_THREADS": "1",
         **env,
     }
-    said: list[tuple[float, str]] = []
-    stack = DrilledStack(
-        folder / "stack", _DAGS, own, SLOTS, Supervisor(lambda s: said.append((time.time(), s)))
-    )
+    stack = DrilledStack(folder / "stack", _DAGS, own, SLOTS, Supervisor())
     os.environ.update({**stack.settings, "AWS_ENDPOINT_URL": stack.seaweedfs.endpoint})
     os.environ.pop("AWS_PROFILE", None)
     try:
@@ -174,7 +181,7 @@ def serving(folder: Path, env: Mapping[str, str], names: tuple[str, ...]) -> Ite
             home = open_home(Settings.from_environment(os.environ))
             night = Night(stack.airflow, home, stack.line, folder, few, studies)
             stack.airflow.client.wait_for_dag(FORM_DAG, 120)
-            yield Site(stack, night, names, said)
+            yield Site(stack, night, names)
     finally:
         stack.postgres.remove()
 

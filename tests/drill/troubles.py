@@ -17,7 +17,7 @@ from automl.storage.leases import TTL_S
 from tests.drill.deaths import RestartedServer
 from tests.drill.injection import Cost, Injection, Lasting
 from tests.drill.nightly import FILE_STUDY
-from tests.drill.site import Flight, Site
+from tests.drill.site import Flight, Site, skew_file
 from tests.faulty_proxy import Request, refusal
 
 _ROOM = 64 * 1024  # bytes of a file on a full disk: a lease has room, a checkpoint has not
@@ -98,7 +98,7 @@ class SkewedClock(RestartedServer):
 
     def inject(self, site: Site) -> str:
         """Let the worker start with the wrong clock."""
-        site.stack.skew(self.component).write_text(f"{_SKEW_S:+g}")
+        skew_file(site.stack, self.component).write_text(f"{_SKEW_S:+g}")
         self._is_back_since_s: float | None = None
         self._clock_s = 0.0
         return super().inject(site)
@@ -108,7 +108,7 @@ class SkewedClock(RestartedServer):
         back = super().over(site)
         if not back:
             return ""
-        if not site.stack.skew(self.component).exists():
+        if not skew_file(site.stack, self.component).exists():
             return f"worked with a clock {self._clock_s:+.0f} s ahead; {back}"
         self._is_back_since_s = self._is_back_since_s or time.monotonic()
         if time.monotonic() - self._is_back_since_s >= self._WORKS_S:
@@ -119,7 +119,7 @@ class SkewedClock(RestartedServer):
 
     def release(self, site: Site) -> None:
         """Let the next start have the right clock."""
-        site.stack.skew(self.component).unlink(missing_ok=True)
+        skew_file(site.stack, self.component).unlink(missing_ok=True)
 
 
 def _clock_of(process: psutil.Process) -> float:
