@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import shutil
 import sys
 import tempfile
@@ -24,39 +23,11 @@ from tests.drill import nightly, table, verdict
 from tests.drill.nightly import STUDIES, Nights, write_file
 from tests.drill.schedule import KINDS, Planned, draw
 from tests.drill.site import Flight, Site, patiently, put_rows, serving
-from tests.drill.verdict import Loss, Strike
+from tests.drill.strikes import Strike, say, strike
+from tests.drill.verdict import Loss
 
 _OUT = Path(__file__).resolve().parents[2] / "benchmarks" / "out"
 _END_S = 900.0  # for the last nights
-_POLL_S = 1.0
-
-
-def say(words: str) -> None:
-    """Print a line at once, with the time."""
-    print(f"{time.strftime('%H:%M:%S')} {words}", flush=True)  # noqa: T201 - what people watch
-
-
-def strike(site: Site, number: int, planned: Planned) -> Strike:
-    """Make an injection, and return what came of it when it was over."""
-    injection = planned.kind(random.Random(planned.seed))  # noqa: S311 - drawn from the seed
-    made = Strike(number, planned.kind.name, planned.kind.cost, time.time())
-    try:
-        made.flights = site.flights()
-        made.at_s = time.time()
-        made.hit = injection.inject(site)
-        limit_s = time.monotonic() + planned.kind.cost.within_s
-        while not (happened := injection.over(site)):
-            within_s = planned.kind.cost.within_s
-            assert time.monotonic() < limit_s, f"not over within {within_s:g} s"
-            time.sleep(_POLL_S)
-        made.happened = happened
-    except Exception as error:  # noqa: BLE001 - a fault of this injection; the drill goes on
-        made.fault = f"{type(error).__name__}: {error}".replace("\n", " ")
-    finally:
-        injection.release(site)
-    made.seconds = time.time() - made.at_s
-    say(f"{number} {made.name}: {made.hit}; {made.happened or made.fault}; {made.seconds:.0f} s")
-    return made
 
 
 def drill(site: Site, schedule: Sequence[Planned]) -> tuple[list[Strike], list[Nights]]:
@@ -73,7 +44,7 @@ def drill(site: Site, schedule: Sequence[Planned]) -> tuple[list[Strike], list[N
     strikes = []
     for number, planned in enumerate(schedule, start=1):
         time.sleep(planned.pause_s)
-        strikes.append(strike(site, number, planned))
+        strikes.append(strike(site, number, planned.kind, planned.seed))
     over.set()
     say("the last nights end")
     limit_s = time.monotonic() + _END_S

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.drill.site import Flight
-from tests.drill.verdict import Loss, Strike
+from tests.drill.strikes import Strike
+from tests.drill.verdict import Loss
 
 _HEAD = (
     "| no | after | hit | what happened | observations expected, counted | training lost "

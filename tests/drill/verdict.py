@@ -21,42 +21,15 @@ from automl.publishing.verify import verify_files
 from automl.runs.curves import curve_from_bytes
 from automl.storage.home import Home
 from automl.storage.objects import ObjectStore
-from tests.drill.injection import Cost
 from tests.drill.nightly import Nights, Span
 from tests.drill.site import Flight, Site, call, patiently
+from tests.drill.strikes import Strike
 
 INTERVAL_S = 10.0  # twenty times what a checkpoint of these small networks takes to be stored
 _CLOSED = {RunState.SUCCEEDED, RunState.FAILED, RunState.ABANDONED}
 _BROKEN_OFF = {RunState.FAILED, RunState.ABANDONED}
 
 Events = Sequence[tuple[int, Event]]
-
-
-@dataclass(slots=True)
-class Strike:
-    """An injection that was made.
-
-    Attributes:
-        number: its place in the schedule, from 1.
-        name: what it is called.
-        cost: what it may cost.
-        at_s: when it began, in seconds of the epoch.
-        hit: what was hit.
-        happened: what was seen.
-        seconds: until it was over.
-        flights: the trials that were being trained.
-        fault: what was wrong with it; "" if nothing was.
-    """
-
-    number: int
-    name: str
-    cost: Cost
-    at_s: float
-    hit: str = ""
-    happened: str = ""
-    seconds: float = 0.0
-    flights: Sequence[Flight] = ()
-    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)

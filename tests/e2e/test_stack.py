@@ -1,9 +1,9 @@
 """Production's shape on one machine: a study on CeleryExecutor, PostgreSQL, Valkey, S3 and Dask.
 
-A training is killed, so that its worker waits for a moment without a slot. In the soak the slices
-make all workers wait, of which there are twice as many as slots, while a turn of the scheduler's
-loop takes ten seconds: it could see tasks due again before it has heard of their end. Once
-Airflow's settings tell how slow the loop is, and once they do not.
+Three injections of the drill hit the search; a worker whose training is killed waits for a moment
+without a slot. In the soak the slices make all workers wait, of which there are twice as many as
+slots, while a turn of the scheduler's loop takes ten seconds: it could see tasks due again before
+it has heard of their end. Once Airflow's settings tell how slow the loop is, and once they do not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,12 @@ from automl_airflow.stack import GPU_QUEUE, Stack
 from automl_airflow.supervisor import MARK
 
 from automl.steps.specs import Pool
+from tests.drill.deaths import KilledScheduler, KilledTraining, RestartedValkey
+from tests.drill.site import Site
+from tests.drill.strikes import Strike, strike
+from tests.drill.verdict import counted, faults_of_log
 from tests.e2e.test_shared_pool import Search, read_search
-from tests.nights import FORM_DAG, NightRun, until
+from tests.nights import FORM_DAG, NightRun
 from tests.slow_scheduler import LOOP_S
 from tests.stacks import SLOTS, SOURCE, StackNight, slow_scheduler, stack_night
 
@@ -56,6 +60,7 @@ class Load:
     most_tries: int = 1
 
 
+INJECTIONS = (KilledTraining, RestartedValkey, KilledScheduler)
 FOUR_TRIALS = {"max_trials": 4}  # however long they take
 TIMED = {"time_limit": "150s", "slice": "10s", "max_trials": 1000}
 LOADS = [
@@ -76,6 +81,7 @@ class Outcome:
     served: StackNight
     run: NightRun
     search: Search
+    strikes: Sequence[Strike]
 
     @property
     def stack(self) -> Stack:
@@ -99,20 +105,26 @@ def outcome(
         form = night.quick_form(STUDY, source=SOURCE, workers=load.workers, **load.search)
         run = night.trigger(FORM_DAG, form)
         run.wait_for_task("open_run", "success")
+        strikes = []
         if load.is_slow:
             slow.touch()
         else:
-            kill_a_training(run)
+            site = Site(served.stack, night, (STUDY,))
+            strikes = [strike(site, n, kind) for n, kind in enumerate(INJECTIONS, start=1)]
         run.wait_for_task("choose", "queued", "running", "success")
         slow.unlink(missing_ok=True)
         run.wait()
         events = (event for _, event in night.home.study_log(STUDY).read())
-        yield Outcome(load, served, run, read_search(events))
+        yield Outcome(load, served, run, read_search(events), strikes)
 
 
-def kill_a_training(run: NightRun) -> None:
-    (victim, *_) = until(lambda: run.processes_of("run_worker"), "a training")
-    victim.kill()
+def test_injections_are_got_over(outcome: Outcome) -> None:
+    assert [each.fault for each in outcome.strikes] == [""] * len(outcome.strikes)
+
+    events = outcome.served.night.home.study_log(STUDY).read()
+    assert list(faults_of_log(STUDY, events)) == []
+    found = counted(events)
+    assert found.expected == found.counted > 0
 
 
 def test_the_study_has_a_champion(outcome: Outcome) -> None:

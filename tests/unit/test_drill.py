@@ -13,8 +13,9 @@ from automl.storage.memory import MemoryObjectStore
 from tests.drill.injection import Cost
 from tests.drill.schedule import KINDS, RARE, draw
 from tests.drill.site import Flight
+from tests.drill.strikes import Strike
 from tests.drill.table import rows, text
-from tests.drill.verdict import Counted, Loss, Strike, counted, faults_of_log, losses
+from tests.drill.verdict import Counted, Loss, counted, faults_of_log, losses
 from tests.unit.test_invariants import claimed, closed, opened, proposed, ticket
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
