@@ -53,9 +53,11 @@ def make_app() -> FastAPI:
 
 
 def execution_api_url(conf: Any) -> str:
-    """Return where tasks reach the API server, by Airflow's settings."""
-    url = conf.get("core", "execution_api_server_url", fallback=None)
-    return url or f"{conf.get('api', 'base_url').rstrip('/')}/execution/"
+    """Return where tasks reach the API server, by Airflow's settings, as its executors find it."""
+    base = conf.get("api", "base_url", fallback=None) or "/"
+    base = f"http://localhost:8080{base}" if base.startswith("/") else base
+    url: str | None = conf.get("core", "execution_api_server_url", fallback=None)
+    return url or f"{base.rstrip('/')}/execution/"
 
 
 def check_pools(execution_api_url: str) -> dict[str, int]:

@@ -179,7 +179,7 @@ def serving(folder: Path, env: Mapping[str, str], names: tuple[str, ...]) -> Ite
     try:
         with stack.line, stack, _tended(stack.supervisor):
             home = open_home(Settings.from_environment(os.environ))
-            night = Night(stack.airflow, home, stack.line, folder, few, studies)
+            night = Night(stack.airflow, home, stack.line, few, studies)
             stack.airflow.client.wait_for_dag(FORM_DAG, 120)
             yield Site(stack, night, names)
     finally:

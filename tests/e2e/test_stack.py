@@ -26,6 +26,7 @@ from automl_airflow.supervisor import MARK
 
 from automl.steps.specs import Pool
 from tests.drill.deaths import KilledScheduler, KilledTraining, RestartedValkey
+from tests.drill.injection import Injection
 from tests.drill.site import Site
 from tests.drill.strikes import Strike, strike
 from tests.drill.verdict import counted, faults_of_log
@@ -60,7 +61,7 @@ class Load:
     most_tries: int = 1
 
 
-INJECTIONS = (KilledTraining, RestartedValkey, KilledScheduler)
+INJECTIONS: tuple[type[Injection], ...] = (KilledTraining, RestartedValkey, KilledScheduler)
 FOUR_TRIALS = {"max_trials": 4}  # however long they take
 TIMED = {"time_limit": "150s", "slice": "10s", "max_trials": 1000}
 LOADS = [
