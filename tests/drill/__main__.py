@@ -33,7 +33,7 @@ _END_S = 900.0  # for the last nights
 def drill(site: Site, schedule: Sequence[Planned]) -> tuple[list[Strike], list[Nights]]:
     """Make the injections while the studies run; return them when the last nights have ended."""
     for study in STUDIES:
-        put_rows(200, site.night.few.with_name(f"{study}.npz"), f"{study}.npz")
+        put_rows(nightly.FIRST_ROWS, site.night.few.with_name(f"{study}.npz"), f"{study}.npz")
     write_file(site)
     over = threading.Event()
     nights = [Nights(site, study, over) for study in STUDIES]
@@ -66,7 +66,7 @@ def judge(site: Site, strikes: Sequence[Strike], nights: Sequence[Nights]) -> li
         faults += verdict.faults_of_log(each.study, events)
         faults += verdict.faults_of_versions(each.study, site.night.home, study)
         faults += verdict.faults_of_runs(site, each, strikes)
-        lost += verdict.losses(each.study, site.night.home.store, events)
+        lost += verdict.losses(each.study, site.night.home.store, events, strikes)
         for trial in study.trials:
             if verdict.is_owed(study, trial):
                 owed.add(Flight(each.study, trial.number, 0))

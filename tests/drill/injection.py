@@ -92,9 +92,10 @@ class Lasting(Injection):
 
     def inject(self, site: Site) -> str:
         """Begin it."""
-        self._until_s = time.monotonic() + self.seconds
         self._is_released = False
-        return self.begin(site)
+        hit = self.begin(site)
+        self._until_s = time.monotonic() + self.seconds
+        return hit
 
     @abstractmethod
     def begin(self, site: Site) -> str:

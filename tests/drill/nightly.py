@@ -18,7 +18,7 @@ FILE_STUDY, FORM_STUDY = "drill-file", "drill-form"
 STUDIES = (FILE_STUDY, FORM_STUDY)
 SEARCH_S, SLICE_S = 180, 15
 _WORKERS = 2
-_FIRST_ROWS = 200  # each night's data have one row more, so that Dask has something to do
+FIRST_ROWS = 1000  # each night's data have one row more, so that Dask has something to do
 _POLL_S = 3.0
 
 
@@ -55,7 +55,7 @@ class Nights:
 
     def _night(self, number: int) -> None:
         key = f"{self.study}.npz"
-        rows = _FIRST_ROWS + number
+        rows = FIRST_ROWS + number
         put_rows(rows, self.site.night.few.with_name(f"{self.study}.npz"), key)
         with self.site.may_trigger:
             run_id = f"{self.study}-{number}"

@@ -11,6 +11,7 @@ from tests.drill.injection import Cost, Injection
 from tests.drill.site import Flight, Site
 
 _POLL_S = 1.0
+_IDLE_S = 180.0  # between two searches; both studies may be there at once
 
 
 @dataclass(slots=True)
@@ -23,6 +24,7 @@ class Strike:
         cost: what it may cost.
         at_s: when it began, in seconds of the epoch.
         hit: what was hit.
+        hit_s: when.
         happened: what was seen.
         seconds: until it was over.
         flights: the trials that were being trained.
@@ -34,6 +36,7 @@ class Strike:
     cost: Cost
     at_s: float
     hit: str = ""
+    hit_s: float = float("inf")
     happened: str = ""
     seconds: float = 0.0
     flights: Sequence[Flight] = ()
@@ -45,14 +48,24 @@ def say(words: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {words}", flush=True)  # noqa: T201 - what people watch
 
 
+def _in_flight(site: Site) -> list[Flight]:
+    """Return the trials that are being trained, once there are any."""
+    limit_s = time.monotonic() + _IDLE_S
+    while not (found := site.flights()):
+        assert time.monotonic() < limit_s, f"nothing was trained for {_IDLE_S:g} s"
+        time.sleep(_POLL_S)
+    return found
+
+
 def strike(site: Site, number: int, kind: type[Injection], seed: int = 0) -> Strike:
     """Make an injection, and return what came of it when it was over."""
     injection = kind(random.Random(seed))  # noqa: S311 - drawn from the seed
     made = Strike(number, kind.name, kind.cost, time.time())
     try:
-        made.flights = site.flights()
+        made.flights = _in_flight(site)
         made.at_s = time.time()
         made.hit = injection.inject(site)
+        made.hit_s = time.time()
         limit_s = time.monotonic() + kind.cost.within_s
         while not (happened := injection.over(site)):
             within_s = kind.cost.within_s

@@ -8,6 +8,7 @@ import os
 import resource
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -20,7 +21,7 @@ from tests.drill.nightly import FILE_STUDY
 from tests.drill.site import Flight, Site, skew_file
 from tests.faulty_proxy import Request, refusal
 
-_ROOM = 64 * 1024  # bytes of a file on a full disk: a lease has room, a checkpoint has not
+_ROOM = 4096  # bytes of a file on a full disk
 _SKEW_S = 300.0
 _TAKEOVER_S = 30.0  # for another worker to have its turn
 _NIGHT_S = 240.0  # until one of the studies has begun its next search
@@ -57,7 +58,6 @@ class FullDisk(Lasting):
 
     def begin(self, site: Site) -> str:
         """Limit the worker's files, and those of all that it starts."""
-        site.wait_for_step("run_worker")
         self._limited: set[int] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._limit, args=(site,), daemon=True)
@@ -199,6 +199,7 @@ class BrokenFile(Lasting):
     def begin(self, site: Site) -> str:
         """Break it, when no run is about to begin."""
         site.may_trigger.acquire()
+        self._before = site.study(FILE_STUDY).version
         self._path = site.night.studies / f"{FILE_STUDY}.yaml"
         self._text = self._path.read_text()
         self._path.write_text(self._text.replace("task:", "tusk: [") + "\n: broken\n")
@@ -212,8 +213,9 @@ class BrokenFile(Lasting):
         release.start()
 
     def after(self, site: Site) -> str:
-        """The run is not affected; the verdict on runs tells."""
-        return "mended"
+        """Return by how much its log has grown; the verdict on runs tells whether all went well."""
+        grown = site.study(FILE_STUDY).version - self._before
+        return f"mended; {grown} events meanwhile" if grown else ""
 
 
 class ExpiredToken(Lasting):
@@ -224,22 +226,29 @@ class ExpiredToken(Lasting):
     cost = Cost(words="expired")
 
     def begin(self, site: Site) -> str:
-        """Refuse the requests of steps about a study."""
-        site.wait_for_step("run_worker")
-        study = self._rng.choice(site.names)
-        self._until = time.time() + self.seconds
+        """Refuse the requests of steps about a study that is searching, from the first one on."""
+        flights = site.flights()
+        study = self._rng.choice(flights).study if flights else site.names[0]
         self._refused = 0
-
-        def is_it(request: Request) -> bool:
-            told = time.time() < self._until and f"/{study}/" in request.path
-            self._refused += told
-            return told
-
-        site.night.line.plan(refusal(400, "ExpiredToken"), times=1_000_000, matches=is_it)
+        site.night.line.plan(
+            refusal(400, "ExpiredToken"), times=1_000_000, matches=partial(self._is_it, study)
+        )
         return f"{study}, for {self.seconds:.0f} s"
 
+    def _is_it(self, study: str, request: Request) -> bool:
+        if self._is_released or f"/{study}/" not in request.path:
+            return False
+        self._refused += 1
+        return True
+
     def end(self, site: Site) -> None:
-        """Forget it: the clock has ended it."""
+        """Nothing is refused any more once it is released."""
+
+    def over(self, site: Site) -> str:
+        """It lasts from the first request on."""
+        if not self._refused:
+            self._until_s = time.monotonic() + self.seconds
+        return super().over(site)
 
     def after(self, site: Site) -> str:
         """Return how many requests were refused."""

@@ -15,7 +15,6 @@ from automl.domain.layout import StudyKeys, checkpoint_epoch
 from automl.domain.study import Study, replay
 from automl.domain.training import CurvePoint
 from automl.domain.trial import Outcome, Trial, TrialState
-from automl.errors import NotFoundError
 from automl.publishing.registry import Registry
 from automl.publishing.verify import verify_files
 from automl.runs.curves import curve_from_bytes
@@ -118,24 +117,34 @@ def faults_of_versions(name: str, home: Home, study: Study) -> Iterator[str]:
         yield f"{name}: the champion is {champion}"
 
 
-def losses(name: str, store: ObjectStore, events: Iterable[tuple[int, Event]]) -> list[Loss]:
-    """Return what each attempt did again of what the one before it had done."""
-    found = []
+def losses(
+    name: str, store: ObjectStore, events: Iterable[tuple[int, Event]], strikes: Sequence[Strike]
+) -> list[Loss]:
+    """Return what each attempt did again of what the one before it had done.
+
+    That is what its learning curve tells beyond the checkpoint that counts, and the time from the
+    curve's last point until it was hit.
+    """
+    found, begun_s = [], dict[Flight, float]()
     for event in (event for _, event in events if isinstance(event, TrialClaimed)):
+        at_s = event.at.timestamp()
+        begun_s[Flight(name, event.n, event.attempt)] = at_s
         if event.attempt > 1:
-            curve = _curve(name, store, event.n, event.attempt - 1)
-            kept = 0 if event.checkpoint is None else checkpoint_epoch(event.checkpoint)
             flight = Flight(name, event.n, event.attempt - 1)
-            found.append(Loss(flight, event.at.timestamp(), _seconds_after(curve, kept)))
+            curve, written_s = _curve(store, flight, begun_s[flight])
+            kept = 0 if event.checkpoint is None else checkpoint_epoch(event.checkpoint)
+            hits = (s.hit_s for s in strikes if flight in s.flights and s.hit_s <= at_s)
+            since_s = max(0.0, max(hits, default=written_s) - written_s)
+            found.append(Loss(flight, at_s, _seconds_after(curve, kept) + since_s))
     return found
 
 
-def _curve(name: str, store: ObjectStore, trial: int, attempt: int) -> list[CurvePoint]:
-    key = StudyKeys(name).trial(trial, attempt).curve
-    try:
-        return curve_from_bytes(store.get(key).data, key)
-    except NotFoundError:
-        return []
+def _curve(store: ObjectStore, flight: Flight, begun_s: float) -> tuple[list[CurvePoint], float]:
+    """Return an attempt's curve, and when its last point was written; else when it began."""
+    key = StudyKeys(flight.study).trial(flight.trial, flight.attempt).curve
+    for entry in store.list(key):
+        return curve_from_bytes(store.get(key).data, key), entry.modified.timestamp()
+    return [], begun_s
 
 
 def _seconds_after(curve: Sequence[CurvePoint], epochs: int) -> float:

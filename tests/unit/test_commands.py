@@ -239,7 +239,11 @@ def test_an_interrupt_while_it_starts_ends_what_has_started(tmp_path: Path) -> N
 
 def test_an_interrupt_of_up_ends_what_it_has_started(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "automl_airflow", "up", "--folder", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        contextlib.ExitStack() as ending,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
+    ):
+        ending.callback(lambda: commands.running(tmp_path) and commands.down(tmp_path))
         wait_for(tmp_path / "db-migrate.log")
         assert marked(tmp_path)
         process.send_signal(signal.SIGINT)

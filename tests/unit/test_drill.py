@@ -111,11 +111,20 @@ def test_what_an_attempt_did_again_is_its_loss() -> None:
     store.put(keys.curve, curve_to_bytes(curve))
     again = TrialClaimed(at=AT, n=0, attempt=2, run="a", worker="w", checkpoint=keys.checkpoint(3))
 
-    assert losses("s", store, numbered(*BEGUN, again)) == [
+    assert losses("s", store, numbered(*BEGUN, again), []) == [
         Loss(Flight("s", 0, 1), AT.timestamp(), 4.0)
     ]
-    (anew,) = losses("s", store, numbered(*BEGUN, claimed(2)))
+    (anew,) = losses("s", store, numbered(*BEGUN, claimed(2)), [])
     assert anew.seconds == 10.0
+
+
+def test_what_was_not_written_down_when_it_was_hit_is_lost_too() -> None:
+    flight = Flight("s", 0, 1)
+    hit = Strike(1, "kill", Cost(), AT.timestamp(), hit_s=AT.timestamp() + 7, flights=[flight])
+    again = TrialClaimed(at=AT + timedelta(seconds=20), n=0, attempt=2, run="a", worker="w")
+
+    (lost,) = losses("s", MemoryObjectStore(), numbered(*BEGUN, again), [hit])
+    assert lost.seconds == 7.0
 
 
 def test_a_loss_is_put_down_to_the_injection_before_it() -> None:
