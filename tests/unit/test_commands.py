@@ -237,13 +237,22 @@ def test_an_interrupt_while_it_starts_ends_what_has_started(tmp_path: Path) -> N
         assert marked(tmp_path) == []
 
 
+@contextlib.contextmanager
+def ended(folder: Path) -> Iterator[None]:
+    """End what serves from a folder at the end of the block, if anything does."""
+    try:
+        yield
+    finally:
+        if commands.running(folder):
+            commands.down(folder)
+
+
 def test_an_interrupt_of_up_ends_what_it_has_started(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "automl_airflow", "up", "--folder", str(tmp_path)]
     with (
-        contextlib.ExitStack() as ending,
+        ended(tmp_path),
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
     ):
-        ending.callback(lambda: commands.running(tmp_path) and commands.down(tmp_path))
         wait_for(tmp_path / "db-migrate.log")
         assert marked(tmp_path)
         process.send_signal(signal.SIGINT)
