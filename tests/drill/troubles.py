@@ -54,7 +54,8 @@ class FullDisk(Lasting):
     """No process of a worker may write a file larger than some bytes."""
 
     name = "disk full on a worker"
-    seconds = 15.0
+    seconds = 12.0
+    cost = Cost(tries=2)  # Airflow cannot write the tasks' logs; a retry comes ten seconds later
 
     def begin(self, site: Site) -> str:
         """Limit the worker's files, and those of all that it starts."""
