@@ -25,6 +25,8 @@ def answer(document, code=0):
 plan = os.environ.get("AUTOML_TEST_PLAN", "echo")
 if step == "give_back":
     plan = os.environ.get("AUTOML_TEST_GIVE_BACK", "freed")
+if step == "fail_run":
+    plan = os.environ.get("AUTOML_TEST_FAIL_RUN", "echo")
 if plan == "echo":
     print("first line"); print("second line", file=sys.stderr)
     answer({"result": {"payload": payload, "env": sorted(os.environ), "argv": sys.argv,

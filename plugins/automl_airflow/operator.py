@@ -172,7 +172,7 @@ class StepOperator(BaseOperator):
         if step.is_mapped:
             context["trial_label"] = self._label(outcome, end)  # type: ignore[typeddict-unknown-key]
         if step.ends_run and isinstance(end, AirflowFailException):
-            self._fail_run(replace(call, cause=f"{self.step}: {end}"), child)
+            end = self._fail_run(replace(call, cause=f"{self.step}: {end}"), child, patience) or end
         if end is not None:
             raise end
         return outcome.result
@@ -314,11 +314,26 @@ class StepOperator(BaseOperator):
             return f"waits for a slot · {label}"
         return f"waits · {label}" if isinstance(end, AirflowRescheduleException) else label
 
-    def _fail_run(self, call: StepCall, child: _Child) -> None:
-        """Close the run, so that the next one need not wait for it."""
+    def _fail_run(
+        self, call: StepCall, child: _Child, patience: Patience
+    ) -> AirflowRescheduleException | None:
+        """Close the run, so that the next one need not wait for it.
+
+        Returns:
+            What the task raises while that cannot be done: it is called again then, and may
+            succeed. None once patience is at its end, too.
+        """
         closed = child.run(STEPS["fail_run"], call)
-        if closed.failure is not None or closed.signal is not None:
-            self.log.warning("The run could not be closed: %s", self._error(closed))
+        if closed.failure is None and closed.signal is None:
+            return None
+        self.log.error("%s", call.cause)
+        error = self._error(closed)
+        unclosed = StorageError(f"The run could not be closed: {error.message}", error.hint)
+        end = patience.after_trouble(unclosed)
+        if isinstance(end, AirflowRescheduleException):
+            return end
+        self.log.warning("%s", end)
+        return None
 
 
 def _failed(error: AutoMLError) -> AirflowException:

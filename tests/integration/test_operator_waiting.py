@@ -190,6 +190,21 @@ def test_a_run_is_closed_if_nothing_can_end_it_later(
     assert calls() == [step, *["fail_run"] * closes]
 
 
+@pytest.mark.parametrize("why", ["refused", "away", "die"])
+def test_a_step_is_called_again_while_its_run_cannot_be_closed(
+    operator: Any, calls: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    given = context()
+    monkeypatch.setenv("AUTOML_TEST_FAIL_RUN", why)
+
+    assert 4.5 < waits_s(operator("choose", "refused"), given) <= 6.25
+    assert operator("choose", "echo").execute(given)["argv"][1] == "choose"
+    assert calls() == ["choose", "fail_run", "choose"]
+
+    remember(given, count=20, trouble_s=3600.0)
+    assert fails(operator("choose", "refused"), given).startswith("It is wrong.")
+
+
 def test_trouble_of_airflow_itself_is_waited_out(
     operator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
