@@ -37,7 +37,7 @@ class Loss:
 
     Attributes:
         flight: the attempt that ended.
-        at_s: when the next one began, in seconds of the epoch.
+        at_s: when it was hit, else when the next one began, in seconds of the epoch.
         seconds: of training.
     """
 
@@ -123,7 +123,7 @@ def losses(
     """Return what each attempt did again of what the one before it had done.
 
     That is what its learning curve tells beyond the checkpoint that counts, and the time from the
-    curve's last point until it was hit.
+    curve's last point until the next injection.
     """
     found, begun_s = [], dict[Flight, float]()
     for event in (event for _, event in events if isinstance(event, TrialClaimed)):
@@ -133,9 +133,10 @@ def losses(
             flight = Flight(name, event.n, event.attempt - 1)
             curve, written_s = _curve(store, flight, begun_s[flight])
             kept = 0 if event.checkpoint is None else checkpoint_epoch(event.checkpoint)
-            hits = (s.hit_s for s in strikes if flight in s.flights and s.hit_s <= at_s)
-            since_s = max(0.0, max(hits, default=written_s) - written_s)
-            found.append(Loss(flight, at_s, _seconds_after(curve, kept) + since_s))
+            hits = [s.hit_s for s in strikes if flight in s.flights and s.hit_s >= written_s]
+            since_s = min(hits, default=written_s) - written_s
+            seconds = _seconds_after(curve, kept) + since_s
+            found.append(Loss(flight, min(hits, default=at_s), seconds))
     return found
 
 

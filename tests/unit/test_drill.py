@@ -120,10 +120,13 @@ def test_what_an_attempt_did_again_is_its_loss() -> None:
 
 def test_what_was_not_written_down_when_it_was_hit_is_lost_too() -> None:
     flight = Flight("s", 0, 1)
-    hit = Strike(1, "kill", Cost(), AT.timestamp(), hit_s=AT.timestamp() + 7, flights=[flight])
+    hits = [
+        Strike(n, "kill", Cost(), AT.timestamp(), hit_s=AT.timestamp() + 7 * n, flights=[flight])
+        for n in (1, 2)
+    ]
     again = TrialClaimed(at=AT + timedelta(seconds=20), n=0, attempt=2, run="a", worker="w")
 
-    (lost,) = losses("s", MemoryObjectStore(), numbered(*BEGUN, again), [hit])
+    (lost,) = losses("s", MemoryObjectStore(), numbered(*BEGUN, again), hits)
     assert lost.seconds == 7.0
 
 
