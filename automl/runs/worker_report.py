@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from automl.domain.documents import JsonValue
 from automl.domain.trial import Measurement
 
+_LABELLED, _LISTED = 8, 64  # of the last trials; Airflow keeps a result in its database
+
 
 @dataclass(slots=True)
 class WorkerReport:
@@ -35,8 +37,9 @@ class WorkerReport:
             self.best = measured
 
     def to_json(self) -> dict[str, JsonValue]:
-        """Return the step's result with a label for people."""
-        shown = ", ".join(str(number) for number in self.trials[-8:]) or "none"
+        """Return the step's result, which lists the last trials, with a label for people."""
+        shown = ", ".join(str(number) for number in self.trials[-_LABELLED:]) or "none"
         score = None if self.best is None else self.best.score
         label = f"trials {shown}" + (f" · best {score:.4f}" if score is not None else "")
-        return {"state": self.state, "trials": self.trials, "best": score, "label": label}
+        last = self.trials[-_LISTED:]
+        return {"state": self.state, "trials": last, "best": score, "label": label}

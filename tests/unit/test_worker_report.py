@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 from automl.domain.trial import Measurement
 from automl.runs.worker_report import WorkerReport
 
@@ -23,3 +25,12 @@ def test_a_slice_without_a_score_has_no_best_trial() -> None:
 
     assert report.to_json()["best"] is None
     assert report.to_json()["label"] == "trials none"
+
+
+def test_the_result_of_many_trials_stays_below_one_kilobyte() -> None:
+    report = WorkerReport()
+    for number in range(100_000, 105_000):
+        report.begin(number)
+
+    assert report.to_json()["trials"] == list(range(104_936, 105_000))
+    assert len(json.dumps(report.to_json())) <= 1024
