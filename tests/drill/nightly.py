@@ -46,10 +46,11 @@ class Nights:
         return f"automl_{self.study}" if self.study == FILE_STUDY else FORM_DAG
 
     def run(self) -> None:
-        """Run nights until it is over, and the last one has ended well, as none is hit any more."""
+        """Run nights until it is over, and a quiet one, which ends what others left unfinished."""
         try:
-            while not self.over.is_set() or self.runs[-1].state != "success":
+            while not self.over.is_set():
                 self._night(len(self.runs))
+            self._night(len(self.runs))
         except Exception as error:  # noqa: BLE001 - the verdict tells of it
             self.trouble = f"{type(error).__name__}: {error}"
 
