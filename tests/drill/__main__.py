@@ -28,6 +28,7 @@ from tests.drill.verdict import Loss
 
 _OUT = Path(__file__).resolve().parents[2] / "benchmarks" / "out"
 _END_S = 900.0  # for the last nights
+_IDLE_S = 180.0  # between two searches; both studies may be there at once
 
 
 def drill(site: Site, schedule: Sequence[Planned]) -> tuple[list[Strike], list[Nights]]:
@@ -44,6 +45,7 @@ def drill(site: Site, schedule: Sequence[Planned]) -> tuple[list[Strike], list[N
     strikes = []
     for number, planned in enumerate(schedule, start=1):
         time.sleep(planned.pause_s)
+        site.wait_for_flights(within_s=_IDLE_S)
         strikes.append(strike(site, number, planned.kind, planned.seed))
     over.set()
     say("the last nights end")

@@ -161,6 +161,17 @@ class Site:
             if trial.state is TrialState.CLAIMED
         ]
 
+    def wait_for_flights(self, within_s: float) -> None:
+        """Return when a trial is being trained.
+
+        Raises:
+            AssertionError: none is in time.
+        """
+        limit_s = time.monotonic() + within_s
+        while not self.flights():
+            assert time.monotonic() < limit_s, f"nothing was trained for {within_s:g} s"
+            time.sleep(1.0)
+
 
 @contextlib.contextmanager
 def serving(folder: Path, env: Mapping[str, str], names: tuple[str, ...]) -> Iterator[Site]:

@@ -11,7 +11,6 @@ from tests.drill.injection import Cost, Injection
 from tests.drill.site import Flight, Site
 
 _POLL_S = 1.0
-_IDLE_S = 180.0  # between two searches; both studies may be there at once
 
 
 @dataclass(slots=True)
@@ -48,21 +47,12 @@ def say(words: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {words}", flush=True)  # noqa: T201 - what people watch
 
 
-def _in_flight(site: Site) -> list[Flight]:
-    """Return the trials that are being trained, once there are any."""
-    limit_s = time.monotonic() + _IDLE_S
-    while not (found := site.flights()):
-        assert time.monotonic() < limit_s, f"nothing was trained for {_IDLE_S:g} s"
-        time.sleep(_POLL_S)
-    return found
-
-
 def strike(site: Site, number: int, kind: type[Injection], seed: int = 0) -> Strike:
     """Make an injection, and return what came of it when it was over."""
     injection = kind(random.Random(seed))  # noqa: S311 - drawn from the seed
     made = Strike(number, kind.name, kind.cost, time.time())
     try:
-        made.flights = _in_flight(site)
+        made.flights = site.flights()
         made.at_s = time.time()
         made.hit = injection.inject(site)
         made.hit_s = time.time()
