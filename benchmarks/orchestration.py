@@ -1,4 +1,4 @@
-"""What orchestration costs: how busy slots are, and what a trial takes besides its training.
+"""Costs of orchestration: how busy slots are, and what a trial takes besides its training.
 
 `make bench-orchestration` prints a table and writes `benchmarks/out/orchestration.json`. Airflow,
 its executor and database, the study log and all steps are real; trainings sleep, as an installed

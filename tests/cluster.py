@@ -38,7 +38,7 @@ _ENDED = frozenset({"Succeeded", "Failed"})
 
 @dataclass(frozen=True)
 class Node:
-    """What pods find on this machine.
+    """Node of the cluster: what pods find on this machine.
 
     Attributes:
         volumes: a folder for each ConfigMap and Secret that pods mount.

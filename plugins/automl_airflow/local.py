@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
 
 from automl_airflow.pools import POOLS
 from automl_airflow.ports import Ports
 from automl_airflow.private import write_private
 from automl_airflow.rest import AirflowClient
-from automl_airflow.supervisor import Component, Supervisor
+from automl_airflow.supervisor import Component, Supervised, Supervisor
 
 _API_SERVER = ("api-server",)
 _COMPONENTS = (_API_SERVER, ("scheduler",), ("dag-processor",))
@@ -34,7 +33,7 @@ class ApiServers(Enum):
     SPLIT = "split"  # one server for people, another one for tasks
 
 
-class LocalAirflow:
+class LocalAirflow(Supervised):
     """Scheduler, DAG processor and API server, all below one folder.
 
     Use it as a context manager; leaving it ends every process that it started.
@@ -119,17 +118,6 @@ class LocalAirflow:
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
         }
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Make the database, start all components and wait until they are healthy.

@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from automl.machine.gpus.host import find_gpus
 from automl.steps.specs import Pool
@@ -28,7 +27,7 @@ from automl_airflow.servers.postgres import PostgresServer
 from automl_airflow.servers.seaweed import REGION, Identity, S3Server
 from automl_airflow.servers.server import Server
 from automl_airflow.servers.valkey import ValkeyServer
-from automl_airflow.supervisor import Component, Supervisor
+from automl_airflow.supervisor import Component, Supervised, Supervisor
 
 HOME_BUCKET, SOURCES_BUCKET = "automl-home", "automl-sources"
 AIRFLOW_DATABASE, STUDIES_DATABASE = "airflow", "studies"
@@ -79,7 +78,7 @@ def _is_open_to_all(folder: Path) -> bool:
     return all(each.stat().st_mode & 0o001 for each in (there, *there.parents))
 
 
-class Stack:
+class Stack(Supervised):
     """PostgreSQL, Valkey, SeaweedFS, Dask, Airflow and its Celery workers, all below one folder.
 
     Args:
@@ -234,17 +233,6 @@ class Stack:
     def stop(self) -> None:
         """End every process: workers first, while Airflow still hears what becomes of tasks."""
         self.supervisor.stop()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     @property
     def address(self) -> str:

@@ -11,10 +11,12 @@ import signal
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Self
 
 from automl.errors import AutoMLError
 
@@ -369,3 +371,29 @@ def _parent(pid: int) -> int | None:
 
 def _lives(pid: int) -> bool:
     return _parent(pid) is not None
+
+
+class Supervised(ABC):
+    """Components that start and end together: entering the block starts them, leaving it ends all.
+
+    What has started is ended too if another one does not start.
+    """
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start all and wait until they are healthy."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End all."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

@@ -15,7 +15,7 @@ from tests.drill.site import Site
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What an injection may cost.
+    """Cost that an injection may have.
 
     Attributes:
         tries: of Airflow's retries, of each task that runs while it lasts.

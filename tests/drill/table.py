@@ -17,7 +17,7 @@ _HEAD = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What came of one injection.
+    """Row of the table: one injection, and what came of it.
 
     Attributes:
         strike: the injection.

@@ -40,7 +40,7 @@ schedule: null
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of the run."""
+    """Outcome of the run."""
 
     cluster: Cluster
     state: str

@@ -44,7 +44,7 @@ COMPONENTS = [
 
 @dataclass(frozen=True)
 class Load:
-    """How much is searched, and how slow the scheduler is meanwhile.
+    """Load of the stack: how much is searched, and how slow the scheduler is meanwhile.
 
     Attributes:
         workers: of the study.
@@ -76,7 +76,7 @@ LOADS = [
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a study on the stack, which serves still."""
+    """Outcome of a study on the stack, which serves still."""
 
     load: Load
     served: StackNight
