@@ -161,16 +161,17 @@ class Site:
             if trial.state is TrialState.CLAIMED
         ]
 
-    def wait_for_flights(self, within_s: float) -> None:
-        """Return when a trial is being trained.
+    def wait_for_flights(self, within_s: float) -> list[Flight]:
+        """Return the trials that are being trained, once there are any.
 
         Raises:
             AssertionError: none is in time.
         """
         limit_s = time.monotonic() + within_s
-        while not self.flights():
+        while not (found := self.flights()):
             assert time.monotonic() < limit_s, f"nothing was trained for {within_s:g} s"
             time.sleep(1.0)
+        return found
 
 
 @contextlib.contextmanager

@@ -47,12 +47,22 @@ def say(words: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {words}", flush=True)  # noqa: T201 - what people watch
 
 
-def strike(site: Site, number: int, kind: type[Injection], seed: int = 0) -> Strike:
-    """Make an injection, and return what came of it when it was over."""
+def strike(
+    site: Site, number: int, kind: type[Injection], seed: int = 0, idle_s: float = 0.0
+) -> Strike:
+    """Make an injection, and return what came of it when it was over.
+
+    Args:
+        site: what is hit.
+        number: its place in the schedule, from 1.
+        kind: the injection.
+        seed: of what it chooses.
+        idle_s: seconds in which a training must begin, which it waits for; 0 if none needs to.
+    """
     injection = kind(random.Random(seed))  # noqa: S311 - drawn from the seed
     made = Strike(number, kind.name, kind.cost, time.time())
     try:
-        made.flights = site.flights()
+        made.flights = site.wait_for_flights(idle_s) if idle_s else site.flights()
         made.at_s = time.time()
         made.hit = injection.inject(site)
         made.hit_s = time.time()
