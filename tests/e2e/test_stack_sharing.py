@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from automl_airflow.pools import NAMES
 
-from automl.domain.events import SearchEnd
+from automl.domain.events import RunOpened, SearchEnd
+from automl.steps.specs import Pool
 from tests.e2e.test_shared_pool import Search, read_search
 from tests.nights import FORM_DAG, RUN_WITHIN_S, NightRun
 from tests.stacks import SLOTS, SOURCE, StackNight, stack_night
@@ -16,7 +19,7 @@ from tests.stacks import SLOTS, SOURCE, StackNight, stack_night
 pytestmark = pytest.mark.soak
 
 RIVAL_S, RIVALS_WORKERS = 90, 2 * SLOTS  # so that some of them always wait for a slot
-LONG_S = 600.0
+LONG_S, SLICE_S = 600.0, 30.0
 EARLY_S, LATE_S, TURN_S = 10.0, 6.0, 60.0
 HOLDS_S = 8.0  # a slice does not end so shortly before the deadline
 
@@ -70,18 +73,57 @@ def share(own: Search, rival: Search) -> float:
 def test_searches_of_ten_minutes_end_on_time(served: StackNight) -> None:
     """A search ends at its deadline if a worker has a slot, and else when one gets its turn."""
     names = ("long-a", "long-b")
-    for run in [begin(served, name, LONG_S, 30) for name in names]:
+    for run in [begin(served, name, LONG_S, SLICE_S) for name in names]:
         run.wait(within_s=LONG_S + RUN_WITHIN_S)
         assert run.tries()["search"] == 1
-
     for name in names:
-        search = search_of(served, name)
-        deadline_s = search.opened_s + LONG_S
-        late_s = search.ended_s - deadline_s
-        holds = any(
-            span.start_s < deadline_s and span.end_s > deadline_s - HOLDS_S for span in search.spans
-        )
-        told = "%s: %d spans, a slot is held: %s, late: %.1f s"
-        log.info(told, name, len(search.spans), holds, late_s)
-        assert search.end is SearchEnd.DEADLINE
-        assert -EARLY_S <= late_s <= (LATE_S if holds else TURN_S)
+        ends_on_time(served, name)
+
+
+def test_a_search_without_a_slot_ends_at_its_next_turn(served: StackNight) -> None:
+    """A search may end late where the pool has no slot at its deadline, and one for all after it.
+
+    Another study's workers wait for that slot, too.
+    """
+    starved, other = [begin(served, name, LONG_S, SLICE_S) for name in ("starved", "other")]
+    starve(served, starved, "starved")
+    other.wait(within_s=LONG_S + RUN_WITHIN_S)
+    assert not ends_on_time(served, "starved")
+
+
+def ends_on_time(served: StackNight, name: str) -> bool:
+    """Return whether a worker held a slot at a search's deadline, by which it may end later."""
+    search = search_of(served, name)
+    deadline_s = search.opened_s + LONG_S
+    late_s = search.ended_s - deadline_s
+    holds = any(
+        span.start_s < deadline_s and span.end_s > deadline_s - HOLDS_S for span in search.spans
+    )
+    told = "%s: %d spans, a slot is held: %s, late: %.1f s"
+    log.info(told, name, len(search.spans), holds, late_s)
+    assert search.end is SearchEnd.DEADLINE
+    assert -EARLY_S <= late_s <= (LATE_S if holds else TURN_S)
+    return holds
+
+
+def starve(served: StackNight, run: NightRun, name: str) -> None:
+    """Take the slots from a study before its deadline, and give one back at it."""
+    run.wait_for_task("search", "running")
+    deadline_s = opened_s(served, name) + LONG_S
+    make_pool = served.stack.airflow.client.make_pool
+    try:
+        time.sleep(
+            deadline_s - 2 * SLICE_S - HOLDS_S - time.time()
+        )  # slices that run end till then
+        make_pool(NAMES[Pool.GPU], 0, "a test")
+        time.sleep(deadline_s - time.time())
+        make_pool(NAMES[Pool.GPU], 1, "a test")
+        run.wait(within_s=RUN_WITHIN_S)
+    finally:
+        make_pool(NAMES[Pool.GPU], SLOTS, "a test")
+
+
+def opened_s(served: StackNight, name: str) -> float:
+    """Return when a study's run was opened, in seconds of the epoch."""
+    events = [event for _, event in served.night.home.study_log(name).read()]
+    return next(event.at.timestamp() for event in events if isinstance(event, RunOpened))
