@@ -37,7 +37,6 @@ _AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("data.split", lambda value: value in {Split.STRATIFIED, Split.RANDOM}, "use stratified"),
     ("data.columns", lambda value: value is None, "leave it out"),
     ("data.weights", lambda value: value is None, "leave it out"),
-    ("data.max_pixels", lambda value: value == 50_000_000, "leave it out"),
     ("data.small_classes", lambda value: value == SmallClasses.STOP, "use stop"),
     ("data.corrections", lambda value: value is None, "leave it out"),
     ("data.gate.on_change", lambda value: value == "warn", "leave it out"),

@@ -252,6 +252,20 @@ def test_a_few_bad_rows_are_quarantined_with_their_reasons(
     assert sum(manifest.counts.values()) == 60
 
 
+def test_an_image_with_too_many_pixels_is_quarantined_until_more_are_allowed(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    request = write_rows(tmp_path / "in", [*two_classes(30), ("wide.png", "a", picture(99, 8, 90))])
+
+    strict = prepare_images(replace(request, max_pixels=719), home, Workers(client, silent))
+    liberal = prepare_images(replace(request, max_pixels=720), home, Workers(client, silent))
+
+    assert [row.path for row in strict.quarantined] == ["wide.png"]
+    assert "90 by 8 pixels, more than 719 (data.max_pixels)" in strict.quarantined[0].reason
+    assert not liberal.quarantined
+    assert sum(liberal.counts.values()) == 31
+
+
 def test_too_many_bad_rows_stop_the_run_and_write_nothing(
     tmp_path: Path, home: FileObjectStore, client: distributed.Client
 ) -> None:
@@ -499,10 +513,10 @@ def test_a_file_that_is_too_large_for_an_image_is_left_out(tmp_path: Path) -> No
         file.truncate(2**31)  # takes no room
 
     listing = list_source(SourceLocation(FileObjectStore(tmp_path), "in"))
-    found = inspect_rows(RowChunk.of(listing, [0, 1]))
+    found = inspect_rows(RowChunk.of(listing, [0, 1], most_pixels=10**6))
 
     assert [bool(seen.problem) for seen in found] == [False, True]
-    assert "2,147,483,648 bytes" in found[1].problem
+    assert "2,147,483,648 bytes, more than the 20,777,216" in found[1].problem
 
 
 def test_two_local_clients_live_side_by_side(client: distributed.Client) -> None:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from automl.errors import DataError
+from automl.tracks.image import decode
 from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
 
 RNG = np.random.default_rng(0)
@@ -23,7 +24,7 @@ def test_png_pixels_come_back_exactly() -> None:
     np.testing.assert_array_equal(decode_image(encode_png(COLOUR)), COLOUR)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "WEBP", "JPEG"])
+@pytest.mark.parametrize("kind", decode.FORMATS)
 def test_every_format_gives_rgb(kind: str) -> None:
     pixels = decode_image(encoded(Image.fromarray(COLOUR), kind))
 
@@ -52,8 +53,9 @@ def test_sixteen_bit_grey_is_divided_by_257() -> None:
     np.testing.assert_array_equal(pixels[:, :, 0], pixels[:, :, 2])
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_exif_orientation_is_applied(orientation: int) -> None:
+def test_the_exif_orientation_is_applied(orientation: int, kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     turned = {
@@ -67,7 +69,7 @@ def test_the_exif_orientation_is_applied(orientation: int) -> None:
         8: np.rot90(COLOUR),
     }[orientation]
 
-    pixels = decode_image(encoded(Image.fromarray(COLOUR), exif=exif))
+    pixels = decode_image(encoded(Image.fromarray(COLOUR), kind, exif=exif))
 
     np.testing.assert_array_equal(pixels, turned)
 
@@ -92,6 +94,50 @@ def test_a_transparent_palette_colour_is_white() -> None:
 
     assert pixels[0, 0].tolist() == [255, 255, 255]
     assert pixels[1, 1].tolist() == [50, 60, 70]
+
+
+def images_of_all_modes() -> list[Image.Image]:
+    whole = Image.fromarray(RNG.integers(0, 256, (23, 9, 4), dtype=np.uint8))
+    palette = whole.convert("RGB").quantize(17)
+    palette.info["transparency"] = 3
+    sixteen = Image.fromarray(RNG.integers(0, 2**16, (23, 9), dtype=np.uint16))
+    return [whole, palette, sixteen, *(whole.convert(mode) for mode in ("RGB", "L", "LA", "1"))]
+
+
+@pytest.mark.parametrize("image", images_of_all_modes(), ids=lambda image: image.mode)
+def test_an_image_is_the_same_in_strips(
+    image: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(image)
+    at_once = decode_image(data)
+    monkeypatch.setattr(decode, "_STRIP_PIXELS", 40)  # four rows
+
+    np.testing.assert_array_equal(decode_image(data), at_once)
+
+
+def test_a_cmyk_image_is_the_same_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(Image.fromarray(COLOUR).convert("CMYK"), "TIFF")
+    at_once = decode_image(data)
+    monkeypatch.setattr(decode, "_STRIP_PIXELS", 1)
+
+    np.testing.assert_array_equal(decode_image(data), at_once)
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded() -> None:
+    whole = encoded(Image.new("RGB", (300, 200)))
+    header_alone = whole[:60]  # what it says is enough to refuse it
+
+    assert decode_image(whole, 60_000).shape == (200, 300, 3)
+    for data in (whole, header_alone):
+        with pytest.raises(DataError, match=r"300 by 200 pixels, more than 59,999"):
+            decode_image(data, 59_999)
+
+
+def test_an_image_that_pillow_calls_a_bomb_is_refused_without_a_warning() -> None:
+    huge = encoded(Image.new("1", (14_000, 14_000)))
+
+    with pytest.raises(DataError, match=r"more than 178,956,970 pixels"):
+        decode_image(huge)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
 from automl.tracks.image.resize import ImagePreprocessor
 from automl.tracks.image.sources import Listing, SourceRow
 
-MOST_FILE_BYTES = 2**30  # what a decoder takes has fewer pixels than that
+_PIXEL_BYTES = 4  # of a file without compression: eight bits of four channels
+_OTHER_BYTES = 16 * 2**20  # of its metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +33,20 @@ class RowChunk:
         store: holds the rows' files.
         rows: as the source names them.
         pixels: uint8 `[n, H, W, C]` of these rows, or None if they are files.
+        most_pixels: that an image in a file may have.
     """
 
     store: FileStore
     rows: tuple[SourceRow, ...]
     pixels: NDArray[np.uint8] | None
+    most_pixels: int
 
     @classmethod
-    def of(cls, listing: Listing, indices: Sequence[int]) -> RowChunk:
+    def of(cls, listing: Listing, indices: Sequence[int], most_pixels: int) -> RowChunk:
         """Return the rows at `indices`."""
         pixels = None if listing.pixels is None else listing.pixels[np.asarray(indices, dtype=int)]
-        return cls(listing.store, tuple(listing.rows[index] for index in indices), pixels)
+        rows = tuple(listing.rows[index] for index in indices)
+        return cls(listing.store, rows, pixels, most_pixels)
 
     def read(self, index: int) -> tuple[NDArray[np.uint8], bytes | None]:
         """Return a row's pixels, uint8 `[H, W, 3]`, and its encoded bytes if it is a file.
@@ -57,13 +61,17 @@ class RowChunk:
             image = self.pixels[index]
             grey = image.shape[2] == 1
             return np.ascontiguousarray(np.repeat(image, 3, axis=2) if grey else image), None
-        if row.size_bytes > MOST_FILE_BYTES:
-            raise DataError(f"the file has {row.size_bytes:,} bytes, no image that is decoded has")
+        most_bytes = _PIXEL_BYTES * self.most_pixels + _OTHER_BYTES
+        if row.size_bytes > most_bytes:
+            raise DataError(
+                f"the file has {row.size_bytes:,} bytes, more than the {most_bytes:,} that an "
+                "image of data.max_pixels takes"
+            )
         try:
             data = self.store.get(row.key).data
         except NotFoundError as error:
             raise DataError("the file vanished while it was read") from error
-        return decode_image(data), data
+        return decode_image(data, self.most_pixels), data
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,7 @@ def fingerprint(
     settings = asdict(request.split_settings) | {
         "image_size": request.image_size,
         "max_bad_fraction": request.max_bad_fraction,
+        "max_pixels": request.max_pixels,
         "thresholds": fixed,
         "graph": hashlib.sha256(resize_graph(SIZE_STEP).SerializeToString()).hexdigest(),
     }

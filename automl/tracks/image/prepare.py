@@ -45,7 +45,7 @@ def prepare_images(request: ImageRequest, store: SnapshotStore, workers: Workers
     known = find_prepared(store, request.name, name, ImageEnvelope)
     if known is not None:
         return known
-    plan = make_plan(request, listing, _inspect(listing, workers), versions)
+    plan = make_plan(request, listing, _inspect(request, listing, workers), versions)
     envelope = find_snapshot(store, request.name, plan.id, ImageEnvelope)
     if envelope is None:
         envelope = _build(request, store, listing, plan, workers)
@@ -63,12 +63,12 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _inspect(listing: Listing, workers: Workers) -> list[Inspected]:
+def _inspect(request: ImageRequest, listing: Listing, workers: Workers) -> list[Inspected]:
     total = len(listing.rows)
     chunks = (range(start, min(start + CHUNK_ROWS, total)) for start in range(0, total, CHUNK_ROWS))
     results = workers.map(
         inspect_rows,
-        ((RowChunk.of(listing, chunk), len(chunk)) for chunk in chunks),
+        ((RowChunk.of(listing, chunk, request.max_pixels), len(chunk)) for chunk in chunks),
         total=total,
         what="reading rows",
     )
@@ -88,7 +88,7 @@ def _build(
 
     def task(part: Part, members: Sequence[int]) -> ShardTask:
         return ShardTask(
-            chunk=RowChunk.of(listing, [plan.rows[member] for member in members]),
+            chunk=RowChunk.of(listing, [plan.rows[m] for m in members], request.max_pixels),
             digests=tuple(plan.digests[member] for member in members),
             labels=tuple(index_of[plan.labels[member]] for member in members),
             part=part,

@@ -10,6 +10,7 @@ from automl.data.files import FileStore
 from automl.data.request import DatasetRequest
 from automl.data.splits import SplitSettings
 from automl.domain.specification import Split
+from automl.tracks.image.decode import MOST_PIXELS
 from automl.tracks.image.sources import SourceLocation
 
 
@@ -30,6 +31,7 @@ class ImageRequest:
         test_fraction: of all rows.
         seed: key of the split.
         max_bad_fraction: of rows that may be unusable.
+        max_pixels: of an image; those with more are unusable.
         thresholds: those of the generation's first snapshot, if there is one.
     """
 
@@ -45,6 +47,7 @@ class ImageRequest:
     test_fraction: float = 0.2
     seed: int = 0
     max_bad_fraction: float = 0.05
+    max_pixels: int = MOST_PIXELS
     thresholds: Mapping[str, Sequence[float]] | None = None
 
     @classmethod
@@ -70,6 +73,7 @@ class ImageRequest:
             test_fraction=data.test_fraction,
             seed=request.seed,
             max_bad_fraction=data.max_bad_fraction,
+            max_pixels=data.max_pixels,
             thresholds=None if request.first is None else request.first.thresholds,
         )
 

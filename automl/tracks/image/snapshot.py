@@ -15,7 +15,7 @@ from automl.data.files import FileStore
 from automl.data.snapshot import Envelope, read_checked, read_shards
 from automl.data.splits import Part
 from automl.errors import DataError
-from automl.tracks.image.decode import decode_image
+from automl.tracks.image.decode import ANY_PIXELS, decode_image
 
 
 class ImageEnvelope(Envelope):
@@ -152,6 +152,6 @@ class ImageSnapshot:
                 yield ImageFile(
                     path,
                     shard["digests"][index].tobytes().hex(),
-                    decode_image(encoded[int(ends[index]) : int(ends[index + 1])]),
+                    decode_image(encoded[int(ends[index]) : int(ends[index + 1])], ANY_PIXELS),
                     int(shard["labels"][index]),
                 )

@@ -22,7 +22,9 @@ PATH_COLUMNS = ("File Name", "path", "image")
 MOST_PROBLEMS = 20  # that are told
 ARRAYS_SHARE = 0.5  # of the memory left: a file of arrays, and then what it is expanded to
 TABLE_SHARE = 0.02  # a manifest's lines take many times its bytes
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+)
 
 
 @dataclass(frozen=True, slots=True)
