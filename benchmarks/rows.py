@@ -104,7 +104,7 @@ def _read(source: str, images: str | None) -> Rows:
     if place.suffix == ".csv":
         assert images is not None
         listed = read_file_table(place.read_bytes(), None, source)
-        files = [(Path(images) / path, label) for path, label in listed]
+        files = [(Path(images) / row.path, row.label) for row in listed]
     else:
         files = [(path, path.parent.name) for path in sorted(place.glob("*/*.jpg"))]
     pixels = [decode_image(path.read_bytes()) for path, _ in files]
@@ -116,7 +116,9 @@ def _split_digits(_name: str, folder: Path) -> Mapping[str, str]:
     from sklearn.model_selection import train_test_split
 
     write_digits(folder)
-    listed = read_file_table((folder / "train.csv").read_bytes(), None)
+    listed = [
+        (row.path, row.label) for row in read_file_table((folder / "train.csv").read_bytes(), None)
+    ]
     parts = train_test_split(
         listed,
         test_size=_DIGITS_TEST_SHARE,

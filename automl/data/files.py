@@ -35,6 +35,10 @@ class FileEntry(Protocol):
     def problem(self) -> str:
         """Reason why the content may not be read, as the end of a sentence; "" if it may."""
 
+    @property
+    def unreadable(self) -> str:
+        """Reason why nobody could read the content, likewise; "" if it can be tried."""
+
 
 class FileStore(Protocol):
     """Store of a dataset's files, read only. It must be picklable: Dask workers read from it."""

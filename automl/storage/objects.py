@@ -39,6 +39,7 @@ class ObjectEntry:
         etag: changes whenever the content does. It need not equal the etag of `get`: a folder's
             listing does not read the files.
         problem: why the content may not be read, as the end of a sentence; "" if it may.
+        unreadable: why nobody could read the content, likewise; "" if it can be tried.
     """
 
     key: str
@@ -46,6 +47,7 @@ class ObjectEntry:
     modified: datetime
     etag: str
     problem: str = ""
+    unreadable: str = ""
 
 
 class ObjectStore(Protocol):

@@ -6,6 +6,7 @@ read is what was judged. A link that is replaced between two looks changes nothi
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -104,8 +105,9 @@ def is_hidden(key: str) -> bool:
 class SourceFolder:
     """Files below a local folder that a run may read; read only.
 
-    Entries of a listing that may not be read say so: links that lead elsewhere, devices and pipes.
-    Such a link to a folder is listed as one entry. Nothing of the home is listed.
+    Entries of a listing that may not be read say so: links that lead elsewhere. Such a link to a
+    folder is listed as one entry. What nobody could read says so, too: devices and pipes, links
+    that lead nowhere. Nothing of the home is listed.
 
     Attributes:
         root: the folder, its links resolved.
@@ -206,12 +208,9 @@ class _Walk:
                 continue
             key = name.rstrip("/")
             if key.startswith(self._prefix) and key > self._after:
-                try:
-                    status = os.stat(path)  # noqa: PTH116
-                except FileNotFoundError:  # deleted meanwhile, or a dangling link
-                    continue
-                is_plain = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
-                yield entry_of(key, status, problem or ("" if is_plain else _SPECIAL))
+                entry = _looked_at(path, key, is_link=target is not None)
+                if entry is not None:
+                    yield replace(entry, problem=problem)
 
     def _children(self, real: str, at: str) -> list[tuple[str, str | None]]:
         """Return the keys in a folder, sorted, folders with a slash; and where links lead."""
@@ -227,7 +226,7 @@ class _Walk:
                     target = None
                     if child.is_symlink():
                         target = real_path(f"{real}/{child.name}")
-                    found.append((at + child.name + "/" * child.is_dir(), target))
+                    found.append((at + child.name + "/" * _is_folder(child), target))
         finally:
             os.close(descriptor)
         return sorted(found, key=lambda each: each[0])
@@ -254,6 +253,35 @@ class _Walk:
         """Return whether keys in a folder, named with its slash, may be listed."""
         is_related = name.startswith(self._prefix) or self._prefix.startswith(name)
         return is_related and (name > self._after or self._after.startswith(name))
+
+
+def _is_folder(child: os.DirEntry[str]) -> bool:
+    """Return whether a child of a folder is one, or a link that leads to one."""
+    try:
+        return child.is_dir()
+    except OSError:  # a link that leads to itself, or where this user may not look
+        return False
+
+
+def _looked_at(path: str, key: str, *, is_link: bool) -> ObjectEntry | None:
+    """Return the line of a listing for what is at a path; None if it was deleted meanwhile."""
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        return _broken(key, "is a link that leads nowhere") if is_link else None
+    except PermissionError:
+        return _broken(key, "is in a folder that this user may not look into")
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return _broken(key, "is a link that leads to itself")
+    is_plain = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+    entry = entry_of(key, status)
+    return entry if is_plain else replace(entry, unreadable=_SPECIAL)
+
+
+def _broken(key: str, why: str) -> ObjectEntry:
+    return ObjectEntry(key, 0, datetime.fromtimestamp(0, UTC), "", unreadable=why)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,15 +17,17 @@ def load_image_dataset(csv_path: str | Path, images_path: str | Path) -> tuple[A
     """Return images and labels that a CSV manifest lists; see `automl.api.load_image_dataset`."""
     rows = read_file_table(Path(csv_path).read_bytes(), label=None)
     pixels, problems = [], []
-    for path, _ in rows:
+    for row in rows:
         try:
-            pixels.append(decode_image((Path(images_path) / path).read_bytes()))
+            if row.problem:
+                raise DataError(row.problem)
+            pixels.append(decode_image((Path(images_path) / row.path).read_bytes()))
         except (AutoMLError, OSError) as error:
-            problems.append(Problem(str(path), str(error)))
+            problems.append(Problem(row.path, str(error)))
     if problems:
         raise DataError(f"{len(problems)} of {len(rows)} images cannot be read.", "", problems)
     if len({image.shape for image in pixels}) > 1:
         size = int(np.median([max(image.shape[:2]) for image in pixels]))
         resize = ImagePreprocessor(resize_graph(size).SerializeToString())
         pixels = [resize(image[None])[0] for image in pixels]
-    return np.stack(pixels), np.asarray([label for _, label in rows])
+    return np.stack(pixels), np.asarray([row.label for row in rows])

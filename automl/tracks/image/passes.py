@@ -16,7 +16,7 @@ from automl.data.files import FileStore, SnapshotStore
 from automl.data.snapshot import Shard, write_shard
 from automl.data.splits import Part
 from automl.domain.layout import SnapshotKeys
-from automl.errors import DataError, NotFoundError
+from automl.errors import DataError, NotFoundError, StorageAccessError
 from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
 from automl.tracks.image.resize import ImagePreprocessor
 from automl.tracks.image.sources import Listing, SourceRow
@@ -85,15 +85,27 @@ class Inspected:
 
 
 def inspect_rows(chunk: RowChunk) -> list[Inspected]:
-    """Return what each row of the chunk holds, in order."""
-    found = []
+    """Return what each row of the chunk holds, in order.
+
+    Raises:
+        StorageAccessError: the store lets nothing be read any more, not only single files.
+    """
+    found, denied = [], None
     for index in range(len(chunk.rows)):
         try:
             pixels, _ = chunk.read(index)
         except DataError as error:
             found.append(Inspected("", 0, 0, error.message))
-            continue
-        found.append(Inspected(pixel_digest(pixels), pixels.shape[0], pixels.shape[1], ""))
+        except StorageAccessError as error:
+            denied = error
+            found.append(Inspected("", 0, 0, f"the file may not be read: {error.message}"))
+        else:
+            found.append(Inspected(pixel_digest(pixels), pixels.shape[0], pixels.shape[1], ""))
+    if denied is not None:
+        readable = next((index for index, seen in enumerate(found) if not seen.problem), None)
+        if readable is None:
+            raise denied
+        chunk.read(readable)
     return found
 
 

@@ -138,10 +138,23 @@ def _refuse_entries(location: SourceLocation, entries: Iterable[FileEntry]) -> N
         )
 
 
-def read_file_table(
-    data: bytes, label: str | None, name: str = "the manifest"
-) -> list[tuple[str, str]]:
-    """Return path and label of each row of a table of files, without surrounding blanks.
+@dataclass(frozen=True, slots=True)
+class TableLine:
+    """One row of a table of files.
+
+    Attributes:
+        path: without surrounding blanks.
+        label: the same.
+        problem: why the row cannot be used, or "".
+    """
+
+    path: str
+    label: str
+    problem: str = ""
+
+
+def read_file_table(data: bytes, label: str | None, name: str = "the manifest") -> list[TableLine]:
+    """Return the rows of a table of files; empty lines are none.
 
     Users know such a table as a CSV manifest.
 
@@ -151,27 +164,38 @@ def read_file_table(
         name: what error messages call the file.
 
     Raises:
-        DataError: it is no CSV text, or a column is missing.
+        DataError: it is no CSV text, or a column is missing or there twice.
     """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         place = f"byte {error.start}"
         raise DataError(f"{name} is not UTF-8 text: {place}.", "save it as UTF-8") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    line = 1
     try:
-        columns = list(reader.fieldnames or ())
+        columns = next(reader, [])
         wanted = LABEL_COLUMNS if label is None else (label,)
-        label_column = _find_column(name, columns, wanted, "data.label")
-        path_column = _find_column(name, columns, PATH_COLUMNS, "the name of the path column")
-        return [
-            ((line[path_column] or "").strip(), (line[label_column] or "").strip())
-            for line in reader
-        ]
+        label_at = _find_column(name, columns, wanted, "data.label")
+        path_at = _find_column(name, columns, PATH_COLUMNS, "the name of the path column")
+        found = []
+        for values in reader:
+            if values:
+                found.append(_table_line(values, path_at, label_at, len(columns)))
+            line = reader.line_num + 1
     except csv.Error as error:
         raise DataError(
-            f"{name}, line {reader.line_num}: {error}.", "save it as a CSV file"
+            f"{name}, in the row that begins in line {line}: {error}.",
+            "save it as a CSV file: quotes in pairs, a quote in a text doubled",
         ) from error
+    return found
+
+
+def _table_line(values: Sequence[str], path_at: int, label_at: int, columns: int) -> TableLine:
+    path, label = (values[at].strip() if at < len(values) else "" for at in (path_at, label_at))
+    if len(values) == columns:
+        return TableLine(path, label)
+    return TableLine(path, label, f"the row has {len(values)} values for {columns} columns")
 
 
 def _list_file_table(location: SourceLocation) -> Listing:
@@ -182,11 +206,12 @@ def _list_file_table(location: SourceLocation) -> Listing:
     start = f"{prefix}/" if prefix else ""
     files = {entry.key: entry for entry in store.list(start)}
     rows, refused = [], {}
-    for path, label in lines:
+    for line in lines:
+        path, label = line.path, line.label
         key = start + str(PurePosixPath(path)) if path else ""
         entry = files.get(key)
         size_bytes, etag = (0, "") if entry is None else (entry.size_bytes, entry.etag)
-        problem = _row_problem(path, label, known=entry is not None)
+        problem = line.problem or _row_problem(path, label, entry)
         if not problem and entry is not None and entry.problem:
             refused[key] = entry
         rows.append(SourceRow(path, label, key, size_bytes, etag, problem))
@@ -194,24 +219,50 @@ def _list_file_table(location: SourceLocation) -> Listing:
     return Listing(tuple(rows), store)
 
 
-def _find_column(name: str, columns: Sequence[str], wanted: Sequence[str], remedy: str) -> str:
+def _find_column(name: str, columns: Sequence[str], wanted: Sequence[str], remedy: str) -> int:
     for column in wanted:
+        if columns.count(column) > 1:
+            raise DataError(f"{name} has the column {column!r} twice.", "rename one of them")
         if column in columns:
-            return column
+            return columns.index(column)
     raise DataError(  # the names themselves may be the content of quite another file
         f"{name} has {len(columns)} columns, but no {' or '.join(map(repr, wanted))}.",
         f"rename a column, or correct {remedy}",
     )
 
 
-def _row_problem(path: str, label: str, *, known: bool) -> str:
+def _row_problem(path: str, label: str, entry: FileEntry | None) -> str:
     if not path:
         return "the row has no path"
     if path.startswith("/") or ".." in PurePosixPath(path).parts:
         return "the path leaves the folder of images"
-    if not known:
+    if entry is None:
         return "there is no such file"
-    return "" if label else "the row has no label"
+    return _file_problem(entry) or _label_problem(label)
+
+
+def _file_problem(entry: FileEntry) -> str:
+    return f"it {entry.unreadable}" if entry.unreadable else ""
+
+
+def _label_problem(label: str) -> str:
+    if not label:
+        return "the row has no label"
+    return "" if _is_unicode(label) else "the label is no Unicode text"
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether a text can be written; bytes of names that are not UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _readable(name: str) -> str:
+    r"""Return a name of a file as it can be written, `\xNN` for bytes that are not UTF-8."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _list_folders(location: SourceLocation) -> Listing:
@@ -225,8 +276,10 @@ def _list_folders(location: SourceLocation) -> Listing:
             refused.append(entry)
         if len(path.parts) < 2 or hidden or path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
-        label = path.parts[0].strip()
-        rows.append(SourceRow(str(path), label, entry.key, entry.size_bytes, entry.etag))
+        named = "" if _is_unicode(str(path)) else "its name is not UTF-8 text; rename it"
+        problem = named or _file_problem(entry) or _label_problem(path.parts[0].strip())
+        name, label = _readable(str(path)), _readable(path.parts[0]).strip()
+        rows.append(SourceRow(name, label, entry.key, entry.size_bytes, entry.etag, problem))
     _refuse_entries(location, refused)
     return Listing(tuple(rows), location.store)
 
@@ -238,7 +291,7 @@ def _list_arrays(location: SourceLocation) -> Listing:
     etag = hashlib.sha256(data).hexdigest()
     size_bytes = int(np.prod(pixels.shape[1:]))
     rows = tuple(
-        SourceRow(f"x[{index}]", label, "", size_bytes, etag, "" if label else "no label")
+        SourceRow(f"x[{index}]", label, "", size_bytes, etag, _label_problem(label))
         for index, label in enumerate(labels)
     )
     return Listing(rows, location.store, pixels)

@@ -1,0 +1,237 @@
+"""Files as buckets and folders of years hold them: each is named with its reason, none is fatal."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import distributed
+import numpy as np
+import pytest
+from PIL import Image
+
+from automl.data.dask import Workers, local_client
+from automl.data.files import FileEntry, FileStore, StoredFile
+from automl.domain.sources import Sources
+from automl.errors import DataError, StorageAccessError
+from automl.storage.file import FileObjectStore
+from automl.storage.sources import SourceFolder
+from automl.tracks.image.decode import MOST_PIXELS, encode_png
+from automl.tracks.image.passes import RowChunk, inspect_rows
+from automl.tracks.image.prepare import prepare_images
+from automl.tracks.image.request import ImageRequest
+from automl.tracks.image.snapshot import ImageEnvelope
+from automl.tracks.image.sources import SourceLocation, list_source
+
+GOOD = 40  # images of each class
+FEW = 0.9  # of the rows may be bad
+
+
+def picture(number: int) -> bytes:
+    rng = np.random.default_rng(number)
+    return encode_png(rng.integers(0, 256, (12, 10, 3), dtype=np.uint8))
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _dangling(path: Path) -> None:
+    path.symlink_to(path.parent / "nowhere.png")
+
+
+def _looping(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def _huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2**31)  # takes no room
+
+
+Make = bytes | Callable[[Path], None]
+BAD: dict[str, tuple[Make, str]] = {
+    "empty.png": (b"", "the file is empty"),
+    "text.png": (b"hello", "not an image file"),
+    "torn.png": (picture(1)[:70], "cannot be decoded"),
+    "pointer.png": (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+    "page.jpg": (b"<!DOCTYPE html><title>Sign in</title>", "a web page"),
+    "phone.jpg": (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "a HEIC image"),
+    "hole.png": (b"\x00" * 5000, "nothing but zeros"),
+    "float.tif": (saved(Image.new("F", (4, 4), 0.5), "TIFF"), "no fixed range"),
+    "bomb.png": (saved(Image.new("1", (20_000, 20_000)), "PNG"), "more than 50,000,000"),
+    "large.png": (saved(Image.new("1", (9_000, 6_000)), "PNG"), "9000 by 6000 pixels"),
+    "huge.png": (_huge, "2,147,483,648 bytes"),
+    "pipe.png": (_fifo, "it is neither a file nor a folder"),
+    "dangling.png": (_dangling, "it is a link that leads nowhere"),
+    "loop.png": (_looping, "it is a link that leads to itself"),
+    os.fsdecode(b"b\xe4r.png"): (picture(2), "its name is not UTF-8 text"),
+}
+SHOWN = {os.fsdecode(b"b\xe4r.png"): r"b\xe4r.png"}
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[distributed.Client]:
+    with local_client(2) as client:
+        yield client
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> FileObjectStore:
+    return FileObjectStore(tmp_path / "home")
+
+
+def write_classes(folder: Path) -> None:
+    for number in range(2 * GOOD):
+        (folder / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        (folder / "ab"[number % 2] / f"{number:03d}.png").write_bytes(picture(100 + number))
+
+
+def request(folder: Path) -> ImageRequest:
+    store = SourceFolder(folder, Sources(str(folder / "home")))
+    return ImageRequest("hostile", store, "in", max_bad_fraction=FEW)
+
+
+def prepared(
+    asked: ImageRequest, home: FileObjectStore, client: distributed.Client
+) -> ImageEnvelope:
+    return prepare_images(asked, home, Workers(client, lambda *_: None))
+
+
+def test_each_bad_file_is_named_with_its_reason(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    write_classes(tmp_path / "in")
+    for name, (make, _) in BAD.items():
+        path = tmp_path / "in" / "a" / name
+        path.write_bytes(make) if isinstance(make, bytes) else make(path)
+
+    snapshot = prepared(request(tmp_path), home, client)
+
+    reasons = {row.path: row.reason for row in snapshot.quarantined}
+    assert set(reasons) == {f"a/{SHOWN.get(name, name)}" for name in BAD}
+    for name, (_, reason) in BAD.items():
+        assert reason in reasons[f"a/{SHOWN.get(name, name)}"]
+    assert sum(snapshot.counts.values()) == 2 * GOOD
+
+
+def test_a_class_whose_name_is_not_utf_8_is_left_out(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    write_classes(tmp_path / "in")
+    (tmp_path / "in" / os.fsdecode(b"caf\xe9")).mkdir()
+    (tmp_path / "in" / os.fsdecode(b"caf\xe9") / "0.png").write_bytes(picture(3))
+
+    snapshot = prepared(request(tmp_path), home, client)
+
+    assert snapshot.classes == ("a", "b")
+    (row,) = snapshot.quarantined
+    assert row.path == r"caf\xe9/0.png"
+
+
+def test_labels_of_arrays_that_cannot_be_written_are_left_out(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    labels = np.asarray([*("ab" * GOOD), "lone \ud800"])
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 6, 6), dtype=np.uint8)
+    np.savez(tmp_path / "in.npz", x=images, y=labels)
+
+    snapshot = prepared(replace(request(tmp_path), source_key="in.npz"), home, client)
+
+    (row,) = snapshot.quarantined
+    assert row.reason == "the label is no Unicode text"
+
+
+@dataclass(frozen=True)
+class Denying:
+    """A store that lets some of its files be read by nobody."""
+
+    store: FileStore
+    denied: tuple[str, ...]
+
+    @property
+    def uri(self) -> str:
+        return self.store.uri
+
+    def get(self, key: str) -> StoredFile:
+        if key.endswith(self.denied):
+            raise StorageAccessError(f"{key} cannot be accessed: Permission denied.")
+        return self.store.get(key)
+
+    def list(self, prefix: str, start_after: str = "") -> Iterator[FileEntry]:
+        return self.store.list(prefix, start_after)
+
+
+def test_a_file_that_may_not_be_read_is_left_out(tmp_path: Path) -> None:
+    write_classes(tmp_path / "in")
+    store = request(tmp_path).source
+    listing = list_source(SourceLocation(store, "in"))
+    chunk = RowChunk.of(listing, range(10), MOST_PIXELS)
+
+    found = inspect_rows(replace(chunk, store=Denying(store, ("000.png", "004.png"))))
+
+    bad = [index for index, seen in enumerate(found) if seen.problem]
+    assert bad == [0, 2]
+    assert found[0].problem.startswith("the file may not be read: in/a/000.png cannot be accessed")
+
+
+def test_a_store_that_lets_nothing_be_read_any_more_is_no_bad_row(tmp_path: Path) -> None:
+    write_classes(tmp_path / "in")
+    store = request(tmp_path).source
+    chunk = RowChunk.of(list_source(SourceLocation(store, "in")), range(10), MOST_PIXELS)
+
+    with pytest.raises(StorageAccessError, match="Permission denied"):
+        inspect_rows(replace(chunk, store=Denying(store, (".png",))))
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["a/000.png,a,more"], "the row has 3 values for 2 columns"),
+        (["a/000.png"], "the row has 1 values for 2 columns"),
+        (["gone.png,a"], "there is no such file"),
+        (["/etc/passwd,a"], "the path leaves the folder of images"),
+        (["a/000.png, "], "the row has no label"),
+        ([",a"], "the row has no path"),
+    ],
+)
+def test_a_bad_line_of_a_manifest_is_named_with_its_reason(
+    tmp_path: Path, lines: list[str], reason: str
+) -> None:
+    write_classes(tmp_path / "in")
+    good = [f"{'ab'[n % 2]}/{n:03d}.png,{'ab'[n % 2]}" for n in range(2 * GOOD)]
+    (tmp_path / "in" / "train.csv").write_text("\n".join(["path,label", *good, "", *lines]))
+
+    listing = list_source(SourceLocation(request(tmp_path).source, "in/train.csv"))
+
+    assert len(listing.rows) == 2 * GOOD + 1
+    assert [row.problem for row in listing.rows if row.problem] == [reason]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('path,label\n1.png,a\n2.png,"b\n3.png,a\n4.png,b\n', "begins in line 3.*quotes in pairs"),
+        ('path,label\n1.png,a\n2.png,"b"c\n', "begins in line 3"),
+        ("path,label,label\n1.png,a,b\n", "the column 'label' twice"),
+        ("path\n1.png\n", "no 'Label' or 'label'"),
+        ("", "has 0 columns"),
+    ],
+)
+def test_a_manifest_that_cannot_be_taken_at_its_word_is_refused(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    write_classes(tmp_path / "in")
+    (tmp_path / "in" / "train.csv").write_text(text)
+
+    with pytest.raises(DataError, match=words):
+        list_source(SourceLocation(request(tmp_path).source, "in/train.csv"))
