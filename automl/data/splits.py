@@ -98,17 +98,40 @@ def part_of(place: float, thresholds: Sequence[float]) -> Part:
     )
 
 
-def part_sizes(n: int, settings: SplitSettings) -> tuple[int, int, int, int]:
-    """Return how many of `n` rows the first four parts get; at least one is left for training.
+Sizes = tuple[int, int, int, int]
 
-    Test and validation are rounded by themselves. Of an odd number of test rows the gate has one
-    more, and a quarter of the validation rows that ends in a half is rounded down, so that few
-    rows serve decisions first.
+
+def part_sizes(counts: Sequence[int], settings: SplitSettings) -> list[Sizes]:
+    """Return how many rows of each label the first four parts get.
+
+    Test and validation rows are rounded label by label; at least one row is left for training.
+    Their halves and quarters are apportioned over all labels, one after the other: of many labels
+    with few rows each, some have a row for the report or for calibration and others none. Of an odd
+    number of all test rows the gate has one more, and a quarter of all validation rows that ends in
+    a half is rounded down, so that few rows serve decisions first.
+
+    Args:
+        counts: rows of each label.
+        settings: the fractions.
     """
-    test = min(math.floor(n * settings.test_fraction + 0.5), n - 1)
-    validation = min(math.floor(n * settings.validation_fraction + 0.5), n - 1 - test)
-    calibration = math.ceil(validation / 4 - 0.5)
-    return test // 2, test - test // 2, calibration, validation - calibration
+    sizes = []
+    tests = validations = 0  # of the labels so far
+    for n in counts:
+        test = min(math.floor(n * settings.test_fraction + 0.5), n - 1)
+        validation = min(math.floor(n * settings.validation_fraction + 0.5), n - 1 - test)
+        report = _half(tests + test) - _half(tests)
+        calibration = _quarter(validations + validation) - _quarter(validations)
+        sizes.append((report, test - report, calibration, validation - calibration))
+        tests, validations = tests + test, validations + validation
+    return sizes
+
+
+def _half(n: int) -> int:
+    return n // 2
+
+
+def _quarter(n: int) -> int:
+    return math.ceil(n / 4 - 0.5)
 
 
 def _choose_thresholds(
@@ -118,19 +141,21 @@ def _choose_thresholds(
     settings: SplitSettings,
 ) -> dict[str, Thresholds]:
     if settings.split is Split.RANDOM:
-        return dict.fromkeys(names, _fit_thresholds(sorted(places.values()), settings))
+        (sizes,) = part_sizes([len(places)], settings)
+        return dict.fromkeys(names, _fit_thresholds(sorted(places.values()), sizes, settings))
     by_label: dict[str, list[float]] = defaultdict(list)
     for digest, label in owner.items():
         by_label[label].append(places[digest])
-    return {
-        name: _fit_thresholds(sorted(by_label[name]), settings)
-        if by_label[name]
-        else settings.nominal  # all its rows belong to smaller labels
-        for name in names
+    present = [name for name in names if by_label[name]]
+    all_sizes = part_sizes([len(by_label[name]) for name in present], settings)
+    # all rows of the others belong to smaller labels
+    return dict.fromkeys(names, settings.nominal) | {
+        name: _fit_thresholds(sorted(by_label[name]), sizes, settings)
+        for name, sizes in zip(present, all_sizes, strict=True)
     }
 
 
-def _fit_thresholds(places: Sequence[float], settings: SplitSettings) -> Thresholds:
+def _fit_thresholds(places: Sequence[float], sizes: Sizes, settings: SplitSettings) -> Thresholds:
     """Return thresholds that give every part exactly its size.
 
     Any value in the gap between two neighbouring places does. The one nearest to the fraction
@@ -139,7 +164,7 @@ def _fit_thresholds(places: Sequence[float], settings: SplitSettings) -> Thresho
     ends = [0.0, *places, 1.0]
     chosen = []
     below = 0
-    for fraction, size in zip(settings.nominal, part_sizes(len(places), settings), strict=True):
+    for fraction, size in zip(settings.nominal, sizes, strict=True):
         below += size
         low, high = ends[below], ends[below + 1]
         margin = (high - low) / 4

@@ -39,6 +39,43 @@ def test_part_sizes_are_the_exact_roundings(
     assert abs(parts.count(Part.CALIBRATION) - held_out / 4) <= 0.5
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 40), min_size=1, max_size=60),
+    test=st.sampled_from([0.0, 0.1, 0.2, 0.5]),
+    validation=st.sampled_from([0.1, 0.2, 0.4]),
+)
+def test_parts_of_parts_are_apportioned_over_all_labels(
+    counts: list[int], test: float, validation: float
+) -> None:
+    split = SplitSettings(Split.STRATIFIED, validation, test, 0)
+    labels = [f"{place:03d}" for place, count in enumerate(counts) for _ in range(count)]
+
+    parts, _ = split_rows(digests(len(labels)), labels, split)
+
+    by_label = [Counter(p for p, own in zip(parts, labels, strict=True) if own == label)
+                for label in sorted(set(labels))]  # fmt: skip
+    for rows, count in zip(by_label, counts, strict=True):
+        tests = rows[Part.GATE] + rows[Part.REPORT]
+        held_out = rows[Part.SELECTION] + rows[Part.CALIBRATION]
+        assert tests == min(int(count * test + 0.5), count - 1)
+        assert held_out == min(int(count * validation + 0.5), count - 1 - tests)
+        assert abs(rows[Part.REPORT] - tests / 2) <= 0.5
+        assert abs(rows[Part.CALIBRATION] - held_out / 4) < 1
+    assert parts.count(Part.GATE) - parts.count(Part.REPORT) in {0, 1}
+    validations = parts.count(Part.SELECTION) + parts.count(Part.CALIBRATION)
+    assert abs(parts.count(Part.CALIBRATION) - validations / 4) <= 0.5
+
+
+def test_a_thousand_small_classes_have_rows_for_calibration_and_report() -> None:
+    labels = [f"{number // 12:04d}" for number in range(12_000)]
+
+    parts = Counter(split_rows(digests(12_000), labels, SETTINGS)[0])
+
+    assert (parts[Part.CALIBRATION], parts[Part.SELECTION]) == (500, 1500)
+    assert (parts[Part.REPORT], parts[Part.GATE]) == (1000, 1000)
+
+
 def test_three_rows_serve_training_selection_and_gate() -> None:
     parts, _ = split_rows(digests(3), ["a"] * 3, SETTINGS)
 
