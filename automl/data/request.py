@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from automl.data.files import FileStore
-from automl.data.snapshot import Envelope
 from automl.domain.specification import DataSection
 
 
@@ -18,7 +17,8 @@ class DatasetRequest:
         name: of the dataset; snapshots lie under it.
         data: where the rows come from and how they are held out.
         seed: key of the split.
-        first: the generation's first snapshot, whose split counts on; None for the first itself.
+        thresholds: of the generation's split, by label; None for the generation's first snapshot,
+            which fixes them.
         locate: gives the store that holds a URI of `data`, and its key there; raises DataError for
             what does not exist, and ConfigError for what the run may not read. The store opens
             nothing else either, in whatever process.
@@ -27,5 +27,5 @@ class DatasetRequest:
     name: str
     data: DataSection
     seed: int
-    first: Envelope | None
+    thresholds: Mapping[str, Sequence[float]] | None
     locate: Callable[[str], tuple[FileStore, str]]

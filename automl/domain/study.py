@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -118,6 +118,8 @@ class Study:
         decisions: how often the sealed test rows have been opened.
         unfinished: numbers of the trials that have no outcome yet.
         owner: whose runs it is for; None before it was given to anybody.
+        split: thresholds of the last generation's split, by label; None where the log does not tell
+            them.
     """
 
     version: int = -1
@@ -127,6 +129,7 @@ class Study:
     decisions: int = 0
     unfinished: tuple[int, ...] = ()
     owner: Origin | None = None
+    split: Mapping[str, tuple[float, ...]] | None = None
 
     def run(self, name: str) -> Run | None:
         """Return the run called `name`, or None."""
@@ -200,6 +203,7 @@ class _Fold:
         self._decisions = start.decisions
         self._unfinished = dict.fromkeys(start.unfinished)  # in order
         self._owner = start.owner
+        self._split = start.split
 
     def study(self) -> Study:
         return Study(
@@ -210,6 +214,7 @@ class _Fold:
             self._decisions,
             tuple(self._unfinished),
             self._owner,
+            self._split,
         )
 
     def apply(self, version: int, event: Event) -> None:
@@ -230,6 +235,7 @@ class _Fold:
     def _open_run(self, event: RunOpened) -> None:
         if not self._generation_keys or self._generation_keys[-1] != event.generation_key:
             self._generation_keys.append(event.generation_key)
+            self._split = event.split
         terms = Terms.of(event.spec)
         self._runs[event.run] = Run(
             name=event.run,

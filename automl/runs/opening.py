@@ -23,7 +23,10 @@ from automl.storage.study_log import StudyRecord
 
 
 def open_run(
-    context: StepContext, snapshot: str, space: Mapping[str, int | str] | None = None
+    context: StepContext,
+    snapshot: str,
+    space: Mapping[str, int | str] | None = None,
+    split: Mapping[str, Sequence[float]] | None = None,
 ) -> list[int]:
     """Open the run, whose deadline begins to count now, and return the indices of its workers.
 
@@ -37,6 +40,8 @@ def open_run(
         context: the step's context.
         snapshot: id of the prepared dataset.
         space: what the search space depends on; without it a replay needs the snapshot.
+        split: thresholds of the snapshot's split, recorded if the run opens a generation; without
+            them the next snapshots need this one.
 
     A DAG that opens a study which nobody owns becomes its owner.
 
@@ -51,7 +56,8 @@ def open_run(
         now = context.clock.now()
         events: list[Event] = [*abandoned(study, f"{context.run} took over", now)]
         check_owner(context, study)
-        events.append(_opened(context, snapshot, space, now))
+        begins = study.generation_keys[-1:] != (context.spec.generation_key,)
+        events.append(_opened(context, snapshot, space, split if begins else None, now))
         events += new_owner(context, study, now)
         if context.spec.final_fit.from_ is not None:
             events.append(SearchEnded(at=now, run=context.run, reason=SearchEnd.CONTINUED))
@@ -69,7 +75,11 @@ def abandoned(study: Study, cause: str, now: datetime) -> Iterator[RunClosed]:
 
 
 def _opened(
-    context: StepContext, snapshot: str, space: Mapping[str, int | str] | None, now: datetime
+    context: StepContext,
+    snapshot: str,
+    space: Mapping[str, int | str] | None,
+    split: Mapping[str, Sequence[float]] | None,
+    now: datetime,
 ) -> RunOpened:
     spec = context.spec
     return RunOpened(
@@ -82,6 +92,7 @@ def _opened(
         spec=spec.model_dump(mode="json", by_alias=True),
         origin=context.origin,
         space=None if space is None else dict(space),
+        split=None if split is None else {label: tuple(ends) for label, ends in split.items()},
     )
 
 

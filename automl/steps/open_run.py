@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from automl.data.snapshot import Envelope
 from automl.domain.documents import JsonValue
 from automl.domain.facts import SpaceFacts
 from automl.runs.context import StepContext
@@ -27,16 +28,17 @@ def open_search(context: StepContext, snapshot: str) -> list[int]:
             not fit, or the study belongs to another; nothing is written then.
         SearchError: the run has been closed without success.
     """
-    recorded = None
+    recorded = split = None
     study = context.record.refresh()
     if study.run(context.run) is None:
         check_owner(context, study)
         track, search = track_of(context.spec.task), context.spec.search
         dataset = track.open(context.store, context.spec.name, snapshot)
+        split = Envelope.read(context.store, context.spec.name, snapshot).thresholds
         recorded = dataset.facts(search, StudyFolder(context))
         space = track.space(search, SpaceFacts.of(recorded), None)
         check_continuation(context, dataset, space)
-    return open_run(context, snapshot, recorded)
+    return open_run(context, snapshot, recorded, split)
 
 
 def step(context: StepContext, call: StepCall) -> JsonValue:

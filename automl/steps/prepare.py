@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 from automl.data.dask import Workers, local_client
@@ -11,6 +13,7 @@ from automl.data.snapshot import Envelope
 from automl.domain.documents import JsonValue
 from automl.domain.facts import Origin
 from automl.domain.sources import Sources
+from automl.errors import DamagedDataError, NotFoundError
 from automl.machine.cores import available_cores
 from automl.runs.context import StepContext
 from automl.steps.call import StepCall
@@ -30,7 +33,7 @@ def prepare(context: StepContext, on_progress: OnProgress) -> Envelope:
         name=context.spec.name,
         data=context.spec.data,
         seed=context.spec.search.seed,
-        first=_first_snapshot(context),
+        thresholds=_thresholds(context),
         locate=partial(open_source, sources=sources),
     )
     with local_client(available_cores()) as client:
@@ -45,14 +48,30 @@ def summary(context: StepContext, snapshot: Envelope) -> dict[str, JsonValue]:
     return document | ({"classes": len(labels)} if labels else {})
 
 
-def _first_snapshot(context: StepContext) -> Envelope | None:
-    """Return the generation's first snapshot, whose split counts on, if there is one."""
+def _thresholds(context: StepContext) -> Mapping[str, Sequence[float]] | None:
+    """Return the thresholds of the present generation's split; None before its first run.
+
+    Logs from before they were recorded leave them to the generation's snapshots, of which any will
+    do.
+
+    Raises:
+        DamagedDataError: neither tells them.
+    """
     study = context.record.refresh()
-    if not study.generation_keys or study.generation_keys[-1] != context.spec.generation_key:
+    if study.generation_keys[-1:] != (context.spec.generation_key,):
         return None
+    if study.split is not None:
+        return study.split
     generation = len(study.generation_keys) - 1
-    first = next(run for run in study.runs if run.generation == generation)
-    return Envelope.read(context.store, context.spec.name, first.snapshot)
+    names = dict.fromkeys(run.snapshot for run in study.runs if run.generation == generation)
+    for name in names:
+        with suppress(NotFoundError):
+            return Envelope.read(context.store, context.spec.name, name).thresholds
+    raise DamagedDataError(
+        f"The snapshots {', '.join(names)} are gone, which alone told how rows are held out.",
+        "restore one of their envelope.json; or change data.test_fraction a little, which begins a "
+        "new generation",
+    )
 
 
 def step(context: StepContext, call: StepCall) -> JsonValue:

@@ -74,7 +74,7 @@ class ImageRequest:
             seed=request.seed,
             max_bad_fraction=data.max_bad_fraction,
             max_pixels=data.max_pixels,
-            thresholds=None if request.first is None else request.first.thresholds,
+            thresholds=request.thresholds,
         )
 
     @property

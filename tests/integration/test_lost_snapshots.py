@@ -1,0 +1,104 @@
+"""Snapshots that are gone or damaged: the next run prepares them again, with the same split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from automl.data.snapshot import Envelope
+from automl.domain.events import RunState
+from automl.domain.settings import Settings
+from automl.errors import DamagedDataError
+from automl.runs import opening
+from automl.runs.context import StepContext
+from automl.runs.run_lease import RunLease
+from automl.steps.open_run import open_search
+from automl.steps.prepare import prepare
+from tests.digits import study_of_digits, write_digits
+
+
+def night(folder: Path, run: str, rows: int) -> StepContext:
+    """Return the context of a run on so many digits."""
+    more: dict[str, Any] = {"search": {"workers": 1, "max_trials": 1, "strategy": "random"}}
+    spec = study_of_digits(folder, rows=rows, **more)
+    return StepContext.open(Settings(str(folder / "home")), spec, run, "test")
+
+
+def prepared(context: StepContext) -> Envelope:
+    return prepare(context, lambda *_: None)
+
+
+def opened(context: StepContext, *, tells_split: bool = True) -> Envelope:
+    """Prepare, and open and close the run, in a log that tells the split or of an older version."""
+    found = prepared(context)
+    with RunLease(context):
+        if tells_split:
+            open_search(context, found.id)
+        else:
+            opening.open_run(context, found.id)
+        opening.close_run(context, RunState.FAILED, "a test")
+    return found
+
+
+def delete(context: StepContext, snapshot: Envelope) -> None:
+    """Remove all that is stored of a snapshot."""
+    for entry in list(context.store.list(f"datasets/{snapshot.dataset}/{snapshot.id}/")):
+        context.store.delete(entry.key)
+
+
+def test_a_deleted_snapshot_is_prepared_again_with_its_split(tmp_path: Path) -> None:
+    first = opened(night(tmp_path, "one", 300))
+    context = night(tmp_path, "two", 300)
+    stored = {entry.key for entry in context.store.list("datasets/")}
+    delete(context, first)
+
+    again = prepared(context)
+
+    assert (again.id, again.shards, again.reused) == (first.id, first.shards, False)
+    assert {entry.key for entry in context.store.list("datasets/")} == stored
+
+
+def test_the_split_outlives_the_snapshot_that_fixed_it(tmp_path: Path) -> None:
+    first = opened(night(tmp_path, "one", 300))
+    context = night(tmp_path, "two", 400)
+    with_it = prepared(context)
+    delete(context, first)
+    delete(context, with_it)
+
+    assert prepared(night(tmp_path, "two", 400)).id == with_it.id
+    assert with_it.thresholds == first.thresholds
+
+
+def test_any_snapshot_of_the_generation_tells_the_split_of_an_older_log(tmp_path: Path) -> None:
+    first = opened(night(tmp_path, "one", 300), tells_split=False)
+    second = opened(night(tmp_path, "two", 400), tells_split=False)
+    context = night(tmp_path, "three", 500)
+    delete(context, first)
+
+    assert prepared(context).thresholds == second.thresholds == first.thresholds
+
+
+def test_an_older_log_without_any_snapshot_says_what_to_do(tmp_path: Path) -> None:
+    first = opened(night(tmp_path, "one", 300), tells_split=False)
+    context = night(tmp_path, "two", 400)
+    delete(context, first)
+
+    with pytest.raises(DamagedDataError, match=rf"{first.id} are gone.*begins a new generation"):
+        prepared(context)
+
+
+def test_a_new_generation_fixes_its_own_split(tmp_path: Path) -> None:
+    first = opened(night(tmp_path, "one", 300))
+    write_digits(tmp_path / "rows.npz", 300)
+    context = night(tmp_path, "two", 300)
+    data = context.spec.data.model_copy(update={"test_fraction": 0.3})
+    other = context.spec.model_copy(update={"data": data})
+
+    second = opened(StepContext.open(context.settings, other, "two", "test"))
+
+    assert second.thresholds != first.thresholds
+    study = context.record.refresh()
+    assert study.split == second.thresholds
+    assert len(study.generation_keys) == 2
