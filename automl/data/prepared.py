@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TypeVar
 
 from automl.data.files import FileStore, SnapshotStore
@@ -13,6 +14,8 @@ from automl.errors import DamagedDataError, NotFoundError
 AnyEnvelope = TypeVar("AnyEnvelope", bound=Envelope)
 
 SCHEMA = 1
+
+log = logging.getLogger(__name__)
 
 
 def find_prepared(
@@ -25,29 +28,38 @@ def find_prepared(
         dataset: whose snapshot it is.
         fingerprint: of the source's listing and everything else that the snapshot depends on.
         kind: what the track's envelopes are.
-
-    Raises:
-        DamagedDataError: what is stored cannot be read.
     """
     key = DatasetKeys(dataset).source(fingerprint)
     try:
-        content = store.get(key).data
+        snapshot = json.loads(store.get(key).data)["snapshot"]
     except NotFoundError:
         return None
-    try:
-        snapshot = json.loads(content)["snapshot"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedDataError(f"{key} names no snapshot.", "delete it") from error
+    except (ValueError, KeyError, TypeError):
+        log.warning("%s names no snapshot; the source is prepared again", key)
+        return None
     return find_snapshot(store, dataset, snapshot, kind)
 
 
 def find_snapshot(
     store: FileStore, dataset: str, snapshot: str, kind: type[AnyEnvelope]
 ) -> AnyEnvelope | None:
-    """Return the envelope of a snapshot; None if it was never built, or deleted by retention."""
+    """Return the envelope of a snapshot whose files are there in their sizes; else None.
+
+    None means that it is to be built: it never was, was deleted, or is damaged.
+    """
     try:
         envelope = kind.read(store, dataset, snapshot)
     except NotFoundError:
+        return None
+    except DamagedDataError as error:
+        log.warning("snapshot %s of %s is built again: %s", snapshot, dataset, error.message)
+        return None
+    stored = {entry.key: entry.size_bytes for entry in store.list(envelope.keys.file(""))}
+    sizes = envelope.sizes
+    bad = [k for k, size in sizes.items() if k not in stored or size not in {None, stored[k]}]
+    if bad:
+        told = (snapshot, dataset, len(bad), len(sizes), bad[0])
+        log.warning("snapshot %s of %s lacks %d of its %d files, such as %s: built again", *told)
         return None
     return envelope.model_copy(update={"reused": True})
 

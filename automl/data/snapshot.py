@@ -91,6 +91,11 @@ class Envelope(_Stored):
         """Its own key, and those of all that is stored with it."""
         return SnapshotKeys(self.dataset, self.id)
 
+    @property
+    def sizes(self) -> dict[str, int | None]:
+        """Size of each stored file but the envelope, by key; None where the envelope has it not."""
+        return {shard.key: shard.size_bytes for shard in self.shards}
+
     def to_bytes(self) -> bytes:
         """Return the envelope as stored."""
         return (self.model_dump_json(by_alias=True, indent=1) + "\n").encode()
@@ -163,9 +168,13 @@ def write_envelope(store: SnapshotStore, envelope: AnyEnvelope) -> AnyEnvelope:
     try:
         store.put_if_absent(envelope.keys.envelope, envelope.to_bytes())
     except PreconditionFailedError:
-        log.info("snapshot %s was finished by another process", envelope.id)
-        kept = type(envelope).read(store, envelope.dataset, envelope.id)
-        return kept.model_copy(update={"reused": True})
+        try:
+            kept = type(envelope).read(store, envelope.dataset, envelope.id)
+        except DamagedDataError:
+            store.put(envelope.keys.envelope, envelope.to_bytes())
+        else:
+            log.info("snapshot %s was finished by another process", envelope.id)
+            return kept.model_copy(update={"reused": True})
     rows = sum(envelope.counts.values())
     log.info("snapshot %s of %s has %d rows", envelope.id, envelope.dataset, rows)
     return envelope

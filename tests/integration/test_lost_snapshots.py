@@ -102,3 +102,25 @@ def test_a_new_generation_fixes_its_own_split(tmp_path: Path) -> None:
     study = context.record.refresh()
     assert study.split == second.thresholds
     assert len(study.generation_keys) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("manifest.json", 9), ("preprocess.onnx", None), ("train-", 9), ("train-", None)],
+)
+def test_a_snapshot_that_lacks_a_file_or_its_end_is_built_again(
+    tmp_path: Path, name: str, kept: int | None
+) -> None:
+    first = opened(night(tmp_path, "one", 300))
+    context = night(tmp_path, "two", 300)
+    folder = first.keys.file("")
+    files = {e.key: context.store.get(e.key).data for e in context.store.list(folder)}
+    (key,) = [key for key in files if key.removeprefix(folder).startswith(name)]
+    context.store.delete(key)
+    if kept is not None:
+        context.store.put(key, files[key][:kept])
+
+    assert prepared(context).id == first.id
+
+    assert {e.key: context.store.get(e.key).data for e in context.store.list(folder)} == files
+    assert prepared(context).reused

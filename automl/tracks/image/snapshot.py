@@ -39,6 +39,11 @@ class ImageEnvelope(Envelope):
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @property
+    def sizes(self) -> dict[str, int | None]:
+        """Size of each stored file; the graph's is not told."""
+        return {**super().sizes, self.keys.preprocess: None}
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
