@@ -404,6 +404,22 @@ def test_large_images_are_reduced_to_64_pixels(
     assert "up to 64" in manifest.image_size_reason
 
 
+def test_shards_are_bounded_by_the_bytes_of_their_images(
+    tmp_path: Path, client: distributed.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = replace(write_rows(tmp_path / "in", two_classes(60)), image_size=8)
+    tensors = []
+    for number, most in enumerate((10**6, 5 * 8 * 8 * 3 + 191)):
+        monkeypatch.setattr("automl.tracks.image.prepare.SHARD_BYTES", most)
+        home = FileObjectStore(tmp_path / f"home-{number}")
+        manifest = prepare_images(request, home, Workers(client, silent))
+        tensors.append(ImageSnapshot.open(home, "pictures", manifest.id).tensors(*Part))
+
+    assert {shard.rows for shard in manifest.shards if shard.part == Part.TRAIN} == {5, 1}
+    for few, many in zip(*tensors, strict=True):
+        np.testing.assert_array_equal(few, many)
+
+
 def test_three_rows_per_class_are_enough(
     tmp_path: Path, home: FileObjectStore, client: distributed.Client
 ) -> None:

@@ -30,7 +30,8 @@ from automl.tracks.image.sources import Listing, list_source
 
 CHUNK_ROWS = 256
 SHARD_ROWS = 2048
-SHARD_FILE_BYTES = 128 * 2**20  # of the encoded files that validation and test shards keep
+SHARD_BYTES = 64 * 2**20  # of its images: each thread that writes one holds them twice
+SHARD_FILE_BYTES = 64 * 2**20  # of the encoded files that validation and test shards keep
 
 
 def prepare_images(request: ImageRequest, store: SnapshotStore, workers: Workers) -> ImageEnvelope:
@@ -92,6 +93,7 @@ def _build(
             digests=tuple(plan.digests[member] for member in members),
             labels=tuple(index_of[plan.labels[member]] for member in members),
             part=part,
+            size=plan.image_size,
             graph=plan.graph,
             store=store,
             keys=keys,
@@ -108,12 +110,13 @@ def _build(
 
 def _cut_shards(plan: Plan, listing: Listing) -> Iterator[tuple[Part, list[int]]]:
     """Yield the shards' parts and rows, as indices into the plan's, sorted by digest."""
+    most = min(SHARD_ROWS, max(1, SHARD_BYTES // (3 * plan.image_size**2)))
     for part in PARTS:
         members: list[int] = []
         file_bytes = 0
         for member in (m for m, assigned in enumerate(plan.parts) if assigned is part):
             size_bytes = 0 if part is Part.TRAIN else listing.rows[plan.rows[member]].size_bytes
-            full = len(members) == SHARD_ROWS or file_bytes + size_bytes > SHARD_FILE_BYTES
+            full = len(members) == most or file_bytes + size_bytes > SHARD_FILE_BYTES
             if members and full:
                 yield part, members
                 members, file_bytes = [], 0
