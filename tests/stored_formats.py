@@ -236,6 +236,8 @@ def _read_source(data: bytes) -> Any:
     store = MemoryObjectStore()
     envelope = Envelope.from_bytes((GOLDEN / "envelopes-1/envelope.json").read_bytes(), "golden")
     store.put(envelope.keys.envelope, envelope.to_bytes())
+    for shard in envelope.shards:
+        store.put(shard.key, bytes(shard.size_bytes))
     store.put(DatasetKeys(envelope.dataset).source("f"), data)
     return find_prepared(store, envelope.dataset, "f", Envelope)
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from automl.data.files import FileStore, SnapshotStore
+from automl.data.findings import Finding
 from automl.domain.layout import SnapshotKeys
 from automl.errors import (
     DamagedDataError,
@@ -65,6 +66,7 @@ class Envelope(_Stored):
         dataset: whose snapshot this is.
         counts: rows per part; the parts are the track's.
         quarantined: rows left out.
+        findings: what is odd about the source.
         thresholds: what the split fixed for rows to come, per group of rows such as a class: the
             ends of the parts' intervals.
         shards: files with the rows.
@@ -80,6 +82,7 @@ class Envelope(_Stored):
     dataset: str
     counts: dict[str, int]
     quarantined: tuple[QuarantinedRow, ...] = ()
+    findings: tuple[Finding, ...] = ()
     thresholds: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     shards: tuple[Shard, ...]
     versions: dict[str, str] = Field(default_factory=dict)

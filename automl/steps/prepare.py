@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -19,6 +20,8 @@ from automl.runs.context import StepContext
 from automl.steps.call import StepCall
 from automl.storage.sources import open_source
 from automl.tracks.track import track_of
+
+log = logging.getLogger(__name__)
 
 
 def prepare(context: StepContext, on_progress: OnProgress) -> Envelope:
@@ -38,7 +41,10 @@ def prepare(context: StepContext, on_progress: OnProgress) -> Envelope:
     )
     with local_client(available_cores()) as client:
         workers = Workers(client, on_progress)
-        return track_of(context.spec.task).prepare(request, context.store, workers)
+        envelope = track_of(context.spec.task).prepare(request, context.store, workers)
+    for finding in envelope.findings:
+        log.warning("%s", finding)
+    return envelope
 
 
 def summary(context: StepContext, snapshot: Envelope) -> dict[str, JsonValue]:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from automl.data.dask import Workers, local_client
 from automl.data.files import FileEntry, FileStore, StoredFile
+from automl.data.findings import Finding, FindingKind
 from automl.domain.sources import Sources
 from automl.errors import DataError, StorageAccessError
 from automl.storage.file import FileObjectStore
@@ -235,3 +236,91 @@ def test_a_manifest_that_cannot_be_taken_at_its_word_is_refused(
 
     with pytest.raises(DataError, match=words):
         list_source(SourceLocation(request(tmp_path).source, "in/train.csv"))
+
+
+def put(folder: Path, *paths: str) -> None:
+    for number, path in enumerate(paths):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(picture(number))
+
+
+def found(folder: Path) -> dict[FindingKind, list[Finding]]:
+    listing = list_source(SourceLocation(request(folder).source, "in"))
+    return {kind: [f for f in listing.findings if f.kind is kind] for kind in FindingKind}
+
+
+def test_every_file_that_is_no_row_is_counted(tmp_path: Path) -> None:
+    write_classes(tmp_path / "in")
+    put(tmp_path / "in", "readme.txt", "a/notes.TXT", "a/raw.cr2", "a/LICENSE", "a/.DS_Store",
+        "top.png", "b/" + os.fsdecode(b"\xff.doc"))  # fmt: skip
+
+    told = {f.message: f.examples for f in found(tmp_path)[FindingKind.IGNORED_FILES]}
+
+    assert told == {
+        "2 files are no rows (.txt)": ("a/notes.TXT", "readme.txt"),
+        "1 files are no rows (.cr2)": ("a/raw.cr2",),
+        "1 files are no rows (.doc)": (r"b/\xff.doc",),
+        "1 files are no rows (no suffix)": ("a/LICENSE",),
+        "1 files are no rows (hidden files)": ("a/.DS_Store",),
+        "1 files are no rows (images outside of class folders)": ("top.png",),
+    }
+
+
+def test_the_folder_of_an_archive_is_looked_through(tmp_path: Path) -> None:
+    put(tmp_path / "in", *(f"set-main/data/{'ab'[n % 2]}/{n}.png" for n in range(6)))
+    put(tmp_path / "in", "set-main/README.md")
+
+    listing = list_source(SourceLocation(request(tmp_path).source, "in"))
+
+    assert {row.label for row in listing.rows} == {"a", "b"}
+    names = [f.examples for f in found(tmp_path)[FindingKind.WRAPPER_FOLDER]]
+    assert names == [("set-main",), ("set-main/data",)]
+
+
+def test_files_below_class_folders_belong_to_their_class(tmp_path: Path) -> None:
+    put(tmp_path / "in", "a/0.png", "a/2020/1.png", "a/2020/may/2.png", "b/3.png")
+
+    listing = list_source(SourceLocation(request(tmp_path).source, "in"))
+
+    assert [row.label for row in listing.rows] == ["a", "a", "a", "b"]
+    (nested,) = found(tmp_path)[FindingKind.NESTED_FILES]
+    assert nested.examples == ("a/2020/1.png", "a/2020/may/2.png")
+
+
+@pytest.mark.parametrize(
+    "tops", [("train", "test"), ("Train", "Val", "Test"), ("wrapped/training", "wrapped/valid")]
+)
+def test_parts_of_a_split_are_no_classes(tmp_path: Path, tops: tuple[str, ...]) -> None:
+    put(tmp_path / "in", *(f"{top}/{label}/0.png" for top in tops for label in "ab"))
+
+    with pytest.raises(DataError, match=r"are parts of a split .*rain.* as data\.source"):
+        found(tmp_path)
+
+
+def test_parts_of_a_split_without_classes_cannot_be_learnt_from(tmp_path: Path) -> None:
+    put(tmp_path / "in", "train/0.png", "test/1.png")
+
+    with pytest.raises(DataError, match="without class folders"):
+        found(tmp_path)
+
+
+def test_means_of_transport_are_classes(tmp_path: Path) -> None:
+    put(tmp_path / "in", "train/0.png", "car/1.png", "test/2.png")
+
+    assert not any(found(tmp_path).values())
+
+
+def test_labels_that_look_alike_are_told(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    labels = ["Cat", "cat", "CAT ", "caf\u00e9", "cafe\u0301", "dog"]
+    put(tmp_path / "in", *(f"{n}.png" for n in range(60)))
+    lines = [f"{n}.png,{labels[n % 6]}" for n in range(59)]
+    (tmp_path / "in" / "train.csv").write_text("\n".join(["path,label", *lines]))
+
+    snapshot = prepared(replace(request(tmp_path), source_key="in/train.csv"), home, client)
+
+    told = {f.kind: f.examples for f in snapshot.findings}
+    alike = [f.examples for f in snapshot.findings if f.kind is FindingKind.SIMILAR_LABELS]
+    assert alike == [("CAT", "Cat", "cat"), ("cafe\u0301", "caf\u00e9")]
+    assert told[FindingKind.IGNORED_FILES] == ("in/59.png",)

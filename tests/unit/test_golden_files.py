@@ -58,7 +58,10 @@ ELSEWHERE = {
     "checkpoint_epoch", "shard_digest", "study_of_log",
 }  # fmt: skip
 # files that today's code reads and writes otherwise, those of older schemas aside
-OLDER = {"lease-1.json", "run_opened.json", "log-segment-1.json", "sql-1.sql"}
+OLDER = {
+    "lease-1.json", "run_opened.json", "log-segment-1.json", "sql-1.sql", "envelope.json",
+    "image_envelope.json",
+}  # fmt: skip
 
 
 def newest(form: Format) -> int:

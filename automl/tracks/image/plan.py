@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from automl.data.findings import Finding, similar_labels
 from automl.data.snapshot import QuarantinedRow
 from automl.data.splits import Part, Thresholds, split_rows
 from automl.errors import DataError, Problem
@@ -36,6 +37,7 @@ class Plan:
     classes: tuple[str, ...]
     thresholds: dict[str, Thresholds]
     quarantined: tuple[QuarantinedRow, ...]
+    findings: tuple[Finding, ...]
     image_size: int
     image_size_reason: str
     graph: bytes
@@ -75,6 +77,7 @@ def make_plan(
         classes=tuple(sorted(set(labels))),
         thresholds=thresholds,
         quarantined=quarantined,
+        findings=(*listing.findings, *similar_labels(labels)),
         image_size=size,
         image_size_reason=reason,
         graph=graph,

@@ -142,6 +142,7 @@ def _envelope(request: ImageRequest, plan: Plan, built: Sequence[BuiltShard]) ->
             label: {part: per_class[label][part] for part in PARTS} for label in plan.classes
         },
         quarantined=plan.quarantined,
+        findings=plan.findings,
         thresholds=plan.thresholds,
         shards=tuple(each.shard for each in built),
         versions=plan.versions,

@@ -13,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl.data.files import FileEntry, FileStore
+from automl.data.findings import Finding, FindingKind
+from automl.data.names import is_unicode, readable
 from automl.errors import DataError, NotFoundError, Problem
 from automl.machine.memory import usable_bytes
+from automl.tracks.image.folders import is_image_name, read_folders
 from automl.tracks.image.npz import read_npz
 
 LABEL_COLUMNS = ("Label", "label", "target", "class")
@@ -22,9 +25,6 @@ PATH_COLUMNS = ("File Name", "path", "image")
 MOST_PROBLEMS = 20  # that are told
 ARRAYS_SHARE = 0.5  # of the memory left: a file of arrays, and then what it is expanded to
 TABLE_SHARE = 0.02  # a manifest's lines take many times its bytes
-IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,13 @@ class Listing:
         rows: in the source's order.
         store: holds the rows' files.
         pixels: uint8 `[n, H, W, C]` of an array source, else None.
+        findings: what is odd about the source.
     """
 
     rows: tuple[SourceRow, ...]
     store: FileStore
     pixels: NDArray[np.uint8] | None = None
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +218,15 @@ def _list_file_table(location: SourceLocation) -> Listing:
             refused[key] = entry
         rows.append(SourceRow(path, label, key, size_bytes, etag, problem))
     _refuse_entries(location, refused.values())
-    return Listing(tuple(rows), store)
+    named = {row.key for row in rows}
+    others = [k for k in files if k not in named and is_image_name(k) and not _is_hidden(k)]
+    findings: tuple[Finding, ...] = ()
+    if others:
+        text = f"{len(others):,} images are in no row of the manifest"
+        findings = (
+            Finding.of(FindingKind.IGNORED_FILES, text, map(readable, others), len(others)),
+        )
+    return Listing(tuple(rows), store, findings=findings)
 
 
 def _find_column(name: str, columns: Sequence[str], wanted: Sequence[str], remedy: str) -> int:
@@ -248,40 +258,30 @@ def _file_problem(entry: FileEntry) -> str:
 def _label_problem(label: str) -> str:
     if not label:
         return "the row has no label"
-    return "" if _is_unicode(label) else "the label is no Unicode text"
-
-
-def _is_unicode(text: str) -> bool:
-    """Return whether a text can be written; bytes of names that are not UTF-8 cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _readable(name: str) -> str:
-    r"""Return a name of a file as it can be written, `\xNN` for bytes that are not UTF-8."""
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "" if is_unicode(label) else "the label is no Unicode text"
 
 
 def _list_folders(location: SourceLocation) -> Listing:
     prefix = location.key.strip("/")
     start = f"{prefix}/" if prefix else ""
-    rows, refused = [], []
-    for entry in location.store.list(start):
-        path = PurePosixPath(entry.key.removeprefix(start))
-        hidden = any(name.startswith(".") for name in path.parts)
-        if entry.problem and not hidden:  # a link to a folder would hide a whole class
-            refused.append(entry)
-        if len(path.parts) < 2 or hidden or path.suffix.lower() not in IMAGE_SUFFIXES:
-            continue
-        named = "" if _is_unicode(str(path)) else "its name is not UTF-8 text; rename it"
-        problem = named or _file_problem(entry) or _label_problem(path.parts[0].strip())
-        name, label = _readable(str(path)), _readable(path.parts[0]).strip()
-        rows.append(SourceRow(name, label, entry.key, entry.size_bytes, entry.etag, problem))
-    _refuse_entries(location, refused)
-    return Listing(tuple(rows), location.store)
+    entries = list(location.store.list(start))
+    # a link to a folder would hide a whole class
+    _refuse_entries(location, (e for e in entries if not _is_hidden(e.key.removeprefix(start))))
+    found = read_folders(entries, start, location.uri)
+    rows = []
+    for file in found.files:
+        path, entry = str(file.path), file.entry
+        named = "" if is_unicode(path) else "its name is not UTF-8 text; rename it"
+        problem = named or _file_problem(entry) or _label_problem(file.label)
+        label = readable(file.label)
+        rows.append(
+            SourceRow(readable(path), label, entry.key, entry.size_bytes, entry.etag, problem)
+        )
+    return Listing(tuple(rows), location.store, findings=tuple(found.findings))
+
+
+def _is_hidden(path: str) -> bool:
+    return any(name.startswith(".") for name in path.split("/"))
 
 
 def _list_arrays(location: SourceLocation) -> Listing:
