@@ -75,7 +75,7 @@ def _thresholds(context: StepContext) -> Mapping[str, Sequence[float]] | None:
             return Envelope.read(context.store, context.spec.name, name).thresholds
     raise DamagedDataError(
         f"The snapshots {', '.join(names)} are gone, which alone told how rows are held out.",
-        "restore one of their envelope.json; or change data.test_fraction a little, which begins a "
+        "restore one of their manifest.json; or change data.test_fraction a little, which begins a "
         "new generation",
     )
 
