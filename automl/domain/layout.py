@@ -184,6 +184,11 @@ class RunKeys:
         """The specification that the run was checked with."""
         return f"{self.folder}/spec.json"
 
+    @property
+    def problems(self) -> str:
+        """All problems of the data, where they are too many for a message."""
+        return f"{self.folder}/problems.csv"
+
     def member(self, place: int) -> str:
         """Return the key of what the final fit publishes of a member of the model, from 0."""
         name = "weights" if place == 0 else f"weights-{place}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,12 +16,14 @@ from automl.data.snapshot import Envelope
 from automl.domain.documents import JsonValue
 from automl.domain.facts import Origin
 from automl.domain.sources import Sources
-from automl.errors import DamagedDataError, NotFoundError
+from automl.errors import DamagedDataError, DataError, NotFoundError, Problem
 from automl.machine.cores import available_cores
 from automl.runs.context import StepContext
 from automl.steps.call import StepCall
 from automl.storage.sources import open_source
 from automl.tracks.track import track_of
+
+MOST_PROBLEMS = 20  # that a message lists
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +33,7 @@ def prepare(context: StepContext, on_progress: OnProgress) -> Envelope:
 
     Raises:
         ConfigError: a source may not be read.
-        DataError: the dataset cannot be used; the problems list rows and reasons.
+        DataError: the dataset cannot be used; the problems list rows and reasons, or where all are.
     """
     sources = Sources.of(context.settings, Origin.of(context.origin))
     request = DatasetRequest(
@@ -39,9 +43,12 @@ def prepare(context: StepContext, on_progress: OnProgress) -> Envelope:
         thresholds=_thresholds(context),
         locate=partial(open_source, sources=sources),
     )
-    with local_client(available_cores()) as client:
-        workers = Workers(client, on_progress)
-        envelope = track_of(context.spec.task).prepare(request, context.store, workers)
+    try:
+        with local_client(available_cores()) as client:
+            workers = Workers(client, on_progress)
+            envelope = track_of(context.spec.task).prepare(request, context.store, workers)
+    except DataError as error:
+        raise _shortened(context, error) from error
     for finding in envelope.findings:
         log.warning("%s", finding)
     return envelope
@@ -78,6 +85,21 @@ def _thresholds(context: StepContext) -> Mapping[str, Sequence[float]] | None:
         "restore one of their manifest.json; or change data.test_fraction a little, which begins a "
         "new generation",
     )
+
+
+def _shortened(context: StepContext, error: DataError) -> DataError:
+    """Return an error with few problems; all of them are stored where they are more."""
+    more = len(error.problems) - MOST_PROBLEMS
+    if more <= 0:
+        return error
+    key = context.keys.run(context.run).problems
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(
+        [("path", "problem"), *((p.path, p.message) for p in error.problems)]
+    )
+    context.store.put(key, text.getvalue().encode(errors="backslashreplace"))
+    rest = Problem("", f"and {more:,} more: all are in {context.store.uri.rstrip('/')}/{key}")
+    return DataError(error.message, error.hint, [*error.problems[:MOST_PROBLEMS], rest])
 
 
 def step(context: StepContext, call: StepCall) -> JsonValue:

@@ -16,8 +16,12 @@ from PIL import Image
 from automl.data.dask import Workers, local_client
 from automl.data.files import FileEntry, FileStore, StoredFile
 from automl.data.findings import Finding, FindingKind
+from automl.domain.settings import Settings
 from automl.domain.sources import Sources
 from automl.errors import DataError, StorageAccessError
+from automl.runs.context import StepContext
+from automl.steps.prepare import prepare
+from automl.steps.study_file import study_spec
 from automl.storage.file import FileObjectStore
 from automl.storage.sources import SourceFolder
 from automl.tracks.image.decode import MOST_PIXELS, encode_png
@@ -324,3 +328,32 @@ def test_labels_that_look_alike_are_told(
     alike = [f.examples for f in snapshot.findings if f.kind is FindingKind.SIMILAR_LABELS]
     assert alike == [("CAT", "Cat", "cat"), ("cafe\u0301", "caf\u00e9")]
     assert told[FindingKind.IGNORED_FILES] == ("in/59.png",)
+
+
+@pytest.mark.parametrize("bad", [20, 3000])
+def test_a_message_lists_few_problems_and_says_where_all_are(tmp_path: Path, bad: int) -> None:
+    write_classes(tmp_path / "in")
+    lines = ["path,label", *(f"gone-{number}.png,a" for number in range(bad))]
+    (tmp_path / "in" / "train.csv").write_text("\n".join(lines))
+    spec = study_spec(
+        {
+            "name": "gone",
+            "task": "image_classification",
+            "data": {"source": str(tmp_path / "in" / "train.csv")},
+        }
+    )
+    context = StepContext.open(Settings(str(tmp_path / "home")), spec, "one", "test")
+
+    with pytest.raises(DataError) as caught:
+        prepare(context, lambda *_: None)
+
+    assert len(str(caught.value)) < 3000
+    assert len(caught.value.problems) == min(bad, 21)
+    stored = [entry.key for entry in context.store.list("")]
+    if bad == 20:
+        assert stored == []
+        return
+    assert stored == ["studies/gone/runs/one/problems.csv"]
+    assert f"and 2,980 more: all are in {context.store.uri}/{stored[0]}" in str(caught.value)
+    table = context.store.get(stored[0]).data.decode().splitlines()
+    assert (len(table), table[3000]) == (3001, "gone-2999.png,there is no such file")

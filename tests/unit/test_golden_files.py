@@ -48,7 +48,7 @@ STORED = {
 }
 ELSEWHERE = {
     "MODEL_FILE",  # in the homes of an earlier release
-    "REPORT_FILE",  # for people: nothing reads it
+    "REPORT_FILE", "RunKeys.problems",  # for people: nothing reads them
     "PROBES", "probe_key",  # content that nothing reads
     # parts of keys, keys of others, and what keys tell
     "STUDIES", "SnapshotKeys.file", "DatasetKeys.folder", "DatasetKeys.snapshot", "LogKeys.hundred",
