@@ -15,7 +15,6 @@ from automl.domain.specification import (
     Preference,
     Quantization,
     Resize,
-    SmallClasses,
     Split,
     StudySpec,
 )
@@ -37,7 +36,6 @@ _AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("data.split", lambda value: value in {Split.STRATIFIED, Split.RANDOM}, "use stratified"),
     ("data.columns", lambda value: value is None, "leave it out"),
     ("data.weights", lambda value: value is None, "leave it out"),
-    ("data.small_classes", lambda value: value == SmallClasses.STOP, "use stop"),
     ("data.corrections", lambda value: value is None, "leave it out"),
     ("data.gate.on_change", lambda value: value == "warn", "leave it out"),
     ("search.prefer", lambda value: value == Preference.ACCURACY, "use accuracy"),

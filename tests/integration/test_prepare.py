@@ -14,6 +14,7 @@ from safetensors.numpy import load
 from automl.data.dask import Workers, local_client
 from automl.data.splits import Part
 from automl.domain.settings import Settings
+from automl.domain.specification import SmallClasses
 from automl.errors import DamagedDataError, DataError, NewerSchemaError, NotFoundError
 from automl.runs.context import StepContext
 from automl.steps.prepare import prepare
@@ -289,6 +290,22 @@ def test_classes_that_cannot_be_learnt_are_all_named(
         prepare_images(request, home, Workers(client, silent))
 
     assert [problem.path for problem in caught.value.problems] == ["odd", "rare"]
+
+
+def test_small_classes_are_left_out_where_that_is_asked_for(
+    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+) -> None:
+    rare = [("r0.png", "rare", picture(90)), ("r1.png", "rare", picture(91))]
+    request = write_rows(tmp_path / "in", [*two_classes(20), *rare])
+
+    with pytest.raises(DataError, match=r"data\.small_classes to drop"):
+        prepare_images(request, home, Workers(client, silent))
+    asked = replace(request, small_classes=SmallClasses.DROP)
+    manifest = prepare_images(asked, home, Workers(client, silent))
+
+    assert manifest.classes == ("a", "b")
+    assert [row.path for row in manifest.quarantined] == ["r0.png", "r1.png"]
+    assert "class rare has 2 usable rows: fewer than 3" in manifest.quarantined[0].reason
 
 
 def test_one_class_is_refused(

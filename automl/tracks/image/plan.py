@@ -14,6 +14,7 @@ from typing import Literal
 from automl.data.findings import Finding, similar_labels
 from automl.data.snapshot import QuarantinedRow
 from automl.data.splits import Part, Thresholds, split_rows
+from automl.domain.specification import SmallClasses
 from automl.errors import DataError, Problem
 from automl.tracks.image.passes import Inspected
 from automl.tracks.image.request import ImageRequest
@@ -23,6 +24,7 @@ from automl.tracks.image.sources import Listing
 MAX_AUTO_SIZE = 64
 SIZE_STEP = 8
 MIN_CLASS_ROWS = 3
+_TOO_SMALL = f"fewer than {MIN_CLASS_ROWS}, and data.small_classes is drop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def make_plan(
         DataError: too many rows are unusable, or the rest cannot be learnt from.
     """
     quarantined = _quarantine(request, listing, inspected)
-    rows = _usable(listing, inspected)
+    rows, small = _without_small_classes(request, listing, _usable(listing, inspected))
     labels = tuple(listing.rows[index].label for index in rows)
     digests = tuple(inspected[index].digest for index in rows)
     _check_classes(request, labels)
@@ -76,7 +78,7 @@ def make_plan(
         parts=tuple(parts),
         classes=tuple(sorted(set(labels))),
         thresholds=thresholds,
-        quarantined=quarantined,
+        quarantined=(*quarantined, *small),
         findings=(*listing.findings, *similar_labels(labels)),
         image_size=size,
         image_size_reason=reason,
@@ -93,6 +95,22 @@ def _usable(listing: Listing, inspected: Sequence[Inspected]) -> list[int]:
     )
 
 
+def _without_small_classes(
+    request: ImageRequest, listing: Listing, rows: Sequence[int]
+) -> tuple[list[int], list[QuarantinedRow]]:
+    """Return the rows to keep, and those of classes that are too small and may be left out."""
+    counts = Counter(listing.rows[index].label for index in rows)
+    kept, left_out = [], []
+    for index in rows:
+        row = listing.rows[index]
+        if counts[row.label] >= MIN_CLASS_ROWS or request.small_classes is SmallClasses.STOP:
+            kept.append(index)
+        else:
+            reason = f"its class {row.label} has {counts[row.label]} usable rows: {_TOO_SMALL}"
+            left_out.append(QuarantinedRow(path=row.path, reason=reason))
+    return kept, sorted(left_out, key=lambda row: row.path)
+
+
 def fingerprint(
     request: ImageRequest,
     listing: Listing,
@@ -105,6 +123,7 @@ def fingerprint(
         "image_size": request.image_size,
         "max_bad_fraction": request.max_bad_fraction,
         "max_pixels": request.max_pixels,
+        "small_classes": request.small_classes,
         "thresholds": fixed,
         "graph": hashlib.sha256(resize_graph(SIZE_STEP).SerializeToString()).hexdigest(),
     }
@@ -166,7 +185,7 @@ def _check_classes(request: ImageRequest, labels: Sequence[str]) -> None:
     if problems:
         raise DataError(
             f"{request.location.uri} cannot be learnt from.",
-            "add rows, merge rare classes, or check the label column",
+            "add rows, merge classes, check the label column, or set data.small_classes to drop",
             problems,
         )
 

@@ -9,7 +9,7 @@ from typing import Literal
 from automl.data.files import FileStore
 from automl.data.request import DatasetRequest
 from automl.data.splits import SplitSettings
-from automl.domain.specification import Split
+from automl.domain.specification import SmallClasses, Split
 from automl.tracks.image.decode import MOST_PIXELS
 from automl.tracks.image.sources import SourceLocation
 
@@ -32,6 +32,7 @@ class ImageRequest:
         seed: key of the split.
         max_bad_fraction: of rows that may be unusable.
         max_pixels: of an image; those with more are unusable.
+        small_classes: what becomes of classes with too few rows for the split.
         thresholds: those of the generation's first snapshot, if there is one.
     """
 
@@ -48,6 +49,7 @@ class ImageRequest:
     seed: int = 0
     max_bad_fraction: float = 0.05
     max_pixels: int = MOST_PIXELS
+    small_classes: SmallClasses = SmallClasses.STOP
     thresholds: Mapping[str, Sequence[float]] | None = None
 
     @classmethod
@@ -74,6 +76,7 @@ class ImageRequest:
             seed=request.seed,
             max_bad_fraction=data.max_bad_fraction,
             max_pixels=data.max_pixels,
+            small_classes=data.small_classes,
             thresholds=request.thresholds,
         )
 
