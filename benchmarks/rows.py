@@ -14,7 +14,7 @@ import numpy as np
 from automl.tracks.image.decode import decode_image
 from automl.tracks.image.resize import ImagePreprocessor, resize_graph
 from automl.tracks.image.samples import write_digits
-from automl.tracks.image.sources import read_file_table
+from automl.tracks.image.tables import read_file_table
 from automl.training.examples import Examples
 from benchmarks.shared_data import shared_dataset
 
@@ -103,7 +103,7 @@ def _read(source: str, images: str | None) -> Rows:
         return Rows(list(np.repeat(grey[..., np.newaxis], 3, axis=3)), tuple(labels.tolist()))
     if place.suffix == ".csv":
         assert images is not None
-        listed = read_file_table(place.read_bytes(), None, source)
+        listed = read_file_table(place.read_bytes(), None, name=source)
         files = [(Path(images) / row.path, row.label) for row in listed]
     else:
         files = [(path, path.parent.name) for path in sorted(place.glob("*/*.jpg"))]

@@ -223,6 +223,62 @@ def test_a_bad_line_of_a_manifest_is_named_with_its_reason(
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", 'label,path\na,x/1.png\n"b, c"," x/2.png "\n7,3.png\n'),
+        ("t.TSV", "label\tpath\na\tx/1.png\nb, c\tx/2.png\n\n7\t3.png\n"),
+        (
+            "t.jsonl",
+            '{"label": "a", "path": "x/1.png", "more": {"z": [1]}}\r\n'
+            '{"path": "x/2.png", "label": "b, c"}\n\n{"path": "3.png", "label": 7}',
+        ),
+    ],
+)
+def test_manifests_of_all_forms_say_the_same(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+
+    rows = list_source(SourceLocation(FileObjectStore(tmp_path), name)).rows
+
+    assert [(row.path, row.label) for row in rows] == [
+        ("x/1.png", "a"), ("x/2.png", "b, c"), ("3.png", "7"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"path": "1.png", "label": true}', "'label' of line 2 is no text or number"),
+        ('{"path": ["1.png"], "label": 0.5}', "'path' and 'label' of line 2 is no text or number"),
+        ('{"label": "a"}', "the row has no path"),
+    ],
+)
+def test_a_bad_json_line_is_named(tmp_path: Path, line: str, problem: str) -> None:
+    (tmp_path / "t.jsonl").write_text('{"path": "0.png", "label": "a"}\n' + line)
+
+    rows = list_source(SourceLocation(FileObjectStore(tmp_path), "t.jsonl")).rows
+
+    assert rows[1].problem == problem
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"path": "0.png", "label": "a"}\n{"path": ', r"line 2: Expecting value"),
+        ('{"path": "0.png", "label": "a", "label": "b"}', "line 1: a key is there twice"),
+        ('["0.png", "a"]', "line 1 is no object"),
+        ("[" * 100_000, "line 1: .*recursion"),
+        ('{"file": "0.png", "label": "a"}', "no 'File Name' or 'path'"),
+        ("", "has 0 columns"),
+    ],
+)
+def test_json_lines_that_are_none_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "t.jsonl").write_text(text)
+
+    with pytest.raises(DataError, match=words):
+        list_source(SourceLocation(FileObjectStore(tmp_path), "t.jsonl"))
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ('path,label\n1.png,a\n2.png,"b\n3.png,a\n4.png,b\n', "begins in line 3.*quotes in pairs"),

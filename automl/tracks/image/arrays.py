@@ -10,12 +10,12 @@ import numpy as np
 from automl.errors import AutoMLError, DataError, Problem
 from automl.tracks.image.decode import decode_image
 from automl.tracks.image.resize import ImagePreprocessor, resize_graph
-from automl.tracks.image.sources import read_file_table
+from automl.tracks.image.tables import read_file_table
 
 
 def load_image_dataset(csv_path: str | Path, images_path: str | Path) -> tuple[Any, Any]:
     """Return images and labels that a CSV manifest lists; see `automl.api.load_image_dataset`."""
-    rows = read_file_table(Path(csv_path).read_bytes(), label=None)
+    rows = read_file_table(Path(csv_path).read_bytes(), None, Path(csv_path).name)
     pixels, problems = [], []
     for row in rows:
         try:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -19,9 +17,8 @@ from automl.errors import DataError, NotFoundError, Problem
 from automl.machine.memory import usable_bytes
 from automl.tracks.image.folders import is_image_name, read_folders
 from automl.tracks.image.npz import read_npz
+from automl.tracks.image.tables import TABLE_SUFFIXES, read_file_table
 
-LABEL_COLUMNS = ("Label", "label", "target", "class")
-PATH_COLUMNS = ("File Name", "path", "image")
 MOST_PROBLEMS = 20  # that are told
 ARRAYS_SHARE = 0.5  # of the memory left: a file of arrays, and then what it is expanded to
 TABLE_SHARE = 0.02  # a manifest's lines take many times its bytes
@@ -71,7 +68,7 @@ class SourceLocation:
 
     Attributes:
         store: holds `key`.
-        key: a `.csv` table of files, an `.npz` file, or else the folder of class folders.
+        key: a table of files, an `.npz` file, or else the folder of class folders.
         images: holds the table's files; None: `store`.
         images_prefix: where the table's paths start; None: beside the table.
         label: the table's label column; None: the first of the usual names.
@@ -96,7 +93,7 @@ def list_source(location: SourceLocation) -> Listing:
         DataError: the source has no rows, or is not of a known form.
     """
     suffix = PurePosixPath(location.key).suffix.lower()
-    if suffix == ".csv":
+    if suffix in TABLE_SUFFIXES:
         listing = _list_file_table(location)
     elif suffix == ".npz":
         listing = _list_arrays(location)
@@ -105,7 +102,8 @@ def list_source(location: SourceLocation) -> Listing:
     if not listing.rows:
         raise DataError(
             f"{location.uri} has no rows.",
-            "data.source is a CSV manifest, an .npz file or a folder with one folder per class",
+            f"data.source is a manifest ({', '.join(TABLE_SUFFIXES)}), an .npz file, or a folder "
+            "with one folder per class",
         )
     return listing
 
@@ -140,68 +138,9 @@ def _refuse_entries(location: SourceLocation, entries: Iterable[FileEntry]) -> N
         )
 
 
-@dataclass(frozen=True, slots=True)
-class TableLine:
-    """One row of a table of files.
-
-    Attributes:
-        path: without surrounding blanks.
-        label: the same.
-        problem: why the row cannot be used, or "".
-    """
-
-    path: str
-    label: str
-    problem: str = ""
-
-
-def read_file_table(data: bytes, label: str | None, name: str = "the manifest") -> list[TableLine]:
-    """Return the rows of a table of files; empty lines are none.
-
-    Users know such a table as a CSV manifest.
-
-    Args:
-        data: the file; UTF-8, with or without a byte order mark.
-        label: the label column; None: the first of the usual names.
-        name: what error messages call the file.
-
-    Raises:
-        DataError: it is no CSV text, or a column is missing or there twice.
-    """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        place = f"byte {error.start}"
-        raise DataError(f"{name} is not UTF-8 text: {place}.", "save it as UTF-8") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    line = 1
-    try:
-        columns = next(reader, [])
-        wanted = LABEL_COLUMNS if label is None else (label,)
-        label_at = _find_column(name, columns, wanted, "data.label")
-        path_at = _find_column(name, columns, PATH_COLUMNS, "the name of the path column")
-        found = []
-        for values in reader:
-            if values:
-                found.append(_table_line(values, path_at, label_at, len(columns)))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f"{name}, in the row that begins in line {line}: {error}.",
-            "save it as a CSV file: quotes in pairs, a quote in a text doubled",
-        ) from error
-    return found
-
-
-def _table_line(values: Sequence[str], path_at: int, label_at: int, columns: int) -> TableLine:
-    path, label = (values[at].strip() if at < len(values) else "" for at in (path_at, label_at))
-    if len(values) == columns:
-        return TableLine(path, label)
-    return TableLine(path, label, f"the row has {len(values)} values for {columns} columns")
-
-
 def _list_file_table(location: SourceLocation) -> Listing:
-    lines = read_file_table(_read_source(location, TABLE_SHARE), location.label, location.uri)
+    data = _read_source(location, TABLE_SHARE)
+    lines = read_file_table(data, location.label, location.key, location.uri)
     store = location.images or location.store
     beside = location.key.rpartition("/")[0]
     prefix = (beside if location.images_prefix is None else location.images_prefix).strip("/")
@@ -227,18 +166,6 @@ def _list_file_table(location: SourceLocation) -> Listing:
             Finding.of(FindingKind.IGNORED_FILES, text, map(readable, others), len(others)),
         )
     return Listing(tuple(rows), store, findings=findings)
-
-
-def _find_column(name: str, columns: Sequence[str], wanted: Sequence[str], remedy: str) -> int:
-    for column in wanted:
-        if columns.count(column) > 1:
-            raise DataError(f"{name} has the column {column!r} twice.", "rename one of them")
-        if column in columns:
-            return columns.index(column)
-    raise DataError(  # the names themselves may be the content of quite another file
-        f"{name} has {len(columns)} columns, but no {' or '.join(map(repr, wanted))}.",
-        f"rename a column, or correct {remedy}",
-    )
 
 
 def _row_problem(path: str, label: str, entry: FileEntry | None) -> str:

@@ -1,0 +1,166 @@
+"""Tables of files, which users know as manifests: CSV, tab-separated values, JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from automl.errors import DataError
+
+LABEL_COLUMNS = ("Label", "label", "target", "class")
+PATH_COLUMNS = ("File Name", "path", "image")
+
+
+@dataclass(frozen=True, slots=True)
+class TableLine:
+    """One row of a table of files.
+
+    Attributes:
+        path: without surrounding blanks.
+        label: the same.
+        problem: why the row cannot be used, or "".
+    """
+
+    path: str
+    label: str
+    problem: str = ""
+
+
+def read_file_table(
+    data: bytes, label: str | None, key: str = ".csv", name: str = "the manifest"
+) -> list[TableLine]:
+    """Return the rows of a table of files; empty lines are none.
+
+    Args:
+        data: the file; UTF-8, with or without a byte order mark.
+        label: the label column; None: the first of the usual names.
+        key: the file's name or its end, which tells the form; CSV if it does not.
+        name: what error messages call the file.
+
+    Raises:
+        DataError: it is no text of its form, or a column is missing or there twice.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        place = f"byte {error.start}"
+        raise DataError(f"{name} is not UTF-8 text: {place}.", "save it as UTF-8") from error
+    read = _FORMS.get(PurePosixPath(f"x{key}").suffix.lower(), _FORMS[".csv"])
+    return list(read(text, _Columns(name, label)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Columns that a table has to have.
+
+    Attributes:
+        name: of the table, for people.
+        label: the label column; None: the first of the usual names.
+    """
+
+    name: str
+    label: str | None
+
+    def find(self, columns: Sequence[str]) -> tuple[str, str]:
+        """Return the names of the columns of paths and labels.
+
+        Raises:
+            DataError: one is missing, or there twice.
+        """
+        labels = LABEL_COLUMNS if self.label is None else (self.label,)
+        found = self._first(columns, labels, "data.label")
+        return self._first(columns, PATH_COLUMNS, "the name of the path column"), found
+
+    def _first(self, columns: Sequence[str], wanted: Sequence[str], remedy: str) -> str:
+        for column in wanted:
+            if columns.count(column) > 1:
+                raise DataError(f"{self.name} has the column {column!r} twice.", "rename one")
+            if column in columns:
+                return column
+        raise DataError(  # the names themselves may be the content of quite another file
+            f"{self.name} has {len(columns)} columns, but no {' or '.join(map(repr, wanted))}.",
+            f"rename a column, or correct {remedy}",
+        )
+
+
+def _separated(separator: str) -> Callable[[str, _Columns], Iterator[TableLine]]:
+    def read(text: str, wanted: _Columns) -> Iterator[TableLine]:
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
+        line = 1
+        try:
+            columns = next(reader, [])
+            at = [columns.index(column) for column in wanted.find(columns)]
+            for values in reader:
+                if values:
+                    yield _line_of(values, at, len(columns))
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(
+                f"{wanted.name}, in the row that begins in line {line}: {error}.",
+                "save it again: quotes in pairs, a quote in a text doubled",
+            ) from error
+
+    return read
+
+
+def _line_of(values: Sequence[str], at: Sequence[int], columns: int) -> TableLine:
+    path, label = (values[place].strip() if place < len(values) else "" for place in at)
+    if len(values) == columns:
+        return TableLine(path, label)
+    return TableLine(path, label, f"the row has {len(values)} values for {columns} columns")
+
+
+def _json_lines(text: str, wanted: _Columns) -> Iterator[TableLine]:
+    found: tuple[str, str] | None = None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        document = _object(line, f"{wanted.name}, line {number}")
+        found = found or wanted.find(list(document))
+        texts = [document.get(column) for column in found]
+        path, label = ("" if value is None else str(value).strip() for value in texts)
+        odd = [c for c, value in zip(found, texts, strict=True) if not _is_scalar(value)]
+        problem = f"{' and '.join(map(repr, odd))} of line {number} is no text or number"
+        yield TableLine(path, label, problem if odd else "")
+    if found is None:
+        wanted.find([])
+
+
+def _object(line: str, place: str) -> Mapping[str, Any]:
+    """Return the object that a line holds.
+
+    Raises:
+        DataError: it holds none, or one with a key twice.
+    """
+    try:
+        document = json.loads(line, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: {error}.", "write one JSON object in each line") from error
+    if not isinstance(document, Mapping):
+        raise DataError(f"{place} is no object.", "write one JSON object in each line")
+    return document
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        raise ValueError("a key is there twice")
+    return document
+
+
+def _is_scalar(value: object) -> bool:
+    return value is None or (isinstance(value, str | int) and not isinstance(value, bool))
+
+
+_FORMS: Mapping[str, Callable[[str, _Columns], Iterator[TableLine]]] = {
+    ".csv": _separated(","),
+    ".tsv": _separated("\t"),
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+}
+TABLE_SUFFIXES = tuple(_FORMS)
