@@ -18,6 +18,9 @@ from automl_airflow.supervisor import Component
 if TYPE_CHECKING:
     from automl_airflow.local import LocalAirflow
 
+# After a restart of the broker Celery would fetch fewer tasks until those that run are over, and
+# leave slots idle for a whole slice.
+CONFIG: Mapping[str, Any] = {"worker_enable_prefetch_count_reduction": False}
 _HOST = "stack"
 _PING_S, _TIMEOUT_S = 2.0, 60.0
 _BROKER: Mapping[str, Any] = {
@@ -55,12 +58,15 @@ class CeleryWorkers:
             *("celery", "worker", "--queues", queue, "--concurrency", str(slots)),
             *("--celery-hostname", node, "--pid", str(pid_file)),
         )
-        port = {"AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self.airflow.ports.take())}
+        own = {
+            "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG": json.dumps(CONFIG),
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self.airflow.ports.take()),
+        }
         return replace(
             run,
             name=f"worker-{queue}",
             log=self.airflow.logs / f"worker-{queue}.log",
-            env={**run.env, **port},
+            env={**run.env, **own},
             is_healthy=lambda: is_answering(self.broker_url, node),
             stop_s=self.stop_s,
         )

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from automl_airflow.celery_workers import CONFIG
 from automl_airflow.dag_record import FOLDER
 from automl_airflow.slots import compare
 
@@ -118,6 +119,12 @@ def test_workers_know_nothing_of_airflows_database() -> None:
     for name in ("worker-default", "worker-gpu", "dask-worker"):
         secrets = set(services({})[name].document["secrets"])
         assert not secrets & {"airflow_database", "fernet_key", "jwt_secret", "admin_password"}
+
+
+def test_a_restart_of_the_broker_leaves_workers_all_their_slots() -> None:
+    for name in ("worker-default", "worker-gpu"):
+        environment = services({})[name].document["environment"]
+        assert json.loads(environment["AIRFLOW__CELERY__EXTRA_CELERY_CONFIG"]) == CONFIG
 
 
 def test_a_worker_may_end_a_slice_before_it_is_killed() -> None:
