@@ -18,9 +18,24 @@ from automl_airflow.supervisor import Component
 if TYPE_CHECKING:
     from automl_airflow.local import LocalAirflow
 
-# After a restart of the broker Celery would fetch fewer tasks until those that run are over, and
-# leave slots idle for a whole slice.
-CONFIG: Mapping[str, Any] = {"worker_enable_prefetch_count_reduction": False}
+# What a restart of the broker would cost otherwise. A worker fetches fewer tasks until those that
+# run are over, and leaves slots idle for a whole slice; and the scheduler gives a task up, which
+# costs one of its tries, when it could not hand it over for a second.
+SETTINGS: Mapping[str, str] = {
+    "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG": json.dumps(
+        {
+            "worker_enable_prefetch_count_reduction": False,
+            "task_publish_retry_policy": {
+                "max_retries": 1000,
+                "interval_start": 0,
+                "interval_step": 0.2,
+                "interval_max": 0.5,
+            },
+        }
+    ),
+    # each time for `operation_timeout`, a second
+    "AIRFLOW__CELERY__TASK_PUBLISH_MAX_RETRIES": "60",
+}
 _HOST = "stack"
 _PING_S, _TIMEOUT_S = 2.0, 60.0
 _BROKER: Mapping[str, Any] = {
@@ -58,15 +73,12 @@ class CeleryWorkers:
             *("celery", "worker", "--queues", queue, "--concurrency", str(slots)),
             *("--celery-hostname", node, "--pid", str(pid_file)),
         )
-        own = {
-            "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG": json.dumps(CONFIG),
-            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self.airflow.ports.take()),
-        }
+        port = {"AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self.airflow.ports.take())}
         return replace(
             run,
             name=f"worker-{queue}",
             log=self.airflow.logs / f"worker-{queue}.log",
-            env={**run.env, **own},
+            env={**run.env, **port},
             is_healthy=lambda: is_answering(self.broker_url, node),
             stop_s=self.stop_s,
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from automl_airflow.celery_workers import CONFIG
+from automl_airflow import celery_workers
 from automl_airflow.dag_record import FOLDER
 from automl_airflow.slots import compare
 
@@ -121,10 +121,11 @@ def test_workers_know_nothing_of_airflows_database() -> None:
         assert not secrets & {"airflow_database", "fernet_key", "jwt_secret", "admin_password"}
 
 
-def test_a_restart_of_the_broker_leaves_workers_all_their_slots() -> None:
-    for name in ("worker-default", "worker-gpu"):
+def test_a_restart_of_the_broker_costs_neither_slots_nor_tries() -> None:
+    for name in ("scheduler", "worker-default", "worker-gpu"):
         environment = services({})[name].document["environment"]
-        assert json.loads(environment["AIRFLOW__CELERY__EXTRA_CELERY_CONFIG"]) == CONFIG
+        for variable, value in celery_workers.SETTINGS.items():
+            assert yaml.safe_load(environment[variable]) == yaml.safe_load(value), (name, variable)
 
 
 def test_a_worker_may_end_a_slice_before_it_is_killed() -> None:
