@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from automl.domain.events import PassedOver
+from automl.domain.events import PassedOver, TrialReleased
 from automl.domain.ranking import ranked_winners
 from automl.domain.study import Run, Study
-from automl.domain.trial import Trial
+from automl.domain.trial import Trial, TrialState
 from automl.errors import Problem, SearchError
 from automl.runs.continuation import continued_trial
 from automl.runs.memory import memory_shortage
 from automl.runs.proposals import memory_of, search_space
 
+LEFT_BEHIND = "the search ended, and no worker came back to it"
 _TOO_LARGE = "beyond search.limits"
 
 log = logging.getLogger(__name__)
@@ -102,3 +104,11 @@ def _fate(trial: Trial) -> str:
     if trial.outcome is None:
         return f"unfinished ({trial.state})"
     return f"{trial.outcome}: {trial.cause}" if trial.cause else str(trial.outcome)
+
+
+def left_behind(study: Study, run: Run, now: datetime) -> Iterator[TrialReleased]:
+    """Yield the release of each trial that no worker of a search that is over will come back to."""
+    for number in study.unfinished:
+        trial = study.trials[number]
+        if trial.state is TrialState.CLAIMED and trial.claimed_in == run.name:
+            yield TrialReleased(at=now, n=number, attempt=trial.attempt, reason=LEFT_BEHIND)

@@ -66,7 +66,7 @@ def run_worker(
 
     with clock:
         if not _work_to_the_end(context, clock, _source(context, name, trainer), work):
-            report.state = "slice_ended"
+            report.state, report.left_s = "slice_ended", max(0.0, clock.left_s)
     return report
 
 

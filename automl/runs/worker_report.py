@@ -18,11 +18,13 @@ class WorkerReport:
         state: `slice_ended` or `search_ended`.
         trials: the trials it worked on.
         best: what the best of them measured.
+        left_s: seconds that the search has left; None where the slice had not begun.
     """
 
     state: str = "search_ended"
     trials: list[int] = field(default_factory=list)
     best: Measurement | None = None
+    left_s: float | None = None
 
     def begin(self, number: int) -> None:
         """Add a trial; one that is resumed counts once."""
@@ -42,4 +44,6 @@ class WorkerReport:
         score = None if self.best is None else self.best.score
         label = f"trials {shown}" + (f" · best {score:.4f}" if score is not None else "")
         last = self.trials[-_LISTED:]
-        return {"state": self.state, "trials": last, "best": score, "label": label}
+        left_s = None if self.left_s is None else round(self.left_s, 1)
+        found = {"state": self.state, "trials": last, "best": score, "label": label}
+        return {**found, "left_s": left_s}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from automl.domain.documents import JsonValue
 from automl.domain.events import Event, SearchEnd, WinnerChosen
 from automl.domain.study import Run, Study
-from automl.runs.choice import Choice
+from automl.runs.choice import Choice, left_behind
 from automl.runs.context import StepContext
 from automl.runs.trials import end_search
 from automl.steps.call import StepCall
@@ -36,6 +36,9 @@ def choose(context: StepContext) -> Winner:
     the runner-up. The winner of a run that continues a version is that version's trial, whatever it
     was measured on. A second call returns the same winner.
 
+    Trials that failed workers left behind are given back: a later run on the same data goes on with
+    them. What their workers may still come to does not count.
+
     Raises:
         SearchError: no such trial has a score and weights; the problems are their causes. Or the
             log does not tell of the version.
@@ -45,7 +48,9 @@ def choose(context: StepContext) -> Winner:
 
     def decide(study: Study) -> Sequence[Event]:
         run = context.run_in(study)
-        return () if run.winner is not None else (_chosen(context, study, run),)
+        if run.winner is not None:
+            return ()
+        return (*left_behind(study, run, context.clock.now()), _chosen(context, study, run))
 
     study = context.record.commit(decide)
     run = context.run_in(study)

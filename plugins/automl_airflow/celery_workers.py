@@ -18,6 +18,24 @@ from automl_airflow.supervisor import Component
 if TYPE_CHECKING:
     from automl_airflow.local import LocalAirflow
 
+# What a restart of the broker would cost otherwise. A worker fetches fewer tasks until those that
+# run are over, and leaves slots idle for a whole slice; and the scheduler gives a task up, which
+# costs one of its tries, when it could not hand it over for a second.
+SETTINGS: Mapping[str, str] = {
+    "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG": json.dumps(
+        {
+            "worker_enable_prefetch_count_reduction": False,
+            "task_publish_retry_policy": {
+                "max_retries": 1000,
+                "interval_start": 0,
+                "interval_step": 0.2,
+                "interval_max": 0.5,
+            },
+        }
+    ),
+    # each time for `operation_timeout`, a second
+    "AIRFLOW__CELERY__TASK_PUBLISH_MAX_RETRIES": "60",
+}
 _HOST = "stack"
 _PING_S, _TIMEOUT_S = 2.0, 60.0
 _BROKER: Mapping[str, Any] = {

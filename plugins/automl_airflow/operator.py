@@ -274,7 +274,7 @@ class StepOperator(BaseOperator):
             if not a_try.step.is_mapped or outcome.result["state"] != "slice_ended":
                 return None
             patience.forget()
-            return patience.again()
+            return patience.after_slice(outcome.result.get("left_s"))
         if self._stop.is_set() or outcome.stopped:
             self.log.warning("%s was stopped from outside and is called again", self.step)
             return patience.again()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from automl.machine.gpus.host import find_gpus
 from automl.steps.specs import Pool
+from automl_airflow import celery_workers
 from automl_airflow.celery_workers import CeleryWorkers
 from automl_airflow.dask_cluster import DaskCluster
 from automl_airflow.local import TRIGGERER, LocalAirflow
@@ -182,6 +183,7 @@ class Stack(Supervised):
         }
         return {
             **{f"{name}_CMD": self._reading(name, value) for name, value in secrets.items()},
+            **celery_workers.SETTINGS,
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
             "AIRFLOW__OPERATORS__DEFAULT_QUEUE": DEFAULT_QUEUE,
             # workers are on this machine: one that is lost is noticed soon

@@ -23,7 +23,7 @@ from airflow.sdk.exceptions import (
 )
 
 from automl.errors import AutoMLError, StudyBusyError
-from automl_airflow.pools import execution_api_url
+from automl_airflow.pools import execution_api_url, is_awaited
 from automl_airflow.server_clock import server_now
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ LONGEST_S = 300.0
 PATIENCE_S = 3600.0  # of continuous trouble; a queue for a slot is none
 MAX_DEATHS = 3  # of the process of a step; those of workers are counted by trial, in the log
 _JITTER = 0.25
+_TURN = 1.5  # slices: two studies that take turns wait for one, and somewhat
 _KEY = "automl_waiting"
 
 
@@ -66,6 +67,9 @@ def next_time(schedule: str, timezone: str, after: datetime) -> datetime:
 
 class Log(Protocol):
     """Log of a task, as Airflow's operators have it."""
+
+    def info(self, event: Any, *args: Any) -> Any:
+        """Write a line."""
 
     def warning(self, event: Any, *args: Any) -> Any:
         """Write a line that somebody should look at."""
@@ -107,6 +111,19 @@ def _own_now() -> datetime:
     return datetime.now(UTC)
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Airflow's API server, as a waiting task asks it.
+
+    Attributes:
+        now: tells the time by the scheduler's clock.
+        is_awaited: tells whether another run's task has waited for a slot for so many seconds.
+    """
+
+    now: Callable[[], datetime] = _own_now
+    is_awaited: Callable[[float], bool] = lambda _: False
+
+
 class Patience:
     """Patience of one try of a task. Its methods return what the task is to raise.
 
@@ -115,7 +132,7 @@ class Patience:
         instance: id of the task instance.
         log: the task's log.
         shortest_s: the shortest time to wait.
-        now: tells the time by the scheduler's clock.
+        server: Airflow's API server.
     """
 
     def __init__(
@@ -124,10 +141,10 @@ class Patience:
         instance: str,
         log: Log,
         shortest_s: float = SHORTEST_S,
-        now: Callable[[], datetime] = _own_now,
+        server: Server = Server(),
     ) -> None:
         self._states, self._instance, self._log = states, instance, log
-        self._shortest_s, self._now = shortest_s, now
+        self._shortest_s, self._server = shortest_s, server
         self._began_s = time.monotonic()
 
     @classmethod
@@ -137,12 +154,30 @@ class Patience:
 
         loop_s = conf.getfloat("scheduler", "scheduler_idle_sleep_time", fallback=1.0)
         shortest_s = max(SHORTEST_S, _LOOPS * loop_s)
-        now = partial(server_now, execution_api_url(conf))
-        return cls(context["task_state_store"], str(context["ti"].id), log, shortest_s, now)
+        url, instance = execution_api_url(conf), str(context["ti"].id)
+        server = Server(partial(server_now, url), partial(is_awaited, url, instance))
+        return cls(context["task_state_store"], instance, log, shortest_s, server)
 
     def again(self) -> AirflowRescheduleException:
         """Return what gives the slot back for a moment."""
         return self._reschedule(self._shortest_s)
+
+    def after_slice(self, left_s: float | None) -> AirflowRescheduleException:
+        """Return what gives the slot back after a slice; for longer where that is somebody's turn.
+
+        Of equal tasks Airflow takes that of the older run first, whoever has waited for longer. A
+        run of more workers than there are slots always has one that waits, and would leave none to
+        the others. So its workers keep away in turn until those that wait have had their slice.
+
+        Args:
+            left_s: of the search, whose end is no later for it; None if that is not known.
+        """
+        turn_s = _TURN * (time.monotonic() - self._began_s)
+        turn_s = turn_s if left_s is None else min(turn_s, left_s)
+        if turn_s <= self._shortest_s or not self._server.is_awaited(turn_s):
+            return self.again()
+        self._log.info("A task of another run has waited for longer: it goes first.")
+        return self._reschedule(turn_s)
 
     def forget(self) -> None:
         """Forget all trouble: the task has got on."""
@@ -178,7 +213,7 @@ class Patience:
             error: names the run in the way.
             until: gives the end of a waiting that begins at a time.
         """
-        waited, now = self._waited(), self._now()
+        waited, now = self._waited(), self._server.now()
         end = datetime.fromisoformat(waited.busy_until) if waited.busy_until else until(now)
         if now >= end:
             return AirflowFailException(
@@ -207,4 +242,4 @@ class Patience:
         return self._reschedule(wait_s)
 
     def _reschedule(self, wait_s: float) -> AirflowRescheduleException:
-        return AirflowRescheduleException(self._now() + timedelta(seconds=wait_s))  # type: ignore[no-untyped-call]
+        return AirflowRescheduleException(self._server.now() + timedelta(seconds=wait_s))  # type: ignore[no-untyped-call]

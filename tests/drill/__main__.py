@@ -66,19 +66,21 @@ def judge(site: Site, strikes: Sequence[Strike], nights: Sequence[Nights]) -> li
     for each in nights:
         events = patiently(site.night.home.study_log(each.study).read)
         study = replay(events)
-        faults += verdict.faults_of_log(each.study, events)
+        left = verdict.left_behind(events, strikes)
+        faults += verdict.faults_of_log(each.study, events, left)
         faults += verdict.faults_of_versions(each.study, site.night.home, study)
         faults += verdict.faults_of_runs(site, each, strikes)
         lost += verdict.losses(each.study, site.night.home.store, events, strikes)
         for trial in study.trials:
-            if verdict.is_owed(study, trial):
+            if verdict.is_owed(study, trial) and trial.number not in left:
                 owed.add(Flight(each.study, trial.number, 0))
                 if trial.state is TrialState.FINISHED:
                     ended.add(Flight(each.study, trial.number, 0))
-        found = verdict.counted(events)
+        found = verdict.counted(events, left)
         say(
             f"{each.study}: {len(each.runs)} nights, {found.expected} observations expected, "
-            f"{found.counted} counted, {found.late} late ones that do not count"
+            f"{found.counted} counted, {len(left)} left behind by failed workers, "
+            f"{found.late} late ones that do not count"
         )
     for one in lost:
         if one.seconds > verdict.INTERVAL_S:

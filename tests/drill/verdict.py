@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from automl.domain.events import Event, RunState, TrialClaimed, TrialFinished
+from automl.domain.events import Event, RunState, TrialClaimed, TrialFinished, TrialReleased
 from automl.domain.invariants import violations
 from automl.domain.layout import StudyKeys, checkpoint_epoch
 from automl.domain.study import Study, replay
@@ -17,6 +17,7 @@ from automl.domain.training import CurvePoint
 from automl.domain.trial import Outcome, Trial, TrialState
 from automl.publishing.registry import Registry
 from automl.publishing.verify import verify_files
+from automl.runs.choice import LEFT_BEHIND
 from automl.runs.curves import curve_from_bytes
 from automl.storage.home import Home
 from automl.storage.objects import ObjectStore
@@ -61,10 +62,27 @@ class Counted:
     late: int
 
 
-def counted(events: Events) -> Counted:
-    """Return how many observations a log should hold, and holds."""
+def left_behind(events: Events, strikes: Sequence[Strike]) -> frozenset[int]:
+    """Return the trials that their search has left behind, where an injection may cost workers."""
+    study, found = replay(events), set()
+    for event in (event for _, event in events if isinstance(event, TrialReleased)):
+        run = study.run(study.trials[event.n].claimed_in or "")
+        if event.reason == LEFT_BEHIND and run is not None:
+            span_s = run.opened_at.timestamp(), event.at.timestamp()
+            if any(s.cost.words and span_s[0] <= s.hit_s <= span_s[1] for s in strikes):
+                found.add(event.n)
+    return frozenset(found)
+
+
+def counted(events: Events, left: frozenset[int] = frozenset()) -> Counted:
+    """Return how many observations a log should hold, and holds.
+
+    Args:
+        events: of the log.
+        left: trials that need no outcome.
+    """
     study = replay(events)
-    owed = [trial for trial in study.trials if is_owed(study, trial)]
+    owed = [trial for trial in study.trials if is_owed(study, trial) and trial.number not in left]
     ends = [version for version, event in events if isinstance(event, TrialFinished)]
     valid = {trial.finished_in for trial in study.trials}
     return Counted(
@@ -80,8 +98,14 @@ def is_owed(study: Study, trial: Trial) -> bool:
     return run is not None and (run.state not in _BROKEN_OFF or trial.outcome is not None)
 
 
-def faults_of_log(name: str, events: Events) -> Iterator[str]:
-    """Yield what is wrong with the log of a study whose runs are all over."""
+def faults_of_log(name: str, events: Events, left: frozenset[int] = frozenset()) -> Iterator[str]:
+    """Yield what is wrong with the log of a study whose runs are all over.
+
+    Args:
+        name: of the study.
+        events: of the log.
+        left: trials that need no outcome.
+    """
     study = replay(events)
     yield from (f"{name}: {words}" for words in violations(events))
     for run in study.runs:
@@ -94,7 +118,8 @@ def faults_of_log(name: str, events: Events) -> Iterator[str]:
     if twice:
         yield f"{name}: trials {twice} were observed twice"
     for trial in study.trials:
-        if is_owed(study, trial) and trial.state is not TrialState.FINISHED:
+        is_unfinished = trial.state is not TrialState.FINISHED and trial.number not in left
+        if is_owed(study, trial) and is_unfinished:
             yield f"{name}: trial {trial.number} has no outcome"
         if trial.outcome is Outcome.FAILED:
             yield f"{name}: trial {trial.number} failed: {trial.cause}"

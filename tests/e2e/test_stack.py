@@ -164,6 +164,11 @@ def test_no_worker_runs_twice_at_once(outcome: Outcome) -> None:
     assert max(at_once) <= SLOTS
 
 
+def test_workers_keep_all_their_slots_after_a_restart_of_the_broker(outcome: Outcome) -> None:
+    for worker in ("worker-default", "worker-gpu"):
+        assert "reducing the prefetch count" not in outcome.log(worker)
+
+
 def test_workers_give_their_slots_back(outcome: Outcome) -> None:
     assert "final_state=up_for_reschedule" in outcome.log("worker-gpu")
     if outcome.load.is_slow:  # else one may have made all four trials

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -81,14 +82,40 @@ def test_searches_of_ten_minutes_end_on_time(served: StackNight) -> None:
 
 
 def test_a_search_without_a_slot_ends_at_its_next_turn(served: StackNight) -> None:
-    """A search may end late where the pool has no slot at its deadline, and one for all after it.
-
-    Another study's workers wait for that slot, too.
-    """
+    """A search ends late where the pool has no slot at its deadline, and slots for all after it."""
     starved, other = [begin(served, name, LONG_S, SLICE_S) for name in ("starved", "other")]
-    starve(served, starved, "starved")
-    other.wait(within_s=LONG_S + RUN_WITHIN_S)
+    starved.wait_for_task("search", "running")
+    deadline_s = opened_s(served, "starved") + LONG_S
+    time.sleep(deadline_s - 2 * SLICE_S - HOLDS_S - time.time())
+    with slots(served, 0):  # slices end till then
+        time.sleep(deadline_s - time.time())
+    for run in (starved, other):
+        run.wait(within_s=LONG_S + RUN_WITHIN_S)
     assert not ends_on_time(served, "starved")
+
+
+def test_one_slot_is_shared_by_studies_of_more_workers(served: StackNight) -> None:
+    """None of two studies that always have a worker waiting keeps the only slot for itself."""
+    names = ("few-a", "few-b")
+    with slots(served, 1):
+        for run in [begin(served, name, 2 * RIVAL_S, 10) for name in names]:
+            run.wait(within_s=LONG_S + RUN_WITHIN_S)
+    searches = [search_of(served, name) for name in names]
+    own_share = share(*searches)
+    log.info("of the only slot the first study had %.2f", own_share)
+    assert 0.25 <= own_share <= 0.75
+    assert all(search.ended_s - search.opened_s <= 2 * RIVAL_S + TURN_S for search in searches)
+
+
+@contextmanager
+def slots(served: StackNight, number: int) -> Iterator[None]:
+    """Let the pool of trainings have another number of slots for a while."""
+    make_pool = served.stack.airflow.client.make_pool
+    make_pool(NAMES[Pool.GPU], number, "a test")
+    try:
+        yield
+    finally:
+        make_pool(NAMES[Pool.GPU], SLOTS, "a test")
 
 
 def ends_on_time(served: StackNight, name: str) -> bool:
@@ -104,23 +131,6 @@ def ends_on_time(served: StackNight, name: str) -> bool:
     assert search.end is SearchEnd.DEADLINE
     assert -EARLY_S <= late_s <= (LATE_S if holds else TURN_S)
     return holds
-
-
-def starve(served: StackNight, run: NightRun, name: str) -> None:
-    """Take the slots from a study before its deadline, and give one back at it."""
-    run.wait_for_task("search", "running")
-    deadline_s = opened_s(served, name) + LONG_S
-    make_pool = served.stack.airflow.client.make_pool
-    try:
-        time.sleep(
-            deadline_s - 2 * SLICE_S - HOLDS_S - time.time()
-        )  # slices that run end till then
-        make_pool(NAMES[Pool.GPU], 0, "a test")
-        time.sleep(deadline_s - time.time())
-        make_pool(NAMES[Pool.GPU], 1, "a test")
-        run.wait(within_s=RUN_WITHIN_S)
-    finally:
-        make_pool(NAMES[Pool.GPU], SLOTS, "a test")
 
 
 def opened_s(served: StackNight, name: str) -> float:

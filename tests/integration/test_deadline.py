@@ -11,14 +11,24 @@ from pathlib import Path
 
 import pytest
 
-from automl.domain.events import SearchEnd, SearchEnded
+from automl.domain.events import (
+    Event,
+    SearchEnd,
+    SearchEnded,
+    TrialClaimed,
+    TrialOpened,
+    TrialProposed,
+    TrialReleased,
+)
 from automl.domain.settings import Settings
 from automl.domain.training import StopReason
 from automl.domain.trial import Outcome, TrialState
 from automl.machine.signals import StopSignal
 from automl.runs import opening
+from automl.runs.choice import LEFT_BEHIND
 from automl.runs.context import StepContext, StoreClock
 from automl.runs.deadline import WorkerClock
+from automl.runs.trials import TrialResult, record_result
 from automl.runs.worker import run_worker
 from automl.steps import choose, prepare
 from tests.digits import study_of_digits
@@ -91,6 +101,34 @@ def test_a_trial_that_waits_at_the_deadline_counts_with_its_best_weights(
     assert (trial.measurement.epochs, trial.measurement.resumed_at) == (1, 1)
     assert [end.reason for end in search_ends(context)] == [SearchEnd.DEADLINE]
     assert choose.choose(after_the_deadline(context)).trial == 0
+
+
+def test_a_trial_that_a_failed_worker_left_is_given_back_with_the_choice(
+    context: StepContext, stop: StopSignal
+) -> None:
+    run_worker(context, 0, stop)
+    (first,) = context.record.refresh().trials
+    assert first.candidate is not None
+    at = context.clock.now()
+    lost: list[Event] = [
+        TrialOpened(at=at, n=1, run="one", worker="one/1"),
+        TrialProposed(at=at, n=1, candidate=first.candidate, based_on=0, strategy="random"),
+        TrialClaimed(at=at, n=1, attempt=1, run="one", worker="one/1"),
+    ]
+    context.record.commit(lambda _: lost)
+    assert context.leases.acquire("1", "one/1") is not None  # it may live: nobody takes the trial
+    run_worker(after_the_deadline(context), 0, StopSignal())
+
+    for _ in range(2):
+        assert choose.choose(after_the_deadline(context)).trial == 0
+
+    events = [event for _, event in context.record.log.read()]
+    released = [(e.n, e.reason) for e in events if isinstance(e, TrialReleased)]
+    assert released[1:] == [(1, LEFT_BEHIND)]  # the first was that of the end of the slice
+    trial = context.record.refresh().trials[1]
+    assert (trial.state, trial.outcome, trial.attempt) == (TrialState.PROPOSED, None, 1)
+    late = TrialResult(Outcome.COMPLETED, first.measurement, "")
+    assert record_result(context, dataclasses.replace(trial), late).outcome is None
 
 
 def test_a_worker_that_comes_late_ends_the_search_without_a_trial(context: StepContext) -> None:

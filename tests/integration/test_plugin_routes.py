@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from automl_airflow.local import LocalAirflow
-from automl_airflow.pools import POOLS
+from automl_airflow.pools import POOLS, is_awaited
 from automl_airflow.rest import AirflowClient
 from fastapi import FastAPI
 
@@ -113,6 +117,59 @@ def test_the_pools_route_tells_our_pools_and_nothing_else(server: ApiServerAlone
         assert ask(server, method, path, None)[0] == 405
     for page in ("/docs", "/redoc", "/openapi.json", "/", "/x"):
         assert ask(server, "GET", POOLS_PREFIX + page, None)[0] == 404
+
+
+GPU = "automl_gpu"
+OTHERS = [  # state, pool, seconds of waiting, weight, dag, run; and whether ours goes after it
+    ("scheduled", GPU, 100, 1, "automl_b", "one", True),
+    ("scheduled", GPU, 100, 2, "automl_a", "two", True),
+    ("scheduled", GPU, 100, 1, "automl_a", "one", False),
+    ("scheduled", GPU, 100, 0, "automl_b", "one", False),
+    ("scheduled", GPU, 10, 1, "automl_b", "one", False),
+    ("scheduled", "automl_cpu", 100, 1, "automl_b", "one", False),
+    ("queued", GPU, 100, 1, "automl_b", "one", False),
+    ("up_for_reschedule", GPU, 100, 1, "automl_b", "one", False),
+]
+
+
+def put_tasks(server: ApiServerAlone, *tasks: dict[str, Any]) -> None:
+    """Replace the task instances in Airflow's database, of runs that are not there."""
+    with closing(sqlite3.connect(server.home_dir / "airflow.db")) as database, database:
+        database.execute("DELETE FROM task_instance")
+        for number, task in enumerate(tasks, start=1):
+            since = datetime.now(UTC) - timedelta(seconds=task.pop("waits_s"))
+            row = {
+                "id": UUID(int=number).hex, "task_id": "search", "map_index": number,
+                "try_number": 1, "pool_slots": 1, "scheduled_dttm": str(since.replace(tzinfo=None)),
+            } | task  # fmt: skip
+            names, marks = ", ".join(row), ", ".join("?" * len(row))
+            database.execute(
+                f"INSERT INTO task_instance ({names}) VALUES ({marks})",  # noqa: S608 - ours
+                list(row.values()),
+            )
+
+
+@pytest.mark.parametrize(("state", "pool", "waits_s", "weight", "dag", "run", "goes_first"), OTHERS)
+def test_a_task_of_another_run_that_has_waited_goes_first(
+    server: ApiServerAlone, state: str, pool: str, waits_s: int, weight: int, dag: str, run: str,
+    goes_first: bool,  # noqa: FBT001 - the same
+) -> None:  # fmt: skip
+    mine = {"state": "running", "pool": GPU, "priority_weight": 1, "dag_id": "automl_a",
+            "run_id": "one", "waits_s": 0}  # fmt: skip
+    theirs = {"state": state, "pool": pool, "priority_weight": weight, "dag_id": dag,
+              "run_id": run, "waits_s": waits_s}  # fmt: skip
+    put_tasks(server, mine, theirs)
+    url, own = f"{server.url}/execution/", UUID(int=1)
+
+    assert is_awaited(url, own, 60) is goes_first
+    assert not is_awaited(url, own, 3600)
+    assert not is_awaited(url, UUID(int=3), 60)
+
+
+def test_an_api_server_that_cannot_tell_who_waits_is_no_trouble(server: ApiServerAlone) -> None:
+    for url in (f"{server.url}/elsewhere/execution/", "http://127.0.0.1:9/execution/"):
+        assert not is_awaited(url, UUID(int=1), 60)
+    assert ask(server, "GET", f"{POOLS_PREFIX}/missing?ti=x&seconds=1", None)[0] == 422
 
 
 def test_a_viewer_may_not_start_a_run(server: ApiServerAlone) -> None:

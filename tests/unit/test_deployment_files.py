@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from automl_airflow import celery_workers
 from automl_airflow.dag_record import FOLDER
 from automl_airflow.slots import compare
 
@@ -118,6 +119,13 @@ def test_workers_know_nothing_of_airflows_database() -> None:
     for name in ("worker-default", "worker-gpu", "dask-worker"):
         secrets = set(services({})[name].document["secrets"])
         assert not secrets & {"airflow_database", "fernet_key", "jwt_secret", "admin_password"}
+
+
+def test_a_restart_of_the_broker_costs_neither_slots_nor_tries() -> None:
+    for name in ("scheduler", "worker-default", "worker-gpu"):
+        environment = services({})[name].document["environment"]
+        for variable, value in celery_workers.SETTINGS.items():
+            assert yaml.safe_load(environment[variable]) == yaml.safe_load(value), (name, variable)
 
 
 def test_a_worker_may_end_a_slice_before_it_is_killed() -> None:

@@ -15,7 +15,7 @@ def test_the_best_trial_is_the_one_of_least_loss() -> None:
 
     assert report.to_json() == {
         "state": "search_ended", "trials": [0, 1, 2], "best": 1.0,
-        "label": "trials 0, 1, 2 · best 1.0000",
+        "label": "trials 0, 1, 2 · best 1.0000", "left_s": None,
     }  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def test_a_slice_without_a_score_has_no_best_trial() -> None:
 
 
 def test_the_result_of_many_trials_stays_below_one_kilobyte() -> None:
-    report = WorkerReport()
+    report = WorkerReport(left_s=86_399.123)
     for number in range(100_000, 105_000):
         report.begin(number)
 
