@@ -63,27 +63,8 @@ class Workers:
         Raises:
             StorageError: the cluster has no worker, loses one task after another, or is away.
         """
-        from distributed.comm.core import CommClosedError
-        from distributed.scheduler import KilledWorker
-
-        try:
+        with _errors_of_dask(what):
             return self._map(function, tasks, total, what)
-        except KilledWorker as error:
-            raise StorageError(
-                f"{what}: Dask workers died again and again with the same rows.",
-                "look into the workers' logs; signal 9 is usually the lack of memory",
-            ) from error
-        except (CommClosedError, CancelledError) as error:
-            raise StorageError(
-                f"{what}: the Dask scheduler is lost: {error}.", "look after it, and run it again"
-            ) from error
-        except RuntimeError as error:
-            if "deserialization" not in str(error):
-                raise
-            raise StorageError(
-                f"{what}: the Dask scheduler does not know this package.",
-                "install the same version of it there and for the workers",
-            ) from error
 
     def _map(
         self,
@@ -144,6 +125,32 @@ class Workers:
                     "start `dask worker` with its address, or unset DASK_SCHEDULER_ADDRESS",
                 )
             time.sleep(_ASK_S)
+
+
+@contextmanager
+def _errors_of_dask(what: str) -> Iterator[None]:
+    """Turn errors of Dask into the platform's."""
+    from distributed.comm.core import CommClosedError
+    from distributed.scheduler import KilledWorker
+
+    try:
+        yield
+    except KilledWorker as error:
+        raise StorageError(
+            f"{what}: Dask workers died again and again with the same rows.",
+            "look into the workers' logs; signal 9 is usually the lack of memory",
+        ) from error
+    except (CommClosedError, CancelledError) as error:
+        raise StorageError(
+            f"{what}: the Dask scheduler is lost: {error}.", "look after it, and run it again"
+        ) from error
+    except RuntimeError as error:
+        if "deserialization" not in str(error):
+            raise
+        raise StorageError(
+            f"{what}: the Dask scheduler does not know this package.",
+            "install the same version of it there and for the workers",
+        ) from error
 
 
 def _call(pickled: bytes) -> Any:

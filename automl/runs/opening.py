@@ -31,7 +31,7 @@ def open_run(
     """Open the run, whose deadline begins to count now, and return the indices of its workers.
 
     A run that continues a version searches nothing: its search is over at once, and one worker is
-    enough to find that out.
+    enough to find that out. A DAG that opens a study which nobody owns becomes its owner.
 
     The caller holds the run's lease, so that no other run of the study is alive; one that was left
     open is closed as abandoned. A second call for the same run changes nothing.
@@ -40,10 +40,7 @@ def open_run(
         context: the step's context.
         snapshot: id of the prepared dataset.
         space: what the search space depends on; without it a replay needs the snapshot.
-        split: thresholds of the snapshot's split, recorded if the run opens a generation; without
-            them the next snapshots need this one.
-
-    A DAG that opens a study which nobody owns becomes its owner.
+        split: thresholds of the snapshot's split, which the first run of a generation records.
 
     Raises:
         ConfigError: the study belongs to another.

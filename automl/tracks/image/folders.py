@@ -62,15 +62,7 @@ def read_folders(entries: Iterable[FileEntry], start: str, uri: str) -> ClassFol
         DataError: the folders at the top are parts of a split, each with class folders of its own.
     """
     ignored = _Ignored()
-    images: list[tuple[FileEntry, PurePosixPath]] = []
-    for entry in entries:
-        path = PurePosixPath(entry.key.removeprefix(start))
-        if any(name.startswith(".") for name in path.parts):
-            ignored.add("hidden files", path)
-        elif not is_image_name(path.name):
-            ignored.add(readable(path.suffix.lower()) or "no suffix", path)
-        else:
-            images.append((entry, path))
+    images = list(_images(entries, start, ignored))
     found, depth = ClassFolders(), 0
     while _is_wrapped([path.parts[depth:] for _, path in images]):
         name = readable("/".join(images[0][1].parts[: depth + 1]))
@@ -91,6 +83,20 @@ def read_folders(entries: Iterable[FileEntry], start: str, uri: str) -> ClassFol
         found.findings.append(Finding.of(FindingKind.NESTED_FILES, text, nested, len(nested)))
     found.findings += ignored.findings()
     return found
+
+
+def _images(
+    entries: Iterable[FileEntry], start: str, ignored: _Ignored
+) -> Iterator[tuple[FileEntry, PurePosixPath]]:
+    """Yield the files that may be images, with their paths; the others are ignored."""
+    for entry in entries:
+        path = PurePosixPath(entry.key.removeprefix(start))
+        if any(name.startswith(".") for name in path.parts):
+            ignored.add("hidden files", path)
+        elif not is_image_name(path.name):
+            ignored.add(readable(path.suffix.lower()) or "no suffix", path)
+        else:
+            yield entry, path
 
 
 def is_image_name(name: str) -> bool:

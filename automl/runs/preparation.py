@@ -1,0 +1,55 @@
+"""Preparation of data as the study's log and its runs see it: what it is given, what it leaves."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from automl.data.snapshot import Envelope
+from automl.errors import DamagedDataError, DataError, NotFoundError, Problem
+from automl.runs.context import StepContext
+
+MOST_PROBLEMS = 20  # that a message lists
+
+
+def thresholds_of_split(context: StepContext) -> Mapping[str, Sequence[float]] | None:
+    """Return the thresholds of the present generation's split; None before its first run.
+
+    Logs from before they were recorded leave them to the generation's snapshots, of which any will
+    do.
+
+    Raises:
+        DamagedDataError: neither tells them.
+    """
+    study = context.record.refresh()
+    if study.generation_keys[-1:] != (context.spec.generation_key,):
+        return None
+    if study.split is not None:
+        return study.split
+    generation = len(study.generation_keys) - 1
+    names = dict.fromkeys(run.snapshot for run in study.runs if run.generation == generation)
+    for name in names:
+        with suppress(NotFoundError):
+            return Envelope.read(context.store, context.spec.name, name).thresholds
+    raise DamagedDataError(
+        f"The snapshots {', '.join(names)} are gone, which alone told how rows are held out.",
+        "restore one of their manifest.json; or change data.test_fraction a little, which begins a "
+        "new generation",
+    )
+
+
+def shortened(context: StepContext, error: DataError) -> DataError:
+    """Return an error with few problems; all of them are stored where they are more."""
+    more = len(error.problems) - MOST_PROBLEMS
+    if more <= 0:
+        return error
+    key = context.keys.run(context.run).problems
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(
+        [("path", "problem"), *((p.path, p.message) for p in error.problems)]
+    )
+    context.store.put(key, text.getvalue().encode(errors="backslashreplace"))
+    rest = Problem("", f"and {more:,} more: all are in {context.store.uri.rstrip('/')}/{key}")
+    return DataError(error.message, error.hint, [*error.problems[:MOST_PROBLEMS], rest])
