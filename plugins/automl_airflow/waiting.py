@@ -24,7 +24,7 @@ from airflow.sdk.exceptions import (
 
 from automl.errors import AutoMLError, StudyBusyError
 from automl_airflow.pools import execution_api_url, is_awaited
-from automl_airflow.server_clock import server_now
+from automl_airflow.server_clock import ServerClock
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -155,7 +155,7 @@ class Patience:
         loop_s = conf.getfloat("scheduler", "scheduler_idle_sleep_time", fallback=1.0)
         shortest_s = max(SHORTEST_S, _LOOPS * loop_s)
         url, instance = execution_api_url(conf), str(context["ti"].id)
-        server = Server(partial(server_now, url), partial(is_awaited, url, instance))
+        server = Server(ServerClock.of(url).now, partial(is_awaited, url, instance))
         return cls(context["task_state_store"], instance, log, shortest_s, server)
 
     def again(self) -> AirflowRescheduleException:
