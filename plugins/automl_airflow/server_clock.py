@@ -11,6 +11,7 @@ import logging
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -34,16 +35,18 @@ class ServerClock:
     Attributes:
         execution_api_url: where tasks reach the API server.
         patience_s: how long it is waited for.
+        is_stopped: tells that there is no time for it: Airflow kills what does not end in seconds.
     """
 
     execution_api_url: str
     patience_s: float
+    is_stopped: Callable[[], bool]
 
     @classmethod
-    def of(cls, execution_api_url: str) -> ServerClock:
+    def of(cls, execution_api_url: str, is_stopped: Callable[[], bool]) -> ServerClock:
         """Return the clock of a server, which is waited for if it answers now."""
         is_there = _told(_health(execution_api_url)) is not None
-        return cls(execution_api_url, _PATIENCE_S if is_there else 0.0)
+        return cls(execution_api_url, _PATIENCE_S if is_there else 0.0, is_stopped)
 
     def now(self) -> datetime:
         """Return the time, as the server has it if its clock is not this machine's.
@@ -52,7 +55,7 @@ class ServerClock:
         """
         limit_s = time.monotonic() + self.patience_s
         while (told := _told(_health(self.execution_api_url))) is None:
-            if time.monotonic() >= limit_s:
+            if time.monotonic() >= limit_s or self.is_stopped():
                 return datetime.now(UTC)
             time.sleep(_AGAIN_S)
         own = datetime.now(UTC)

@@ -14,7 +14,7 @@ from tests.operators import api_server
 
 
 def ahead_s(url: str) -> float:
-    return (ServerClock.of(url).now() - datetime.now(UTC)).total_seconds()
+    return (ServerClock.of(url, lambda: False).now() - datetime.now(UTC)).total_seconds()
 
 
 @pytest.mark.parametrize("status", [200, 503])
@@ -44,14 +44,17 @@ def test_a_server_that_is_away_has_this_clock() -> None:
         assert ahead_s(url) == pytest.approx(0, abs=0.2)
 
 
-@pytest.mark.parametrize("patience_s", [60.0, 0.1])
-def test_a_server_that_is_started_again_is_waited_for(
-    monkeypatch: pytest.MonkeyPatch, patience_s: float
+@pytest.mark.parametrize(
+    ("patience_s", "is_stopped", "expected_s"),
+    [(60.0, False, 300), (0.1, False, 0), (60.0, True, 0)],
+)
+def test_a_server_that_is_started_again_is_waited_for_unless_the_task_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, patience_s: float, is_stopped: object, expected_s: float
 ) -> None:
     monkeypatch.setattr(server_clock, "_PATIENCE_S", patience_s)
     monkeypatch.setattr(server_clock, "_AGAIN_S", 0.05)
     with api_server(ahead_s=300) as url:
-        clock = ServerClock.of(url)
+        clock = ServerClock.of(url, lambda: bool(is_stopped))
         answers = [None] * 10  # it is away for half a second
 
         def told(asked: str) -> datetime | None:
@@ -61,4 +64,4 @@ def test_a_server_that_is_started_again_is_waited_for(
         monkeypatch.setattr(server_clock, "_told", told)
         ahead = (clock.now() - datetime.now(UTC)).total_seconds()
 
-    assert ahead == pytest.approx(300 if patience_s > 1 else 0, abs=1.5)
+    assert ahead == pytest.approx(expected_s, abs=1.5)
