@@ -20,11 +20,11 @@ from automl.domain.events import (
 )
 from automl.domain.study import Run, Study
 from automl.domain.trial import Device, Measurement, Outcome, Trial, TrialState
-from automl.errors import SearchSpaceExhaustedError
+from automl.errors import LeaseLostError, SearchSpaceExhaustedError
 from automl.runs.checkpoints import newest_checkpoint
 from automl.runs.context import StepContext
 from automl.runs.proposals import MemoryOf, Proposer, SpaceOf
-from automl.storage.leases import Lease
+from automl.storage.leases import KeepAlive, Lease
 
 _LOOK_EVERY_S = 15.0  # how long a dead worker's trial may wait while others can be started
 _MAX_DEATHS = 3  # attempts that may die before a trial is given up as LOST
@@ -123,7 +123,14 @@ class TrialSource:
             lease = self._context.leases.acquire(str(trial.number), self._worker)
             if lease is None:
                 continue
-            claimed = self._claim(trial)
+            try:
+                with (
+                    lease.keep_alive() as alive
+                ):  # a claim in a crowd may take longer than it lives
+                    claimed = self._claim(trial, alive)
+            except LeaseLostError as error:
+                log.warning("trial %d is not claimed: %s", trial.number, error)
+                continue
             if claimed is not None:
                 return Claim(claimed, lease)
             lease.release()
@@ -164,14 +171,18 @@ class TrialSource:
             TrialOpened(at=now, n=number, run=run.name, worker=self._worker, device=self._device),
         )
 
-    def _claim(self, seen: Trial) -> Trial | None:
+    def _claim(self, seen: Trial, alive: KeepAlive) -> Trial | None:
         """Propose the trial's candidate if it has none, and claim the next attempt.
 
         Args:
             seen: the trial as it was before its lease was acquired.
+            alive: what renews the lease.
 
         Returns:
             The claimed trial; None if it needs no training, or somebody else has claimed it since.
+
+        Raises:
+            LeaseLostError: the lease is lost, and the trial is another's to claim.
         """
         checkpoint = newest_checkpoint(self._context, seen)
         decided: Sequence[Event] = ()
@@ -179,6 +190,7 @@ class TrialSource:
         def decide(study: Study) -> Sequence[Event]:
             nonlocal decided
             decided = self._claim_events(study, seen, checkpoint)
+            alive.check()
             return decided
 
         trial = self._context.record.commit(decide).trials[seen.number]

@@ -44,6 +44,5 @@ class WorkerReport:
         score = None if self.best is None else self.best.score
         label = f"trials {shown}" + (f" · best {score:.4f}" if score is not None else "")
         last = self.trials[-_LISTED:]
-        left_s = None if self.left_s is None else round(self.left_s, 1)
-        found = {"state": self.state, "trials": last, "best": score, "label": label}
-        return {**found, "left_s": left_s}
+        left = {} if self.left_s is None else {"left_s": round(self.left_s, 1)}
+        return {"state": self.state, "trials": last, "best": score, "label": label, **left}

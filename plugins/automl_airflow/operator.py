@@ -151,7 +151,8 @@ class StepOperator(BaseOperator):
             AirflowFailException: it has failed for good.
         """
         self._stop = threading.Event()
-        step, patience = step_named(self.step), Patience.of(context, self.log)
+        step = step_named(self.step)
+        patience = Patience.of(context, self.log, self._stop.is_set)
         until = None
         try:
             if self.step == "check":

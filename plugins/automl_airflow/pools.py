@@ -91,8 +91,7 @@ def is_awaited(execution_api_url: str, ti: UUID | str, seconds: float) -> bool:
     """
     url = f"{_route(execution_api_url)}?ti={ti}&seconds={seconds:.0f}"
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:  # noqa: S310 - Airflow's own address
-            return bool(json.load(response)["waits"])
+        return bool(_answer(url)["waits"])
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
@@ -102,6 +101,12 @@ def is_awaited(execution_api_url: str, ti: UUID | str, seconds: float) -> bool:
 
 def _route(execution_api_url: str) -> str:
     return f"{execution_api_url.rstrip('/').removesuffix('/execution')}/automl-pools/missing"
+
+
+def _answer(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:  # noqa: S310 - Airflow's own address
+        found: dict[str, Any] = json.load(response)
+    return found
 
 
 def execution_api_url(conf: Any) -> str:
@@ -127,8 +132,7 @@ def check_pools(execution_api_url: str) -> dict[str, int]:
     """
     url = _route(execution_api_url)
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:  # noqa: S310 - Airflow's own address
-            answer: dict[str, Any] = json.load(response)
+        answer = _answer(url)
     except (urllib.error.URLError, ConnectionError, TimeoutError, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()

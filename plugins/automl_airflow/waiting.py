@@ -24,7 +24,7 @@ from airflow.sdk.exceptions import (
 
 from automl.errors import AutoMLError, StudyBusyError
 from automl_airflow.pools import execution_api_url, is_awaited
-from automl_airflow.server_clock import server_now
+from automl_airflow.server_clock import ServerClock
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -148,14 +148,14 @@ class Patience:
         self._began_s = time.monotonic()
 
     @classmethod
-    def of(cls, context: Context, log: Log) -> Patience:
-        """Return the patience of the task that has a context."""
+    def of(cls, context: Context, log: Log, is_stopped: Callable[[], bool]) -> Patience:
+        """Return the patience of the task that has a context; one that is stopped has little."""
         from airflow.sdk.configuration import conf
 
         loop_s = conf.getfloat("scheduler", "scheduler_idle_sleep_time", fallback=1.0)
         shortest_s = max(SHORTEST_S, _LOOPS * loop_s)
         url, instance = execution_api_url(conf), str(context["ti"].id)
-        server = Server(partial(server_now, url), partial(is_awaited, url, instance))
+        server = Server(ServerClock.of(url, is_stopped).now, partial(is_awaited, url, instance))
         return cls(context["task_state_store"], instance, log, shortest_s, server)
 
     def again(self) -> AirflowRescheduleException:
@@ -173,11 +173,11 @@ class Patience:
             left_s: of the search, whose end is no later for it; None if that is not known.
         """
         turn_s = _TURN * (time.monotonic() - self._began_s)
-        turn_s = turn_s if left_s is None else min(turn_s, left_s)
-        if turn_s <= self._shortest_s or not self._server.is_awaited(turn_s):
+        wait_s = turn_s if left_s is None else min(turn_s, left_s)
+        if wait_s <= self._shortest_s or not self._server.is_awaited(turn_s):
             return self.again()
         self._log.info("A task of another run has waited for longer: it goes first.")
-        return self._reschedule(turn_s)
+        return self._reschedule(wait_s)
 
     def forget(self) -> None:
         """Forget all trouble: the task has got on."""

@@ -187,7 +187,7 @@ def test_a_worker_that_waits_for_a_gpu_ends_when_it_is_asked_to(
     assert time.monotonic() - started_s < 4
     assert (result.signal, result.failure, result.stopped) == (None, None, True)
     assert result.result == {
-        "state": "slice_ended", "trials": [], "best": None, "label": "trials none", "left_s": None,
+        "state": "slice_ended", "trials": [], "best": None, "label": "trials none",
     }  # fmt: skip
     assert context.record.refresh().trials == ()
 

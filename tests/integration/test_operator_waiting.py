@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.operators import CHECKED, States, api_server, context
+from tests.operators import CHECKED, api_server, context
 
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
 
@@ -390,28 +389,3 @@ def test_check_waits_for_an_api_server_that_is_in_trouble(
     given = context()
     assert waits_s(check_at(operator, monkeypatch, url), given) <= 6.25  # nobody listens there
     assert state(given)["count"] == 1
-
-
-@pytest.mark.parametrize(
-    ("waited_s", "left_s", "expected_s"),
-    [
-        (0.0, 600.0, 5.0),  # nobody waits
-        (29.0, 600.0, 5.0),  # for little more than a slice
-        (31.0, 600.0, 30.0),
-        (31.0, None, 30.0),
-        (31.0, 12.0, 12.0),  # the search ends no later for it
-        (31.0, 3.0, 5.0),
-    ],
-)
-def test_a_worker_keeps_away_where_another_run_has_waited_for_longer(
-    waited_s: float, left_s: float | None, expected_s: float
-) -> None:
-    from automl_airflow.waiting import Patience, Server
-
-    server = Server(is_awaited=lambda seconds: waited_s >= seconds > 5)
-    patience = Patience(States(), "one", logging.getLogger("task"), server=server)
-    patience._began_s -= 20.0  # a slice of so many seconds
-
-    due = patience.after_slice(left_s).reschedule_date
-
-    assert (due - datetime.now(UTC)).total_seconds() == pytest.approx(expected_s, abs=0.5)

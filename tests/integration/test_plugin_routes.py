@@ -152,7 +152,7 @@ def put_tasks(server: ApiServerAlone, *tasks: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("state", "pool", "waits_s", "weight", "dag", "run", "goes_first"), OTHERS)
 def test_a_task_of_another_run_that_has_waited_goes_first(
     server: ApiServerAlone, state: str, pool: str, waits_s: int, weight: int, dag: str, run: str,
-    goes_first: bool,  # noqa: FBT001 - the same
+    goes_first: bool,  # noqa: FBT001 - a column of the table
 ) -> None:  # fmt: skip
     mine = {"state": "running", "pool": GPU, "priority_weight": 1, "dag_id": "automl_a",
             "run_id": "one", "waits_s": 0}  # fmt: skip

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from automl.domain.events import RunState, SearchEnd
+from automl.domain.events import Event, RunState, SearchEnd, TrialProposed
 from automl.domain.settings import Settings
 from automl.domain.trial import Measurement, Outcome, Trial, TrialState
-from automl.errors import LeaseLostError, SearchError
+from automl.errors import LeaseLostError, SearchError, StaleWriteError
 from automl.runs import opening
 from automl.runs.checkpoints import counting_checkpoints
 from automl.runs.context import StepContext
@@ -21,6 +23,7 @@ from automl.storage.home import ObjectHome
 from automl.storage.leases import Leases
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.objects import StoredObject
+from automl.storage.study_log import StudyLog
 from automl.tracks.image.space import NetworkMorphismSpace
 
 LONG_S = 61.0  # longer than a lease lives
@@ -152,6 +155,47 @@ def test_a_worker_frozen_between_lease_and_claim_lets_its_successor_be(stage: St
     (trial,) = late.record.refresh().trials
     assert (trial.attempt, trial.worker) == (1, "one/1")
     claims[0].lease.renew()
+
+
+class Crowded:
+    """A study log whose first proposal loses its race, after `meanwhile`."""
+
+    def __init__(self, inner: StudyLog, meanwhile: Callable[[], object]) -> None:
+        self._inner, self._meanwhile = inner, [meanwhile]
+
+    def read(self, after: int = -1) -> Sequence[tuple[int, Event]]:
+        return self._inner.read(after)
+
+    def append(self, events: Sequence[Event], *, expected_version: int) -> int:
+        if isinstance(events[0], TrialProposed) and self._meanwhile:
+            self._meanwhile.pop()()
+            raise StaleWriteError("lost", "try again")
+        return self._inner.append(events, expected_version=expected_version)
+
+
+def test_a_trial_is_claimed_under_a_lease_that_lives(stage: Stage) -> None:
+    def freeze() -> None:
+        stage.elapsed_s += LONG_S
+
+    context = stage.context()
+    context.record.log = Crowded(context.record.log, freeze)
+
+    claim = taken(context)
+
+    assert claim.lease.unrenewed_s == 0.0  # acquired once more, as anybody could have done
+    assert (claim.trial.number, claim.trial.attempt) == (0, 1)
+
+
+def test_a_lease_is_renewed_while_a_claim_waits_for_others(stage: Stage) -> None:
+    context, ttl_s = stage.context(), 2.0
+    leases = Leases(stage.store, "studies/tiny/leases", ttl_s)
+    slow = dataclasses.replace(context, leases=leases)
+    slow.record.log = Crowded(context.record.log, lambda: time.sleep(ttl_s / 2))
+
+    claim = taken(slow)
+
+    assert claim.lease.unrenewed_s < ttl_s / 2
+    assert (claim.trial.number, claim.trial.attempt) == (0, 1)
 
 
 def test_a_worker_of_a_superseded_run_takes_no_trial(stage: Stage) -> None:

@@ -7,13 +7,14 @@ import socket
 from datetime import UTC, datetime
 
 import pytest
-from automl_airflow.server_clock import server_now
+from automl_airflow import server_clock
+from automl_airflow.server_clock import ServerClock
 
 from tests.operators import api_server
 
 
 def ahead_s(url: str) -> float:
-    return (server_now(url) - datetime.now(UTC)).total_seconds()
+    return (ServerClock.of(url, lambda: False).now() - datetime.now(UTC)).total_seconds()
 
 
 @pytest.mark.parametrize("status", [200, 503])
@@ -41,3 +42,26 @@ def test_a_server_that_is_away_has_this_clock() -> None:
         taken.bind(("127.0.0.1", 0))  # nobody listens
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/execution/"
         assert ahead_s(url) == pytest.approx(0, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("patience_s", "is_stopped", "expected_s"),
+    [(60.0, False, 300), (0.1, False, 0), (60.0, True, 0)],
+)
+def test_a_server_that_is_started_again_is_waited_for_unless_the_task_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, patience_s: float, is_stopped: object, expected_s: float
+) -> None:
+    monkeypatch.setattr(server_clock, "_PATIENCE_S", patience_s)
+    monkeypatch.setattr(server_clock, "_AGAIN_S", 0.05)
+    with api_server(ahead_s=300) as url:
+        clock = ServerClock.of(url, lambda: bool(is_stopped))
+        answers = [None] * 10  # it is away for half a second
+
+        def told(asked: str) -> datetime | None:
+            return answers.pop() if answers else server_time(asked)
+
+        server_time = server_clock._told
+        monkeypatch.setattr(server_clock, "_told", told)
+        ahead = (clock.now() - datetime.now(UTC)).total_seconds()
+
+    assert ahead == pytest.approx(expected_s, abs=1.5)

@@ -15,16 +15,17 @@ def test_the_best_trial_is_the_one_of_least_loss() -> None:
 
     assert report.to_json() == {
         "state": "search_ended", "trials": [0, 1, 2], "best": 1.0,
-        "label": "trials 0, 1, 2 · best 1.0000", "left_s": None,
+        "label": "trials 0, 1, 2 · best 1.0000",
     }  # fmt: skip
 
 
 def test_a_slice_without_a_score_has_no_best_trial() -> None:
-    report = WorkerReport("slice_ended")
+    report = WorkerReport("slice_ended", left_s=12.34)
     report.note(Measurement())
 
     assert report.to_json()["best"] is None
     assert report.to_json()["label"] == "trials none"
+    assert report.to_json()["left_s"] == 12.3
 
 
 def test_the_result_of_many_trials_stays_below_one_kilobyte() -> None:
