@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 from automl.data.findings import Finding, similar_labels
 from automl.data.snapshot import QuarantinedRow
 from automl.data.splits import Part, Thresholds, split_rows
 from automl.domain.specification import SmallClasses
 from automl.errors import DataError, Problem
-from automl.tracks.image.passes import Inspected
+from automl.tracks.image.recipe import Recipe
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.resize import resize_graph
+from automl.tracks.image.sizes import SIZE_STEP
 from automl.tracks.image.sources import Listing
 
-MAX_AUTO_SIZE = 64
-SIZE_STEP = 8
 MIN_CLASS_ROWS = 3
 _TOO_SMALL = f"fewer than {MIN_CLASS_ROWS}, and data.small_classes is drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """Findings about a row of a listing.
+
+    Attributes:
+        digest: of its pixels, hexadecimal.
+        content: index of its content in the ledger.
+        problem: why it cannot be used; "" if it can.
+    """
+
+    digest: str
+    content: int
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,7 @@ class Plan:
 
     id: str
     rows: tuple[int, ...]  # indices in the listing
+    contents: tuple[int, ...]  # indices in the ledger
     digests: tuple[str, ...]
     labels: tuple[str, ...]
     parts: tuple[Part, ...]
@@ -40,17 +52,14 @@ class Plan:
     thresholds: dict[str, Thresholds]
     quarantined: tuple[QuarantinedRow, ...]
     findings: tuple[Finding, ...]
-    image_size: int
-    image_size_reason: str
-    graph: bytes
-    versions: dict[str, str]
+    recipe: Recipe
 
 
 def make_plan(
     request: ImageRequest,
     listing: Listing,
     inspected: Sequence[Inspected],
-    versions: Mapping[str, str],
+    recipe: Recipe,
 ) -> Plan:
     """Return the snapshot that the rows make.
 
@@ -64,15 +73,11 @@ def make_plan(
     _check_classes(request, labels)
     parts, thresholds = split_rows(digests, labels, request.split_settings, request.thresholds)
     _check_parts(request, parts)
-    size, reason = choose_image_size(
-        request.image_size, [max(inspected[i].height, inspected[i].width) for i in rows]
-    )
-    graph = resize_graph(size).SerializeToString(deterministic=True)
-    versions = {**versions, "graph_sha256": hashlib.sha256(graph).hexdigest()}
     content = [list(zip(digests, labels, strict=True)), thresholds]
     return Plan(
-        id=hash_json([*content, asdict(request.split_settings), versions])[:20],
+        id=hash_json([*content, asdict(request.split_settings), recipe.versions])[:20],
         rows=tuple(rows),
+        contents=tuple(inspected[index].content for index in rows),
         digests=digests,
         labels=labels,
         parts=tuple(parts),
@@ -80,10 +85,7 @@ def make_plan(
         thresholds=thresholds,
         quarantined=(*quarantined, *small),
         findings=(*listing.findings, *similar_labels(labels)),
-        image_size=size,
-        image_size_reason=reason,
-        graph=graph,
-        versions=versions,
+        recipe=recipe,
     )
 
 
@@ -135,21 +137,6 @@ def hash_json(value: object) -> str:
     """Return the SHA-256 of the value's canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def choose_image_size(
-    wanted: Literal["auto"] | int, longer_sides: Sequence[int]
-) -> tuple[int, str]:
-    """Return the side of the snapshot's images in pixels, and the reason for it."""
-    if isinstance(wanted, int):
-        return wanted, "set by data.image_size"
-    median = statistics.median(longer_sides)
-    rounded = max(SIZE_STEP, math.floor(median / SIZE_STEP + 0.5) * SIZE_STEP)
-    size = min(rounded, MAX_AUTO_SIZE)
-    reason = f"auto: the median of the images' longer sides is {median:g} pixels, "
-    if rounded > MAX_AUTO_SIZE:
-        return size, reason + f"and auto goes up to {MAX_AUTO_SIZE}"
-    return size, reason + f"rounded to a multiple of {SIZE_STEP}"
 
 
 def _quarantine(
