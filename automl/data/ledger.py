@@ -246,8 +246,9 @@ class Ledger:
     def find(self, states: Digests) -> NDArray[np.int64]:
         """Return the indices in `contents` of files in these states, int64 `[m]`; -1: unknown."""
         at = self._states.find(states)
-        known = self._content_of_seen[at]
-        return np.where(at < 0, -1, known) if len(known) else np.full(len(states), -1)
+        found = np.full(len(states), -1)
+        found[at >= 0] = self._content_of_seen[at[at >= 0]]
+        return found
 
     def locate(self, contents: Digests) -> NDArray[np.int64]:
         """Return the indices of contents, int64 `[m]`; -1 for those that are unknown."""

@@ -147,16 +147,20 @@ def _start(
         os.close(write_fd)
 
 
+def bound_to_parent(command: list[str]) -> list[str]:
+    """Return a command that becomes another one, which dies with this process.
+
+    A program of its own asks the kernel for that: Python code that runs between fork and exec may
+    wait for a lock that a thread of the parent held, and for ever.
+    """
+    return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+
+
 def _spawn(
     command: list[str], stdin: IO[bytes], env: Mapping[str, str], result_fd: int
 ) -> subprocess.Popen[bytes]:
-    """Start a command that dies with this process.
-
-    A program of its own asks the kernel for that and becomes the command: Python code that runs
-    between fork and exec may wait for a lock that a thread of the parent held, and for ever.
-    """
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command],
+        bound_to_parent(command),
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

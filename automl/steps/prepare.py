@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from automl.data.dask import Workers, local_client
+from automl.data.dask import open_workers
 from automl.data.files import OnProgress
 from automl.data.request import DatasetRequest
 from automl.data.snapshot import Envelope
@@ -14,6 +14,7 @@ from automl.domain.facts import Origin
 from automl.domain.sources import Sources
 from automl.errors import DataError
 from automl.machine.cores import available_cores
+from automl.machine.process import bound_to_parent
 from automl.runs.context import StepContext
 from automl.runs.preparation import shortened, thresholds_of_split
 from automl.steps.call import StepCall
@@ -39,8 +40,7 @@ def prepare(context: StepContext, on_progress: OnProgress) -> Envelope:
         locate=partial(open_source, sources=sources),
     )
     try:
-        with local_client(available_cores()) as client:
-            workers = Workers(client, on_progress)
+        with open_workers(available_cores(), on_progress, bound_to_parent) as workers:
             envelope = track_of(context.spec.task).prepare(request, context.store, workers)
     except DataError as error:
         raise shortened(context, error) from error

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from automl.data.dask import Workers
+from automl.data.dask import TaskRunner
 from automl.data.files import FileStore, SnapshotStore
 from automl.data.request import DatasetRequest
 from automl.data.snapshot import Envelope, read_shards, write_envelope, write_shard
@@ -224,7 +224,7 @@ class NumericTrack:
     tolerance = track.Tolerance(max_abs_diff=1e-4, relative=True)
     scores, samples = ValueScores(Objective.RMSE), FeedSamples()
 
-    def prepare(self, request: DatasetRequest, store: SnapshotStore, workers: Workers) -> Envelope:
+    def prepare(self, request: DatasetRequest, store: SnapshotStore, workers: TaskRunner) -> Envelope:
         source, key = request.locate(request.data.source)
         columns, x, y = read_csv(source.get(key).data, request.data.label or "label")
         rows, fraction = digests(x, y), request.data.test_fraction

@@ -12,7 +12,7 @@ from importlib.metadata import version
 import numpy as np
 from PIL import features
 
-from automl.data.dask import Workers
+from automl.data.dask import TaskRunner
 from automl.data.files import SnapshotStore
 from automl.data.ledger import Ledger, digests, place_of, state_of
 from automl.data.prepared import find_prepared, find_snapshot, note_prepared
@@ -44,7 +44,9 @@ KEPT_ROWS = 2048  # files of held-out rows in one block
 KEPT_BYTES = 64 * 2**20
 
 
-def prepare_images(request: ImageRequest, store: SnapshotStore, workers: Workers) -> ImageEnvelope:
+def prepare_images(
+    request: ImageRequest, store: SnapshotStore, workers: TaskRunner
+) -> ImageEnvelope:
     """Return the envelope of the source's snapshot, `reused` if it existed already.
 
     Raises:
@@ -91,7 +93,7 @@ class _Building:
     listing: Listing
     recipe: Recipe
     store: SnapshotStore
-    workers: Workers
+    workers: TaskRunner
 
     @property
     def _rows_prefix(self) -> str:
