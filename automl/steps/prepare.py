@@ -57,5 +57,6 @@ def summary(context: StepContext, snapshot: Envelope) -> dict[str, JsonValue]:
 
 
 def step(context: StepContext, call: StepCall) -> JsonValue:
-    """Return the snapshot's id, its rows per part and the number of its classes, if it has any."""
-    return summary(context, prepare(context, call.on_progress))
+    """Return what `summary` tells of the snapshot; raise StorageError once asked to stop."""
+    with call.stop.interrupting():
+        return summary(context, prepare(context, call.on_progress))

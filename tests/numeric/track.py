@@ -224,7 +224,9 @@ class NumericTrack:
     tolerance = track.Tolerance(max_abs_diff=1e-4, relative=True)
     scores, samples = ValueScores(Objective.RMSE), FeedSamples()
 
-    def prepare(self, request: DatasetRequest, store: SnapshotStore, workers: TaskRunner) -> Envelope:
+    def prepare(
+        self, request: DatasetRequest, store: SnapshotStore, workers: TaskRunner
+    ) -> Envelope:
         source, key = request.locate(request.data.source)
         columns, x, y = read_csv(source.get(key).data, request.data.label or "label")
         rows, fraction = digests(x, y), request.data.test_fraction
