@@ -14,7 +14,6 @@ from automl.domain.plain import shown
 from automl.domain.specification import (
     Preference,
     Quantization,
-    Resize,
     Split,
     StudySpec,
 )
@@ -32,7 +31,6 @@ _AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "use a CSV manifest, a folder of class folders or an .npz file",
     ),
     ("data.test_source", lambda value: value is None, "use data.test_fraction"),
-    ("data.resize", lambda value: value == Resize.STRETCH, "use stretch"),
     ("data.split", lambda value: value in {Split.STRATIFIED, Split.RANDOM}, "use stratified"),
     ("data.columns", lambda value: value is None, "leave it out"),
     ("data.weights", lambda value: value is None, "leave it out"),

@@ -279,7 +279,6 @@ class TestAvailability:
         ("path", "value"),
         [
             ("data.source", "table.parquet"),
-            ("data.resize", "letterbox"),
             ("data.columns", {"age": "number"}),
             ("data.weights", "weight"),
             ("data.corrections", "corrections.csv"),

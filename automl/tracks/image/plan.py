@@ -67,7 +67,7 @@ def make_plan(
     size, reason = choose_image_size(
         request.image_size, [max(inspected[i].height, inspected[i].width) for i in rows]
     )
-    graph = resize_graph(size).SerializeToString(deterministic=True)
+    graph = _graph(size, request)
     versions = {**versions, "graph_sha256": hashlib.sha256(graph).hexdigest()}
     content = [list(zip(digests, labels, strict=True)), thresholds]
     return Plan(
@@ -125,10 +125,14 @@ def fingerprint(
         "max_pixels": request.max_pixels,
         "small_classes": request.small_classes,
         "thresholds": fixed,
-        "graph": hashlib.sha256(resize_graph(SIZE_STEP).SerializeToString()).hexdigest(),
+        "graph": hashlib.sha256(_graph(SIZE_STEP, request)).hexdigest(),
     }
     rows = [[row.path, row.label, row.size_bytes, row.etag, row.problem] for row in listing.rows]
     return hash_json([settings, dict(versions), rows])
+
+
+def _graph(size: int, request: ImageRequest) -> bytes:
+    return bytes(resize_graph(size, request.resize).SerializeToString(deterministic=True))
 
 
 def hash_json(value: object) -> str:

@@ -137,6 +137,7 @@ def _envelope(request: ImageRequest, plan: Plan, built: Sequence[BuiltShard]) ->
         classes=plan.classes,
         image_size=plan.image_size,
         image_size_reason=plan.image_size_reason,
+        resize=request.resize,
         counts={part.value: plan.parts.count(part) for part in PARTS},
         counts_per_class={
             label: {part: per_class[label][part] for part in PARTS} for label in plan.classes

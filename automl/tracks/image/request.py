@@ -9,7 +9,7 @@ from typing import Literal
 from automl.data.files import FileStore
 from automl.data.request import DatasetRequest
 from automl.data.splits import SplitSettings
-from automl.domain.specification import SmallClasses, Split
+from automl.domain.specification import Resize, SmallClasses, Split
 from automl.tracks.image.decode import MOST_PIXELS
 from automl.tracks.image.sources import SourceLocation
 
@@ -26,6 +26,7 @@ class ImageRequest:
         images_prefix: where the table's paths start; None: beside the table.
         label: label column.
         image_size: pixels, or from the rows.
+        resize: how an image of any shape becomes a square.
         split: `stratified` or `random`.
         validation_fraction: of all rows.
         test_fraction: of all rows.
@@ -43,6 +44,7 @@ class ImageRequest:
     images_prefix: str | None = None
     label: str | None = None
     image_size: Literal["auto"] | int = "auto"
+    resize: Resize = Resize.STRETCH
     split: Split = Split.STRATIFIED
     validation_fraction: float = 0.2
     test_fraction: float = 0.2
@@ -70,6 +72,7 @@ class ImageRequest:
             images_prefix=images[1],
             label=data.label,
             image_size=data.image_size,
+            resize=data.resize,
             split=data.split,
             validation_fraction=data.validation_fraction,
             test_fraction=data.test_fraction,

@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 from automl.data.files import FileStore
 from automl.data.snapshot import Envelope, read_checked, read_shards
 from automl.data.splits import Part
+from automl.domain.specification import Resize
 from automl.errors import DataError
 from automl.tracks.image.decode import ANY_PIXELS, decode_image
 
@@ -25,6 +26,7 @@ class ImageEnvelope(Envelope):
         classes: labels in the order of the label indices.
         image_size: side of the square images in pixels.
         image_size_reason: where the size comes from.
+        resize: how an image of any shape became a square.
         counts_per_class: rows per part, per label.
         mean: per channel, of the training rows' values in 0..255.
         std: the same; 1 where all values are equal.
@@ -35,6 +37,7 @@ class ImageEnvelope(Envelope):
     classes: tuple[str, ...]
     image_size: int
     image_size_reason: str
+    resize: Resize = Resize.STRETCH
     counts_per_class: dict[str, dict[Part, int]]
     mean: tuple[float, ...]
     std: tuple[float, ...]
