@@ -30,6 +30,7 @@ from automl.tracks.image.prepare import prepare_images
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.snapshot import ImageEnvelope
 from automl.tracks.image.sources import SourceLocation, list_source
+from automl.tracks.image.tables import FurtherColumn
 
 GOOD = 40  # images of each class
 FEW = 0.9  # of the rows may be bad
@@ -242,6 +243,39 @@ def test_manifests_of_all_forms_say_the_same(tmp_path: Path, name: str, text: st
     assert [(row.path, row.label) for row in rows] == [
         ("x/1.png", "a"), ("x/2.png", "b, c"), ("3.png", "7"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", "day,label,path\n 7 ,a,1.png\n0.5,b,2.png\n,a,3.png\nx"),
+        ("t.tsv", "label\tday\tpath\na\t7\t1.png\nb\t0.5\t2.png\na\t\t3.png\nx"),
+        (
+            "t.jsonl",
+            '{"label": "a", "path": "1.png", "day": 7}\n{"label": "b", "path": "2.png", "day": 0.5}'
+            '\n{"label": "a", "path": "3.png"}\n{"label": "b", "path": "4.png", "day": [1]}',
+        ),
+    ],
+)
+def test_a_further_column_is_read_where_it_is_asked_for(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    for number in range(1, 5):
+        (tmp_path / f"{number}.png").write_bytes(b"")
+    place = SourceLocation(FileObjectStore(tmp_path), name)
+
+    rows = list_source(replace(place, further=FurtherColumn("day", "data.time"))).rows
+
+    assert [(row.path, row.label, row.value, row.problem) for row in rows[:3]] == [
+        ("1.png", "a", "7", ""),
+        ("2.png", "b", "0.5", ""),
+        ("3.png", "a", "", "the row has no value in the column 'day'"),
+    ]
+    assert rows[3].problem in {
+        "the row has 1 values for 3 columns", "'day' of line 4 is no text or number",
+    }  # fmt: skip
+    assert {row.value for row in list_source(place).rows} == {""}
 
 
 @pytest.mark.parametrize(

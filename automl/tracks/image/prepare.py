@@ -15,6 +15,8 @@ from automl.data.prepared import find_prepared, find_snapshot, note_prepared
 from automl.data.snapshot import write_envelope
 from automl.data.splits import PARTS, Part
 from automl.domain.layout import SnapshotKeys
+from automl.tracks.image.held_out import check_times
+from automl.tracks.image.listings import Listings, list_sources
 from automl.tracks.image.passes import (
     BuiltShard,
     Inspected,
@@ -26,7 +28,6 @@ from automl.tracks.image.passes import (
 from automl.tracks.image.plan import Plan, fingerprint, make_plan
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.snapshot import ImageEnvelope
-from automl.tracks.image.sources import Listing, list_source
 
 CHUNK_ROWS = 256
 SHARD_ROWS = 2048
@@ -40,7 +41,8 @@ def prepare_images(request: ImageRequest, store: SnapshotStore, workers: Workers
     Raises:
         DataError: the dataset cannot be used, or too many rows cannot; the problems say which.
     """
-    listing = list_source(request.location)
+    listing = list_sources(request)
+    check_times(request, listing)
     versions = _versions()
     name = fingerprint(request, listing, versions, request.thresholds)
     known = find_prepared(store, request.name, name, ImageEnvelope)
@@ -64,12 +66,16 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _inspect(request: ImageRequest, listing: Listing, workers: Workers) -> list[Inspected]:
+def _inspect(request: ImageRequest, listing: Listings, workers: Workers) -> list[Inspected]:
     total = len(listing.rows)
-    chunks = (range(start, min(start + CHUNK_ROWS, total)) for start in range(0, total, CHUNK_ROWS))
+    chunks = (
+        rows[start : start + CHUNK_ROWS]
+        for rows in listing.ranges
+        for start in range(0, len(rows), CHUNK_ROWS)
+    )
     results = workers.map(
         inspect_rows,
-        ((RowChunk.of(listing, chunk, request.max_pixels), len(chunk)) for chunk in chunks),
+        ((RowChunk.of(*listing.place(chunk), request.max_pixels), len(chunk)) for chunk in chunks),
         total=total,
         what="reading rows",
     )
@@ -79,7 +85,7 @@ def _inspect(request: ImageRequest, listing: Listing, workers: Workers) -> list[
 def _build(
     request: ImageRequest,
     store: SnapshotStore,
-    listing: Listing,
+    listing: Listings,
     plan: Plan,
     workers: Workers,
 ) -> ImageEnvelope:
@@ -89,7 +95,7 @@ def _build(
 
     def task(part: Part, members: Sequence[int]) -> ShardTask:
         return ShardTask(
-            chunk=RowChunk.of(listing, [plan.rows[m] for m in members], request.max_pixels),
+            chunk=RowChunk.of(*listing.place([plan.rows[m] for m in members]), request.max_pixels),
             digests=tuple(plan.digests[member] for member in members),
             labels=tuple(index_of[plan.labels[member]] for member in members),
             part=part,
@@ -108,7 +114,7 @@ def _build(
     return write_envelope(store, _envelope(request, plan, built))
 
 
-def _cut_shards(plan: Plan, listing: Listing) -> Iterator[tuple[Part, list[int]]]:
+def _cut_shards(plan: Plan, listing: Listings) -> Iterator[tuple[Part, list[int]]]:
     """Yield the shards' parts and rows, as indices into the plan's, sorted by digest."""
     most = min(SHARD_ROWS, max(1, SHARD_BYTES // (3 * plan.image_size**2)))
     for part in PARTS:
@@ -148,6 +154,7 @@ def _envelope(request: ImageRequest, plan: Plan, built: Sequence[BuiltShard]) ->
         shards=tuple(each.shard for each in built),
         versions=plan.versions,
         source=request.location.uri,
+        test_source=None if request.test_location is None else request.test_location.uri,
         mean=mean,
         std=std,
     )

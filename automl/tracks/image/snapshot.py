@@ -30,6 +30,7 @@ class ImageEnvelope(Envelope):
         counts_per_class: rows per part, per label.
         mean: per channel, of the training rows' values in 0..255.
         std: the same; 1 where all values are equal.
+        test_source: where the rows of an own test set came from; None without one.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -41,6 +42,7 @@ class ImageEnvelope(Envelope):
     counts_per_class: dict[str, dict[Part, int]]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    test_source: str | None = None
 
     @property
     def sizes(self) -> dict[str, int | None]:
