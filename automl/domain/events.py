@@ -65,9 +65,9 @@ class RunOpened(_Event):
     """A run of the study begins; `deadline` is when its search ends.
 
     `space` is what the search space depends on besides `spec`; None in logs from before it was
-    recorded. `split` is in the first run of a generation: by label, the thresholds that hold rows
-    out, which stay what they are for as long as the generation lasts. It is None in other runs, and
-    in logs from before it was recorded.
+    recorded. `split` is in the first run of a generation: by label, or by what else holds rows out,
+    the thresholds that do so, which stay what they are for as long as the generation lasts. It is
+    None in other runs, and in logs from before it was recorded.
     """
 
     type: Literal["run_opened"] = "run_opened"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from automl.data.dask import LocalWorkers
 from automl.data.files import FileEntry, FileStore, StoredFile
 from automl.data.findings import Finding, FindingKind
 from automl.data.ledger import Page
@@ -26,13 +24,15 @@ from automl.steps.study_file import study_spec
 from automl.storage.file import FileObjectStore
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.sources import SourceFolder
-from automl.tracks.image.decode import MOST_PIXELS, encode_png
+from automl.tracks.image.decode import encode_png
 from automl.tracks.image.passes import ReadTask, RowChunk, read_rows
 from automl.tracks.image.prepare import prepare_images
 from automl.tracks.image.recipe import Recipe
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.snapshot import ImageEnvelope
 from automl.tracks.image.sources import SourceLocation, list_source
+from automl.tracks.image.tables import FurtherColumn
+from tests.local import here
 
 GOOD = 40  # images of each class
 FEW = 0.9  # of the rows may be bad
@@ -104,7 +104,7 @@ def request(folder: Path) -> ImageRequest:
 
 
 def prepared(asked: ImageRequest, home: FileObjectStore) -> ImageEnvelope:
-    return prepare_images(asked, home, LocalWorkers(1, lambda *_: None, list, ExitStack()))
+    return prepare_images(asked, home, here())
 
 
 def test_each_bad_file_is_named_with_its_reason(tmp_path: Path, home: FileObjectStore) -> None:
@@ -171,8 +171,10 @@ def reading(folder: Path, store: FileStore) -> ReadTask:
     """Return the task to read the ten rows of both classes from a store."""
     listing = replace(list_source(request(folder).location), store=store)
     chunk = RowChunk.of(listing, range(10))
-    recipe = Recipe.of((8, ""), MOST_PIXELS, {})
-    return ReadTask(chunk, ((),) * 10, recipe, MemoryObjectStore(), "rows/")
+    recipe = Recipe.of(request(folder), (8, ""), {})
+    states = tuple(bytes([number]) * 16 for number in range(10))
+    places = tuple(bytes([number]) * 8 for number in range(10))
+    return ReadTask(chunk, states, places, ((),) * 10, recipe, MemoryObjectStore(), "rows/")
 
 
 def test_a_file_that_may_not_be_read_is_left_out(tmp_path: Path) -> None:
@@ -239,6 +241,39 @@ def test_manifests_of_all_forms_say_the_same(tmp_path: Path, name: str, text: st
     assert [(row.path, row.label) for row in rows] == [
         ("x/1.png", "a"), ("x/2.png", "b, c"), ("3.png", "7"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", "day,label,path\n 7 ,a,1.png\n0.5,b,2.png\n,a,3.png\nx"),
+        ("t.tsv", "label\tday\tpath\na\t7\t1.png\nb\t0.5\t2.png\na\t\t3.png\nx"),
+        (
+            "t.jsonl",
+            '{"label": "a", "path": "1.png", "day": 7}\n{"label": "b", "path": "2.png", "day": 0.5}'
+            '\n{"label": "a", "path": "3.png"}\n{"label": "b", "path": "4.png", "day": [1]}',
+        ),
+    ],
+)
+def test_a_further_column_is_read_where_it_is_asked_for(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    for number in range(1, 5):
+        (tmp_path / f"{number}.png").write_bytes(b"")
+    place = SourceLocation(FileObjectStore(tmp_path), name)
+
+    rows = list_source(replace(place, further=FurtherColumn("day", "data.time"))).rows
+
+    assert [(row.path, row.label, row.value, row.problem) for row in rows[:3]] == [
+        ("1.png", "a", "7", ""),
+        ("2.png", "b", "0.5", ""),
+        ("3.png", "a", "", "the row has no value in the column 'day'"),
+    ]
+    assert rows[3].problem in {
+        "the row has 1 values for 3 columns", "'day' of line 4 is no text or number",
+    }  # fmt: skip
+    assert {row.value for row in list_source(place).rows} == {""}
 
 
 @pytest.mark.parametrize(

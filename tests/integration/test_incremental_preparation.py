@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from automl.data.dask import LocalWorkers
 from automl.data.splits import Part
 from automl.errors import DataError, StorageError
 from automl.storage.file import FileObjectStore
@@ -22,6 +20,7 @@ from automl.tracks.image.decode import decode_image, encode_png
 from automl.tracks.image.prepare import prepare_images
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
+from tests.local import here
 
 ROWS = 60
 
@@ -41,7 +40,7 @@ def write(folder: Path, numbers: Iterator[int] | range, prefix: str = "") -> Ima
 
 
 def prepared(request: ImageRequest, home: MemoryObjectStore | FileObjectStore) -> ImageEnvelope:
-    return prepare_images(request, home, LocalWorkers(1, lambda *_: None, list, ExitStack()))
+    return prepare_images(request, home, here())
 
 
 def tensors(home: MemoryObjectStore, envelope: ImageEnvelope) -> list[np.ndarray]:
@@ -243,8 +242,8 @@ def test_whenever_it_is_stopped_the_next_one_ends_with_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
     is_done: bool,  # noqa: FBT001 - the reply to the write was lost
 ) -> None:
-    monkeypatch.setattr("automl.tracks.image.prepare.CHUNK_ROWS", 13)
-    monkeypatch.setattr("automl.tracks.image.prepare.KEPT_ROWS", 7)
+    monkeypatch.setattr("automl.tracks.image.reading.CHUNK_ROWS", 13)
+    monkeypatch.setattr("automl.tracks.image.reading.KEPT_ROWS", 7)
     request = write(tmp_path, range(ROWS))
     undisturbed = Stopping(MemoryObjectStore(), 10**6, is_done)
     whole = prepare_here(request, undisturbed)
@@ -261,7 +260,7 @@ def test_whenever_it_is_stopped_the_next_one_ends_with_the_same_bytes(
 
 
 def prepare_here(request: ImageRequest, home: Stopping) -> ImageEnvelope:
-    return prepare_images(request, home, LocalWorkers(1, lambda *_: None, list, ExitStack()))
+    return prepare_images(request, home, here())
 
 
 def content(home: MemoryObjectStore) -> dict[str, bytes]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,7 @@ import psutil
 import pytest
 
 from automl.data.cluster import local_client
-from automl.data.dask import LocalWorkers, open_workers
-from automl.data.files import OnProgress
+from automl.data.dask import open_workers
 from automl.data.splits import Part
 from automl.domain.specification import SmallClasses
 from automl.errors import DamagedDataError, DataError, NewerSchemaError, NotFoundError
@@ -28,17 +26,13 @@ from automl.tracks.image.samples import write_digits
 from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
 from automl.tracks.image.sources import SourceLocation, list_source
 from benchmarks.shared_data import shared_dataset
+from tests.local import here
 
 HELD_OUT = (Part.SELECTION, Part.CALIBRATION, Part.GATE, Part.REPORT)
 
 
 def silent(done: int, total: int, what: str) -> None:
     assert 0 <= done <= total, what
-
-
-def here(on_progress: OnProgress) -> LocalWorkers:
-    """Return what runs all tasks in this process."""
-    return LocalWorkers(1, on_progress, list, ExitStack())
 
 
 @pytest.fixture
@@ -400,7 +394,7 @@ def test_blocks_are_bounded_by_the_bytes_of_their_images(
     request = replace(write_rows(tmp_path / "in", two_classes(60)), image_size=8)
     tensors = []
     for number, most in enumerate((10**6, 7 * 8 * 8 * 3 + 191)):
-        monkeypatch.setattr("automl.tracks.image.prepare.IMAGE_BYTES", most)
+        monkeypatch.setattr("automl.tracks.image.reading.IMAGE_BYTES", most)
         home = FileObjectStore(tmp_path / f"home-{number}")
         manifest = prepare_images(request, home, here(silent))
         tensors.append(ImageSnapshot.open(home, "pictures", manifest.id).tensors(*Part))
@@ -515,7 +509,7 @@ def test_other_processes_build_the_same_snapshot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = write_rows(tmp_path / "in", two_classes())
-    monkeypatch.setattr("automl.tracks.image.prepare.CHUNK_ROWS", 4)
+    monkeypatch.setattr("automl.tracks.image.reading.CHUNK_ROWS", 4)
     found = {"here": prepare_images(request, FileObjectStore(tmp_path / "here"), here(silent))}
     with open_workers(2, silent) as workers:
         found["beside"] = prepare_images(request, FileObjectStore(tmp_path / "beside"), workers)

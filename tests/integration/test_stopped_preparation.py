@@ -45,9 +45,9 @@ def test_preparation_ends_within_the_grace_of_a_stop(
     def stop() -> bool:
         family = psutil.Process().children(recursive=True)
         seen.update(family)
-        step = next((p for p in family if "automl.steps" in p.cmdline()), None)
-        helpers = [] if step is None else step.children(recursive=True)
-        busy = [p for p in helpers or [step] if p is not None and sum(p.cpu_times()[:2]) > 4]
+        steps = [p for p in family if "automl.steps" in p.cmdline()]
+        helpers = [helper for step in steps for helper in step.children(recursive=True)]
+        busy = [p for p in helpers or steps if sum(p.cpu_times()[:2]) > 4]
         if not asked_s and len(helpers) >= processes and busy:
             asked_s.append(time.monotonic())
         return bool(asked_s)

@@ -15,8 +15,8 @@ from automl.data.files import FileStore, SnapshotStore
 from automl.data.ledger import Ledger
 from automl.data.splits import PARTS, Part
 from automl.domain.layout import SnapshotKeys
+from automl.tracks.image.listings import Listings
 from automl.tracks.image.plan import Plan
-from automl.tracks.image.sources import Listing
 
 _TRAIN = PARTS.index(Part.TRAIN)
 
@@ -92,7 +92,7 @@ class Located:
     files: tuple[Block, ...]
 
 
-def locate(listing: Listing, plan: Plan, ledger: Ledger, files: Ledger) -> Located:
+def locate(listing: Listings, plan: Plan, ledger: Ledger, files: Ledger) -> Located:
     """Return where the rows of a plan are.
 
     Args:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from automl.data.blocks import Block, write_block
 from automl.data.files import FileStore, SnapshotStore
-from automl.data.ledger import Page, Seen, content_of, digests, place_of, state_of, write_page
+from automl.data.ledger import Page, Seen, content_of, digests, write_page
 from automl.errors import DataError, NotFoundError, StorageAccessError
 from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
 from automl.tracks.image.recipe import Recipe
@@ -143,6 +143,8 @@ class ReadTask:
 
     Attributes:
         chunk: the rows.
+        states: what the listing tells of each.
+        places: digests of their names.
         candidates: contents that each may turn out to have, which need no decoding.
         recipe: what becomes of an image.
         store: where blocks and pages go.
@@ -150,6 +152,8 @@ class ReadTask:
     """
 
     chunk: RowChunk
+    states: tuple[bytes, ...]
+    places: tuple[bytes, ...]
     candidates: tuple[tuple[bytes, ...], ...]
     recipe: Recipe
     store: SnapshotStore
@@ -178,11 +182,9 @@ def read_rows(task: ReadTask) -> ReadResult:
     found = _Found(ImagePreprocessor(task.recipe.graph), task.recipe.most_pixels)
     seen, problems, denied = [], {}, None
     for index, raw in enumerate(task.chunk.read()):
-        row = task.chunk.rows[index]
         if isinstance(raw, RawImage):
-            key = row.key or row.path
-            state = state_of(key, row.size_bytes, row.etag)
-            seen.append((state, place_of(key), row.size_bytes, raw.content))
+            state, place = task.states[index], task.places[index]
+            seen.append((state, place, task.chunk.rows[index].size_bytes, raw.content))
             if raw.content not in task.candidates[index]:
                 found.add(raw)
         elif isinstance(raw, DataError):

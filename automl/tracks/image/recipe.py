@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.resize import resize_graph
 
 
@@ -29,11 +30,13 @@ class Recipe:
     versions: Mapping[str, str]
 
     @classmethod
-    def of(cls, size: tuple[int, str], most_pixels: int, versions: Mapping[str, str]) -> Recipe:
+    def of(
+        cls, request: ImageRequest, size: tuple[int, str], versions: Mapping[str, str]
+    ) -> Recipe:
         """Return the recipe for images of a size, which comes with its reason."""
-        graph = resize_graph(size[0]).SerializeToString(deterministic=True)
+        graph = resize_graph(size[0], request.resize).SerializeToString(deterministic=True)
         sha256 = hashlib.sha256(graph).hexdigest()
-        return cls(*size, graph, most_pixels, {**versions, "graph_sha256": sha256})
+        return cls(*size, graph, request.max_pixels, {**versions, "graph_sha256": sha256})
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from automl.data.blocks import read_checked
 from automl.data.files import FileStore
 from automl.data.snapshot import Envelope
 from automl.data.splits import Part
+from automl.domain.specification import Resize
 from automl.errors import DataError
 from automl.tracks.image.decode import ANY_PIXELS, decode_image
 from automl.tracks.image.stored_rows import stored_rows
@@ -26,9 +27,11 @@ class ImageEnvelope(Envelope):
         classes: labels in the order of the label indices.
         image_size: side of the square images in pixels.
         image_size_reason: where the size comes from.
+        resize: how an image of any shape became a square.
         counts_per_class: rows per part, per label.
         mean: per channel, of the training rows' values in 0..255.
         std: the same; 1 where all values are equal.
+        test_source: where the rows of an own test set came from; None without one.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -36,9 +39,11 @@ class ImageEnvelope(Envelope):
     classes: tuple[str, ...]
     image_size: int
     image_size_reason: str
+    resize: Resize = Resize.STRETCH
     counts_per_class: dict[str, dict[Part, int]]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    test_source: str | None = None
 
     @property
     def sizes(self) -> dict[str, int | None]:
