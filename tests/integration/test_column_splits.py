@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load
 
 from automl.data.assignment import TEST
 from automl.data.findings import FindingKind
-from automl.data.splits import OWN_TEST_SET, Part
+from automl.data.splits import OWN_TEST_SET, PARTS, Part
 from automl.domain.settings import Settings
 from automl.domain.specification import SmallClasses, Split
 from automl.errors import ConfigError, DataError
@@ -25,6 +23,7 @@ from automl.steps.prepare import prepare
 from automl.steps.study_file import study_spec
 from automl.storage.file import FileObjectStore
 from automl.tracks.image.decode import encode_png
+from automl.tracks.image.index import RowIndex
 from automl.tracks.image.prepare import prepare_images
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.snapshot import ImageEnvelope
@@ -78,11 +77,9 @@ def prepared(request: ImageRequest, home: FileObjectStore) -> ImageEnvelope:
 
 def parts_of(home: FileObjectStore, envelope: ImageEnvelope) -> dict[str, Part]:
     """Return the part of each row, by its path."""
-    return {
-        path: Part(shard.part)
-        for shard in envelope.shards
-        for path in json.loads(load(home.get(shard.key).data)["paths"].tobytes())
-    }
+    assert envelope.index is not None
+    index = RowIndex.read(home, envelope.index)
+    return {path: PARTS[part] for path, part in zip(index.paths, index.parts, strict=True)}
 
 
 # --- by a column ---
