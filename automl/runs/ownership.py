@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from automl.domain.documents import JsonValue
 from automl.domain.events import StudyGiven
 from automl.domain.facts import FORM_DAG, Origin, OriginKind
 from automl.domain.study import Study
@@ -66,6 +67,16 @@ class Gift:
     before: Origin | None
     owner: Origin
     is_new: bool
+
+    def document(self, study: str) -> dict[str, JsonValue]:
+        """Return what `automl give --json` prints."""
+        return {
+            "schema": 1,
+            "study": study,
+            "owner": str(self.owner),
+            "from": None if self.before is None else str(self.before),
+            "changed": self.is_new,
+        }
 
 
 def owner_named(dag: str, user: str | None) -> Origin:

@@ -20,6 +20,7 @@ from automl.errors import DataError, NotFoundError, StorageAccessError
 from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
 from automl.tracks.image.resize import ImagePreprocessor
 from automl.tracks.image.sources import Listing, SourceRow
+from automl.tracks.image.statistics import row_statistics
 
 _PIXEL_BYTES = 4  # of a file without compression: eight bits of four channels
 _OTHER_BYTES = 16 * 2**20  # of its metadata
@@ -76,12 +77,16 @@ class RowChunk:
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """Findings of the first pass about a row; `problem` is "" if it can be used."""
+    """Findings of the first pass about a row; `problem` is "" if it can be used.
+
+    `statistics` are in the order of `STATISTICS`; none of a row that cannot be used.
+    """
 
     digest: str
     height: int
     width: int
     problem: str
+    statistics: tuple[float, ...] = ()
 
 
 def inspect_rows(chunk: RowChunk) -> list[Inspected]:
@@ -100,7 +105,9 @@ def inspect_rows(chunk: RowChunk) -> list[Inspected]:
             denied = error
             found.append(Inspected("", 0, 0, f"the file may not be read: {error.message}"))
         else:
-            found.append(Inspected(pixel_digest(pixels), pixels.shape[0], pixels.shape[1], ""))
+            height, width = pixels.shape[:2]
+            statistics = tuple(row_statistics(pixels).values())
+            found.append(Inspected(pixel_digest(pixels), height, width, "", statistics))
     if denied is not None:
         readable = next((index for index, seen in enumerate(found) if not seen.problem), None)
         if readable is None:

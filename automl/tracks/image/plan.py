@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from automl.data.findings import Finding, similar_labels
+from automl.data.profile import Distribution, Profile
 from automl.data.snapshot import QuarantinedRow
 from automl.data.splits import Part, Thresholds, split_rows
 from automl.domain.specification import SmallClasses
@@ -20,6 +21,7 @@ from automl.tracks.image.passes import Inspected
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.resize import resize_graph
 from automl.tracks.image.sources import Listing
+from automl.tracks.image.statistics import STATISTICS
 
 MAX_AUTO_SIZE = 64
 SIZE_STEP = 8
@@ -44,6 +46,7 @@ class Plan:
     image_size_reason: str
     graph: bytes
     versions: dict[str, str]
+    profile: Profile
 
 
 def make_plan(
@@ -84,7 +87,19 @@ def make_plan(
         image_size_reason=reason,
         graph=graph,
         versions=versions,
+        profile=Profile.of(
+            len(inspected), digests, labels, _statistics([inspected[index] for index in rows])
+        ),
     )
+
+
+def _statistics(rows: Sequence[Inspected]) -> dict[str, Distribution]:
+    """Return how the statistics of the rows are distributed, by name."""
+    columns = zip(*(row.statistics for row in rows), strict=True)
+    return {
+        name: Distribution.of(column, bins)
+        for (name, bins), column in zip(STATISTICS.items(), columns, strict=True)
+    }
 
 
 def _usable(listing: Listing, inspected: Sequence[Inspected]) -> list[int]:

@@ -147,6 +147,7 @@ def _envelope(request: ImageRequest, plan: Plan, built: Sequence[BuiltShard]) ->
         shards=tuple(each.shard for each in built),
         versions=plan.versions,
         source=request.location.uri,
+        profile=plan.profile,
         mean=mean,
         std=std,
     )
