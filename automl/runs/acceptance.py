@@ -10,6 +10,7 @@ from automl.domain.events import DataAccepted, DataChanged
 from automl.domain.study import Study
 from automl.errors import ConfigError
 from automl.runs.context import StoreClock
+from automl.runs.ownership import check_exists
 from automl.storage.home import Home
 from automl.storage.study_log import StudyRecord
 
@@ -64,23 +65,17 @@ def accept(home: Home, study: str, who: str, why: str) -> Acceptance:
 
     def decide(now: Study) -> Sequence[DataAccepted]:
         nonlocal is_new
-        if not now.runs:
-            raise ConfigError(
-                f"There is no study {study!r} under {home.store.uri}.",
-                "`automl studies` lists what is there",
-            )
+        check_exists(home, study, now)
         is_new = _accepted(now) is None
         if not is_new:
             return ()
         if now.judged is None or not now.judged.stopped:
             raise ConfigError(
-                f"There is nothing to accept: the data gate of study {study} has stopped no data "
-                "since its last run was opened.",
-                "run the study; with data.gate.on_change: stop its step `prepare` judges the data",
+                f"The data gate of study {study} has stopped nothing since its last run.",
+                "run the study: with data.gate.on_change: stop its step `prepare` judges the data",
             )
-        return (
-            DataAccepted(at=clock.now(), snapshot=now.judged.snapshot, by=who, why=why.strip()),
-        )
+        snapshot = now.judged.snapshot
+        return (DataAccepted(at=clock.now(), snapshot=snapshot, by=who, why=why.strip()),)
 
     after = record.commit(decide)
     accepted = _accepted(after)

@@ -113,16 +113,25 @@ def give(home: Home, study: str, owner: Origin, who: str) -> Gift:
 
     def decide(now: Study) -> list[StudyGiven]:
         nonlocal before, is_new
-        if not now.runs:
-            raise ConfigError(
-                f"There is no study {study!r} under {home.store.uri}.",
-                "`automl studies` lists what is there",
-            )
+        check_exists(home, study, now)
         before, is_new = now.owner, now.owner != owner
         return [StudyGiven(at=clock.now(), owner=str(owner), by=who)] if is_new else []
 
     record.commit(decide)
     return Gift(before, owner, is_new)
+
+
+def check_exists(home: Home, name: str, study: Study) -> None:
+    """Refuse the name of a study that has had no run.
+
+    Raises:
+        ConfigError: it has had none.
+    """
+    if not study.runs:
+        raise ConfigError(
+            f"There is no study {name!r} under {home.store.uri}.",
+            "`automl studies` lists what is there",
+        )
 
 
 def shown(origin: Origin) -> str:

@@ -87,19 +87,19 @@ def make_plan(
         image_size_reason=reason,
         graph=graph,
         versions=versions,
-        profile=Profile.of(
-            len(inspected), digests, labels, _statistics([inspected[index] for index in rows])
-        ),
+        profile=_profile(inspected, rows, labels),
     )
 
 
-def _statistics(rows: Sequence[Inspected]) -> dict[str, Distribution]:
-    """Return how the statistics of the rows are distributed, by name."""
-    columns = zip(*(row.statistics for row in rows), strict=True)
-    return {
+def _profile(inspected: Sequence[Inspected], rows: Sequence[int], labels: Sequence[str]) -> Profile:
+    """Return what the snapshot with these rows is compared with others by."""
+    columns = zip(*(inspected[index].statistics for index in rows), strict=True)
+    statistics = {
         name: Distribution.of(column, bins)
         for (name, bins), column in zip(STATISTICS.items(), columns, strict=True)
     }
+    digests = [inspected[index].digest for index in rows]
+    return Profile.of(len(inspected), digests, labels, statistics)
 
 
 def _usable(listing: Listing, inspected: Sequence[Inspected]) -> list[int]:
