@@ -292,9 +292,8 @@ def _mean_shift(before: Distribution, after: Distribution) -> tuple[float, float
     if not any(variances):
         return math.inf, 0.0
     errors = [v / (each.known - 1) for v, each in zip(variances, (before, after), strict=True)]
-    freedom = sum(errors) ** 2 / sum(
-        error**2 / (each.known - 1) for error, each in zip(errors, (before, after), strict=True)
-    )
+    share = errors[0] / sum(errors)
+    freedom = 1 / (share**2 / (before.known - 1) + (1 - share) ** 2 / (after.known - 1))
     p_value = 2 * float(stdtr(freedom, -moved / math.sqrt(sum(errors))))
     return moved / math.sqrt(sum(variances) / 2), p_value
 

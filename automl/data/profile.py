@@ -45,7 +45,8 @@ class Bins(_Stored):
     def of(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the bin of each finite value; bins are numbered by the values they hold."""
         if self.scale is Scale.LINEAR:
-            return np.clip(np.floor(values / self.size), -_LAST, _LAST).astype(np.int64)
+            near = np.clip(values, -_LAST * self.size, _LAST * self.size)
+            return np.floor(near / self.size).astype(np.int64)
         magnitudes = np.clip(np.abs(values), 2.0**_ZERO_EXPONENT, 2.0**_MOST_EXPONENT)
         steps = np.floor(self.size * (np.log2(magnitudes) - _ZERO_EXPONENT)).astype(np.int64)
         signs = np.where(np.abs(values) < 2.0**_ZERO_EXPONENT, 0, np.sign(values).astype(np.int64))
