@@ -15,7 +15,7 @@ that neither few rows nor many stop a run for trifles.
 - Share of each class: exact conditional test of two Poisson rates (Przyborowski and Wilenski,
   Biometrika 31, 1940); it is halved or doubled.
 - Each statistic's distribution: two-sample Kolmogorov-Smirnov test on its bins, which binning makes
-  conservative (Noether, Nonparametrics, 1967, sec. 2.3); a distance of 0.05 or more.
+  conservative (Noether, Metrika 7, 1963); a distance of 0.05 or more.
 - Each statistic's mean, for what happens within a bin: Welch's test (Biometrika 34, 1947); a shift
   of 0.2 standard deviations or more, Cohen's small effect ("Statistical Power Analysis", 1988).
 - Share of missing values of each statistic: as for a class; it has risen by 0.05 or more.

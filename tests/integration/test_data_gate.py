@@ -325,7 +325,7 @@ def test_the_step_stops_with_code_3_for_images_that_have_lost_their_light(
     payload = {"spec": spec.model_dump(mode="json", by_alias=True), "run": "two", "origin": "cli"}
 
     ended = run_step(
-        "prepare", payload, env=os.environ, timeout_s=120, on_line=print, stop=lambda: False
+        "prepare", payload, env=os.environ, timeout_s=600, on_line=print, stop=lambda: False
     )
 
     assert ended.failure is not None

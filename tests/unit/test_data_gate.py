@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 
 from automl.data.gate import MOST_GROWTH, compare
 from automl.data.profile import Bins, Distribution, Profile, Scale
@@ -143,15 +143,11 @@ def test_a_source_that_shrinks_a_little_is_not(share: float) -> None:
 
 @pytest.mark.parametrize(("times", "stops"), [(2, False), (4, True)])
 def test_growth_is_normal_up_to_a_point(times: int, *, stops: bool) -> None:
-    rows = Rows(*(np.concatenate([each] * times) for each in fields(source())))
+    rows = source().at(np.tile(some(1.0), times))
     rows = replace(rows, digests=np.arange(len(rows.digests)).astype(str))
 
     assert (times > MOST_GROWTH) == stops
     assert suspicions(rows) == ({ChangeKind.ROWS} if stops else set())
-
-
-def fields(rows: Rows) -> Sequence[np.ndarray]:
-    return rows.digests, rows.labels, rows.statistics
 
 
 def test_a_trifle_in_many_rows_is_no_reason() -> None:
@@ -181,9 +177,9 @@ def test_a_class_that_loses_most_of_its_rows_is_told_among_many() -> None:
     assert "'c007'" in change.message
 
 
-def columns(**values: Sequence[float]) -> Profile:
+def columns(**values: ArrayLike) -> Profile:
     spread = {name: Distribution.of(each, SIZES) for name, each in values.items()}
-    rows = len(next(iter(values.values())))
+    rows = np.size(next(iter(values.values())))
     return Profile(rows_listed=rows, rows=rows, statistics=spread)
 
 
