@@ -16,6 +16,7 @@ from safetensors.numpy import load, save
 from automl.data.blocks import Block, Tensors, read_checked
 from automl.data.files import FileStore, SnapshotStore
 from automl.data.findings import Finding
+from automl.data.profile import Profile
 from automl.domain.layout import SnapshotKeys
 from automl.errors import (
     DamagedDataError,
@@ -73,6 +74,8 @@ class Envelope(_Stored):
         index: what each row is, and where; None where all rows are in shards.
         versions: of whatever made the stored rows from the source's.
         source: where the rows came from.
+        profile: what the snapshot is compared with others by; None where an earlier release, or a
+            track without profiles, made it.
         reused: the snapshot existed before this call; not stored.
     """
 
@@ -91,6 +94,7 @@ class Envelope(_Stored):
     index: Block | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     source: str
+    profile: Profile | None = None
     reused: bool = Field(default=False, exclude=True)
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 
 from automl.data.dask import open_workers
@@ -15,13 +14,12 @@ from automl.domain.sources import Sources
 from automl.errors import DataError
 from automl.machine.cores import available_cores
 from automl.machine.process import bound_to_parent
+from automl.runs.admission import admit
 from automl.runs.context import StepContext
 from automl.runs.preparation import shortened, thresholds_of_split
 from automl.steps.call import StepCall
 from automl.storage.sources import open_source
 from automl.tracks.track import track_of
-
-log = logging.getLogger(__name__)
 
 
 def prepare(context: StepContext, on_progress: OnProgress) -> Envelope:
@@ -30,6 +28,7 @@ def prepare(context: StepContext, on_progress: OnProgress) -> Envelope:
     Raises:
         ConfigError: a source may not be read.
         DataError: the dataset cannot be used; the problems list rows and reasons, or where all are.
+        DataGateError: it has changed suspiciously, and the study's data gate stops that.
     """
     sources = Sources.of(context.settings, Origin.of(context.origin))
     request = DatasetRequest(
@@ -44,8 +43,7 @@ def prepare(context: StepContext, on_progress: OnProgress) -> Envelope:
             envelope = track_of(context.spec.task).prepare(request, context.store, workers)
     except DataError as error:
         raise shortened(context, error) from error
-    for finding in envelope.findings:
-        log.warning("%s", finding)
+    admit(context, envelope)
     return envelope
 
 

@@ -18,6 +18,7 @@ from safetensors.numpy import load, save
 
 from automl.data.dask import TaskRunner
 from automl.data.files import FileStore, SnapshotStore
+from automl.data.profile import Bins, Distribution, Profile, Scale
 from automl.data.request import DatasetRequest
 from automl.data.snapshot import Envelope, read_shards, write_envelope, write_shard
 from automl.data.splits import position
@@ -39,6 +40,7 @@ from automl.tracks.values import ValueScores
 from tests.numeric import CARD
 
 FOLDS = 3
+BINS = Bins(scale=Scale.LOG, size=16)  # of any number, 4 % wide
 PIPELINES = [f'{{"ridge": {10.0**power}}}' for power in range(-2, 4)]
 PIPELINES += [f'{{"neighbours": {count}}}' for count in (1, 2, 3, 5, 9)]
 
@@ -240,7 +242,10 @@ class NumericTrack:
             shards.append(write_shard(store, keys, part, int(chosen.sum()), tensors))
         known = {"id": keys.snapshot, "dataset": request.name, "source": request.data.source}
         found = {"shards": shards, "counts": {s.part: s.rows for s in shards}, "columns": columns}
-        return write_envelope(store, Envelope.model_validate({**known, **found}))
+        numbers = zip([*columns, "label"], [*x.T, y], strict=True)
+        spread = {name: Distribution.of(values, BINS) for name, values in numbers}
+        more = {"profile": Profile.of(len(rows), rows, (), spread)}
+        return write_envelope(store, Envelope.model_validate({**known, **found, **more}))
 
     def open(self, store: FileStore, dataset: str, snapshot: str) -> track.Dataset:
         envelope = Envelope.read(store, dataset, snapshot)

@@ -282,7 +282,6 @@ class TestAvailability:
             ("data.columns", {"age": "number"}),
             ("data.weights", "weight"),
             ("data.corrections", "corrections.csv"),
-            ("data.gate.on_change", "stop"),
             ("search.objective", "log_loss"),
             ("search.prefer", "small"),
             ("search.spend.gpu_hours", 1.0),

@@ -21,6 +21,7 @@ from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
 from automl.tracks.image.recipe import Recipe
 from automl.tracks.image.resize import ImagePreprocessor
 from automl.tracks.image.sources import Listing, SourceRow
+from automl.tracks.image.statistics import STATISTICS, row_statistics
 
 _PIXEL_BYTES = 4  # of a file without compression: eight bits of four channels
 _OTHER_BYTES = 16 * 2**20  # of its metadata
@@ -259,8 +260,7 @@ class _Found:
         """Return what is known now."""
         columns: dict[str, NDArray[np.generic]] = {
             "digest": digests((each.digest for each in self.facts), 32),
-            "height": np.asarray([each.height for each in self.facts], np.int32),
-            "width": np.asarray([each.width for each in self.facts], np.int32),
+            "statistics": np.asarray([each.statistics for each in self.facts], np.float64),
             "sums": np.asarray([each.sums for each in self.facts], np.int64).reshape(-1, 3),
             "squares": np.asarray([each.squares for each in self.facts], np.int64).reshape(-1, 3),
         }
@@ -270,11 +270,13 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """Facts about one image; `sums` and `squares` are of the resized one's values, per channel."""
+    """Facts about one image; `sums` and `squares` are of the resized one's values, per channel.
+
+    `statistics` are in the order of `STATISTICS`.
+    """
 
     digest: bytes
-    height: int
-    width: int
+    statistics: tuple[float, ...]
     sums: tuple[int, ...]
     squares: tuple[int, ...]
 
@@ -283,15 +285,14 @@ class _Facts:
         values = image.reshape(-1, 3).astype(np.int64)  # of one image: 24 bytes a pixel
         return cls(
             bytes.fromhex(pixel_digest(pixels)),
-            pixels.shape[0],
-            pixels.shape[1],
+            tuple(row_statistics(pixels).values()),
             tuple(values.sum(axis=0).tolist()),
             tuple((values * values).sum(axis=0).tolist()),
         )
 
     @classmethod
     def nothing(cls) -> _Facts:
-        return cls(bytes(32), 0, 0, (0, 0, 0), (0, 0, 0))
+        return cls(bytes(32), (0.0,) * len(STATISTICS), (0, 0, 0), (0, 0, 0))
 
 
 @dataclass(frozen=True, slots=True)

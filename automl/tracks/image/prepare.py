@@ -13,6 +13,7 @@ from automl.data.dask import TaskRunner
 from automl.data.files import SnapshotStore
 from automl.data.ledger import Ledger
 from automl.data.prepared import find_prepared, find_snapshot, note_prepared
+from automl.data.profile import Distribution, Profile
 from automl.data.snapshot import write_envelope
 from automl.data.splits import PARTS, Part
 from automl.domain.layout import SnapshotKeys
@@ -25,6 +26,7 @@ from automl.tracks.image.recipe import Recipe
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.sizes import image_size
 from automl.tracks.image.snapshot import ImageEnvelope
+from automl.tracks.image.statistics import STATISTICS
 
 
 def prepare_images(
@@ -77,11 +79,13 @@ def _snapshot(request: ImageRequest, reading: Reading) -> ImageEnvelope:
         "files": located.files,
         "index": located.index.stored(store, keys),
     }
-    return write_envelope(store, _envelope(request, plan, ledger).model_copy(update=stored))
+    return write_envelope(
+        store, _envelope(request, len(inspected), plan, ledger).model_copy(update=stored)
+    )
 
 
-def _envelope(request: ImageRequest, plan: Plan, ledger: Ledger) -> ImageEnvelope:
-    """Return the envelope of a snapshot, but for where its rows are."""
+def _envelope(request: ImageRequest, listed: int, plan: Plan, ledger: Ledger) -> ImageEnvelope:
+    """Return the envelope of a snapshot from so many listed rows, but for where its rows are."""
     per_class: dict[str, Counter[Part]] = defaultdict(Counter)
     for label, part in zip(plan.labels, plan.parts, strict=True):
         per_class[label][part] += 1
@@ -104,9 +108,20 @@ def _envelope(request: ImageRequest, plan: Plan, ledger: Ledger) -> ImageEnvelop
         versions=dict(plan.recipe.versions),
         source=request.location.uri,
         test_source=None if request.test_location is None else request.test_location.uri,
+        profile=_profile(listed, plan, ledger),
         mean=mean,
         std=std,
     )
+
+
+def _profile(listed: int, plan: Plan, ledger: Ledger) -> Profile:
+    """Return what the snapshot is compared with others by."""
+    columns = ledger.fact("statistics")[list(plan.contents)].T
+    statistics = {
+        name: Distribution.of(column, bins)
+        for (name, bins), column in zip(STATISTICS.items(), columns, strict=True)
+    }
+    return Profile.of(listed, plan.digests, plan.labels, statistics)
 
 
 def _normalisation(
