@@ -19,6 +19,10 @@ class FindingKind(StrEnum):
     WRAPPER_FOLDER = "wrapper_folder"
     NESTED_FILES = "nested_files"
     SIMILAR_LABELS = "similar_labels"
+    DROPPED_ROWS = "dropped_rows"
+    RELABELLED_ROWS = "relabelled_rows"
+    NEW_LABELS = "new_labels"
+    IDLE_CORRECTIONS = "idle_corrections"
 
 
 class Finding(BaseModel):

@@ -36,7 +36,6 @@ _AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("data.split", lambda value: value in {Split.STRATIFIED, Split.RANDOM}, "use stratified"),
     ("data.columns", lambda value: value is None, "leave it out"),
     ("data.weights", lambda value: value is None, "leave it out"),
-    ("data.corrections", lambda value: value is None, "leave it out"),
     ("data.gate.on_change", lambda value: value == "warn", "leave it out"),
     ("search.prefer", lambda value: value == Preference.ACCURACY, "use accuracy"),
     ("search.spend.gpu_hours", lambda value: value is None, "leave it out"),

@@ -67,9 +67,9 @@ def test_a_row_that_looks_like_another_class_less_than_its_members_do_is_not_fla
 def test_a_threshold_is_the_mean_probability_of_the_classs_rows_and_of_two_average_ones() -> None:
     values = probabilities([SURE, SURE, UNSURE, [0.2, 0.8, 0.0]])
 
-    thresholds = class_thresholds(values, labels([0, 0, 0, 1]))
+    thresholds, average = class_thresholds(values, labels([0, 0, 0, 1]))
 
-    average = (0.9 + 0.9 + 0.5 + 0.8) / 4
+    assert average == pytest.approx((0.9 + 0.9 + 0.5 + 0.8) / 4)
     expected = [(2.3 + 2 * average) / 5, (0.8 + 2 * average) / 3, average]
     np.testing.assert_allclose(thresholds, expected)
     assert PRIOR_ROWS == 2
@@ -95,8 +95,9 @@ def test_wrong_labels_of_digits_come_first(confused: dict[int, int] | None) -> N
     assert hits[:flips].mean() >= 0.7
     assert hits[: 2 * flips].sum() >= 0.7 * flips
     assert is_flipped[found.shown()].sum() >= 0.7 * flips
-    own = np.argsort(values[np.arange(len(wrong)), wrong], kind="stable")
-    assert hits[: 2 * flips].sum() >= is_flipped[own][: 2 * flips].sum()
+    by_label = is_flipped[np.argsort(values[np.arange(len(wrong)), wrong], kind="stable")]
+    assert hits[:flips].sum() >= by_label[:flips].sum() - 1
+    assert hits[: 2 * flips].sum() >= by_label[: 2 * flips].sum() - 1
 
 
 def test_flagged_rows_tell_which_classes_are_confused() -> None:

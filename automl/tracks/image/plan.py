@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from automl.data.corrections import Applied
 from automl.data.findings import Finding, similar_labels
 from automl.data.snapshot import QuarantinedRow
 from automl.data.splits import Part, Thresholds, split_rows
@@ -69,7 +70,7 @@ def make_plan(
     )
     graph = resize_graph(size).SerializeToString(deterministic=True)
     versions = {**versions, "graph_sha256": hashlib.sha256(graph).hexdigest()}
-    content = [list(zip(digests, labels, strict=True)), thresholds]
+    content = [list(zip(digests, labels, strict=True)), thresholds, *_applied(listing)]
     return Plan(
         id=hash_json([*content, asdict(request.split_settings), versions])[:20],
         rows=tuple(rows),
@@ -128,7 +129,12 @@ def fingerprint(
         "graph": hashlib.sha256(resize_graph(SIZE_STEP).SerializeToString()).hexdigest(),
     }
     rows = [[row.path, row.label, row.size_bytes, row.etag, row.problem] for row in listing.rows]
-    return hash_json([settings, dict(versions), rows])
+    return hash_json([settings, dict(versions), rows, *_applied(listing)])
+
+
+def _applied(listing: Listing) -> list[list[Applied]]:
+    """Return what corrections add to what an id hashes: nothing where there are none."""
+    return [sorted(listing.applied, key=repr)] if listing.applied else []
 
 
 def hash_json(value: object) -> str:

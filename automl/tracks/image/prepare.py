@@ -15,6 +15,7 @@ from automl.data.prepared import find_prepared, find_snapshot, note_prepared
 from automl.data.snapshot import write_envelope
 from automl.data.splits import PARTS, Part
 from automl.domain.layout import SnapshotKeys
+from automl.tracks.image.corrected import corrected
 from automl.tracks.image.passes import (
     BuiltShard,
     Inspected,
@@ -40,7 +41,7 @@ def prepare_images(request: ImageRequest, store: SnapshotStore, workers: Workers
     Raises:
         DataError: the dataset cannot be used, or too many rows cannot; the problems say which.
     """
-    listing = list_source(request.location)
+    listing = corrected(list_source(request.location), request.corrections)
     versions = _versions()
     name = fingerprint(request, listing, versions, request.thresholds)
     known = find_prepared(store, request.name, name, ImageEnvelope)

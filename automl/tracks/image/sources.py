@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
+from automl.data.corrections import Applied
 from automl.data.files import FileEntry, FileStore
 from automl.data.findings import Finding, FindingKind
 from automl.data.names import is_unicode, readable
@@ -44,6 +45,11 @@ class SourceRow:
     etag: str
     problem: str = ""
 
+    def labelled(self, label: str) -> SourceRow:
+        """Return the row with another label, which mends one that has none."""
+        problem = "" if self.problem == _label_problem(self.label) else self.problem
+        return replace(self, label=label, problem=problem)
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -54,12 +60,14 @@ class Listing:
         store: holds the rows' files.
         pixels: uint8 `[n, H, W, C]` of an array source, else None.
         findings: what is odd about the source.
+        applied: the rows that a person's corrections have changed.
     """
 
     rows: tuple[SourceRow, ...]
     store: FileStore
     pixels: NDArray[np.uint8] | None = None
     findings: tuple[Finding, ...] = ()
+    applied: tuple[Applied, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
