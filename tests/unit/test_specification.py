@@ -282,7 +282,6 @@ class TestAvailability:
             ("data.resize", "letterbox"),
             ("data.columns", {"age": "number"}),
             ("data.weights", "weight"),
-            ("data.corrections", "corrections.csv"),
             ("data.gate.on_change", "stop"),
             ("search.objective", "log_loss"),
             ("search.prefer", "small"),
