@@ -21,6 +21,10 @@ class FindingKind(StrEnum):
     SIMILAR_LABELS = "similar_labels"
     UNTRAINED_CLASSES = "untrained_classes"
     UNTESTED_CLASSES = "untested_classes"
+    DROPPED_ROWS = "dropped_rows"
+    RELABELLED_ROWS = "relabelled_rows"
+    NEW_LABELS = "new_labels"
+    IDLE_CORRECTIONS = "idle_corrections"
 
 
 class Finding(BaseModel):

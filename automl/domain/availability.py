@@ -31,7 +31,6 @@ _AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ),
     ("data.columns", lambda value: value is None, "leave it out"),
     ("data.weights", lambda value: value is None, "leave it out"),
-    ("data.corrections", lambda value: value is None, "leave it out"),
     ("search.prefer", lambda value: value == Preference.ACCURACY, "use accuracy"),
     ("search.spend.gpu_hours", lambda value: value is None, "leave it out"),
     ("search.spend.price_per_gpu_hour", lambda value: value is None, "leave it out"),

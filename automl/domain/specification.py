@@ -115,7 +115,7 @@ class GateSection(Section):
     )
 
 
-LOCATION_KEYS = ("source", "images", "test_source")  # of `data`: paths or URIs
+LOCATION_KEYS = ("source", "images", "test_source", "corrections")  # of `data`: paths or URIs
 
 
 class DataSection(Section):
@@ -175,7 +175,7 @@ class DataSection(Section):
 
     @property
     def locations(self) -> dict[str, str]:
-        """The paths and URIs that rows are read from, by key."""
+        """The paths and URIs that are read, by key."""
         found = {key: getattr(self, key) for key in LOCATION_KEYS}
         return {key: place for key, place in found.items() if place is not None}
 

@@ -25,5 +25,5 @@ def test_every_place_that_the_data_name_is_checked(tmp_path: Path) -> None:
         check(StepContext.open(settings, spec, "r1", "cli"))
 
     missing = [problem.path for problem in caught.value.problems]
-    assert missing == ["data.source", "data.test_source"]
+    assert missing == ["data.source", "data.test_source", "data.corrections"]
     assert not (tmp_path / "home").exists()

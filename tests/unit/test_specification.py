@@ -281,7 +281,6 @@ class TestAvailability:
             ("data.source", "table.parquet"),
             ("data.columns", {"age": "number"}),
             ("data.weights", "weight"),
-            ("data.corrections", "corrections.csv"),
             ("search.objective", "log_loss"),
             ("search.prefer", "small"),
             ("search.spend.gpu_hours", 1.0),

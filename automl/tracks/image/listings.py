@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from automl.data.findings import Finding, FindingKind
 from automl.data.names import readable
+from automl.tracks.image.corrected import corrected
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.sources import Listing, SourceRow, list_source
 
@@ -60,10 +61,11 @@ def list_sources(request: ImageRequest) -> Listings:
     """Return the rows of all sources of a request.
 
     Raises:
-        DataError: a source has no rows, or is not of a known form.
+        DataError: a source has no rows, or is not of a known form; corrections cannot be applied.
     """
+    source = corrected(list_source(request.location), request.corrections)
     test = request.test_location
-    return Listings.of(list_source(request.location), None if test is None else list_source(test))
+    return Listings.of(source, None if test is None else list_source(test))
 
 
 def _unnamed(listings: Sequence[Listing]) -> list[Finding]:

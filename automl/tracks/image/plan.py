@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from automl.data.corrections import Applied
 from automl.data.findings import Finding, similar_labels
 from automl.data.snapshot import QuarantinedRow
 from automl.data.splits import Part, Thresholds
@@ -26,6 +27,7 @@ from automl.tracks.image.recipe import Recipe
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.resize import resize_graph
 from automl.tracks.image.sizes import SIZE_STEP
+from automl.tracks.image.sources import Listing
 
 MIN_CLASS_ROWS = 3
 _TOO_SMALL = f"fewer than {MIN_CLASS_ROWS}, and data.small_classes is drop"
@@ -70,7 +72,13 @@ def make_plan(
     _check_classes(request, [listing.rows[index].label for index in source])
     _check_parts(request, held.parts)
     return Plan(
-        id=_id(request, digests, labels, held, recipe.versions),
+        id=_id(
+            request,
+            list(zip(digests, labels, strict=True)),
+            held,
+            _applied(listing.source),
+            recipe,
+        ),
         rows=held.rows,
         contents=tuple(inspected[index].content for index in held.rows),
         digests=digests,
@@ -90,19 +98,20 @@ def make_plan(
 
 def _id(
     request: ImageRequest,
-    digests: Sequence[str],
-    labels: Sequence[str],
+    rows: Sequence[tuple[str, str]],
     held: HeldOut,
-    versions: Mapping[str, str],
+    applied: Sequence[object],
+    recipe: Recipe,
 ) -> str:
-    """Return what names the content of a snapshot.
+    """Return what names the content of a snapshot: digests and labels, and what is made of them.
 
-    Where digests and labels do not decide about the parts, the parts are named, too.
+    Where they do not decide about the parts, the parts are named, too.
     """
-    content = [list(zip(digests, labels, strict=True)), held.thresholds]
     is_by_rows = request.split in {Split.STRATIFIED, Split.RANDOM} and request.test is None
-    told = [] if is_by_rows else [list(held.parts)]
-    return hash_json([*content, asdict(request.split_settings), versions, *told])[:20]
+    parts = [] if is_by_rows else [list(held.parts)]
+    settings = asdict(request.split_settings)
+    content = [list(rows), held.thresholds, *applied, settings, dict(recipe.versions), *parts]
+    return hash_json(content)[:20]
 
 
 def _usable(listing: Listings, inspected: Sequence[Inspected]) -> list[int]:
@@ -153,11 +162,16 @@ def fingerprint(
         for row in listing.rows
     ]
     tests = [] if listing.test is None else [len(listing.test.rows)]
-    return hash_json([settings, dict(versions), rows, *tests])
+    return hash_json([settings, dict(versions), rows, *tests, *_applied(listing.source)])
 
 
 def _graph(size: int, request: ImageRequest) -> bytes:
     return bytes(resize_graph(size, request.resize).SerializeToString(deterministic=True))
+
+
+def _applied(listing: Listing) -> list[list[Applied]]:
+    """Return what corrections add to what an id hashes: nothing where there are none."""
+    return [sorted(listing.applied, key=repr)] if listing.applied else []
 
 
 def hash_json(value: object) -> str:

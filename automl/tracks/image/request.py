@@ -38,6 +38,7 @@ class ImageRequest:
         max_pixels: of an image; those with more are unusable.
         small_classes: what becomes of classes with too few rows for the split.
         thresholds: those of the generation's first snapshot, if there is one.
+        corrections: store and key of a person's corrections; None without any.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ImageRequest:
     max_pixels: int = MOST_PIXELS
     small_classes: SmallClasses = SmallClasses.STOP
     thresholds: Mapping[str, Sequence[float]] | None = None
+    corrections: tuple[FileStore, str] | None = None
 
     @classmethod
     def of(cls, request: DatasetRequest) -> ImageRequest:
@@ -94,6 +96,7 @@ class ImageRequest:
             max_pixels=data.max_pixels,
             small_classes=data.small_classes,
             thresholds=request.thresholds,
+            corrections=None if data.corrections is None else request.locate(data.corrections),
         )
 
     @property

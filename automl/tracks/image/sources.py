@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
+from automl.data.corrections import Applied
 from automl.data.files import FileEntry, FileStore
 from automl.data.findings import Finding
 from automl.data.names import is_unicode, readable
@@ -51,6 +52,11 @@ class SourceRow:
     problem: str = ""
     value: str = ""
 
+    def labelled(self, label: str) -> SourceRow:
+        """Return the row with another label, which mends one that has none."""
+        problem = "" if self.problem == _label_problem(self.label) else self.problem
+        return replace(self, label=label, problem=problem)
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -62,6 +68,7 @@ class Listing:
         pixels: uint8 `[n, H, W, C]` of an array source, else None.
         findings: what is odd about the source.
         unnamed: keys of images beside a manifest's that are in no row of it.
+        applied: the rows that a person's corrections have changed.
     """
 
     rows: tuple[SourceRow, ...]
@@ -69,6 +76,7 @@ class Listing:
     pixels: NDArray[np.uint8] | None = None
     findings: tuple[Finding, ...] = ()
     unnamed: tuple[str, ...] = ()
+    applied: tuple[Applied, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
