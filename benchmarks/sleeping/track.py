@@ -194,7 +194,9 @@ class SleepingTrack:
     tolerance = track.Tolerance(max_abs_diff=1e-4)
     scores, samples = ValueScores(Objective.RMSE), FeedSamples()
 
-    def prepare(self, request: DatasetRequest, store: SnapshotStore, workers: TaskRunner) -> Envelope:
+    def prepare(
+        self, request: DatasetRequest, store: SnapshotStore, workers: TaskRunner
+    ) -> Envelope:
         """Store the rows: some to test, the others to learn from."""
         source, key = request.locate(request.data.source)
         data = source.get(key).data
