@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from automl.data.snapshot import Envelope
@@ -16,12 +17,16 @@ from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
 from automl.steps.open_run import open_search
 from automl.steps.prepare import prepare
+from automl.tracks.image.snapshot import ImageEnvelope
 from tests.digits import study_of_digits, write_digits
 
 
-def night(folder: Path, run: str, rows: int) -> StepContext:
+def night(folder: Path, run: str, rows: int, size: int | str = 8) -> StepContext:
     """Return the context of a run on so many digits."""
-    more: dict[str, Any] = {"search": {"workers": 1, "max_trials": 1, "strategy": "random"}}
+    more: dict[str, Any] = {
+        "search": {"workers": 1, "max_trials": 1, "strategy": "random"},
+        "data": {"source": str(folder / "rows.npz"), "image_size": size},
+    }
     spec = study_of_digits(folder, rows=rows, **more)
     return StepContext.open(Settings(str(folder / "home")), spec, run, "test")
 
@@ -133,3 +138,16 @@ def test_a_snapshot_that_lacks_a_file_or_its_end_is_built_again(
 
     assert {e.key: context.store.get(e.key).data for e in context.store.list(folder)} == files
     assert prepared(context).reused
+
+
+def test_a_generation_keeps_the_size_of_its_images(tmp_path: Path) -> None:
+    opened(night(tmp_path, "one", 300, "auto"))
+    context = night(tmp_path, "two", 300, "auto")
+    with np.load(tmp_path / "rows.npz") as rows:
+        x, y = np.kron(rows["x"], np.ones((1, 4, 4), np.uint8)), rows["y"]
+    np.savez(tmp_path / "rows.npz", x=x, y=y)
+
+    found = ImageEnvelope.read(context.store, "digits", prepared(context).id)
+
+    assert found.image_size == 8
+    assert "first run of this generation" in found.image_size_reason

@@ -29,6 +29,7 @@ class ImageRequest:
         test: store and key of an own sealed test set; None: rows of the source are held out.
         further: column of the source that decides about the split, if one does.
         image_size: pixels, or from the rows.
+        fixed_size: pixels that `auto` has chosen for the generation's first run, if it did.
         resize: how an image of any shape becomes a square.
         split: how rows are held out.
         validation_fraction: of all rows.
@@ -50,6 +51,7 @@ class ImageRequest:
     test: tuple[FileStore, str] | None = None
     further: FurtherColumn | None = None
     image_size: Literal["auto"] | int = "auto"
+    fixed_size: int | None = None
     resize: Resize = Resize.STRETCH
     split: Split = Split.STRATIFIED
     validation_fraction: float = 0.2
@@ -70,6 +72,7 @@ class ImageRequest:
         """
         data = request.data
         source, source_key = request.locate(data.source)
+        fixed = request.facts.get("image_size") if data.image_size == "auto" else None
         test = None if data.test_source is None else request.locate(data.test_source)
         further = [
             FurtherColumn(name, f"data.{key}")
@@ -87,6 +90,7 @@ class ImageRequest:
             test=test,
             further=further[0] if further else None,
             image_size=data.image_size,
+            fixed_size=None if fixed is None else int(fixed),
             resize=data.resize,
             split=data.split,
             validation_fraction=data.validation_fraction,
