@@ -19,6 +19,7 @@ class DatasetRequest:
         seed: key of the split.
         thresholds: of the generation's split, by label; None for the generation's first snapshot,
             which fixes them.
+        is_doubted: the study's last run failed: what is stored is to be read and checked.
         facts: what the generation's runs recorded of their search space; empty before the first.
         locate: gives the store that holds a URI of `data`, and its key there; raises DataError for
             what does not exist, and ConfigError for what the run may not read. The store opens
@@ -29,5 +30,6 @@ class DatasetRequest:
     data: DataSection
     seed: int
     thresholds: Mapping[str, Sequence[float]] | None
+    is_doubted: bool
     facts: Mapping[str, int | str]
     locate: Callable[[str], tuple[FileStore, str]]

@@ -105,9 +105,17 @@ class Envelope(_Stored):
     @property
     def sizes(self) -> dict[str, int | None]:
         """Size of each stored file but the envelope, by key; None where the envelope has it not."""
+        return {each.key: each.size_bytes for each in self._stored}
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of each stored file but the envelope, by key."""
+        return {each.key: each.sha256 for each in self._stored}
+
+    @property
+    def _stored(self) -> tuple[Shard | Block, ...]:
         index = () if self.index is None else (self.index,)
-        stored = (*self.shards, *self.blocks, *self.files, *index)
-        return {each.key: each.size_bytes for each in stored}
+        return (*self.shards, *self.blocks, *self.files, *index)
 
     def to_bytes(self) -> bytes:
         """Return the envelope as stored."""

@@ -10,6 +10,7 @@ from contextlib import suppress
 from automl.data.files import FileStore
 from automl.data.request import DatasetRequest
 from automl.data.snapshot import Envelope
+from automl.domain.events import RunState
 from automl.domain.study import Study
 from automl.errors import DamagedDataError, DataError, NotFoundError, Problem
 from automl.runs.context import StepContext
@@ -29,12 +30,15 @@ def dataset_request(
     Raises:
         DamagedDataError: nothing tells how the generation's rows are held out.
     """
+    thresholds = thresholds_of_split(context)
+    study = context.record.study
     return DatasetRequest(
         name=context.spec.name,
         data=context.spec.data,
         seed=context.spec.search.seed,
-        thresholds=thresholds_of_split(context),
-        facts=_facts_of_generation(context.record.study, context.spec.generation_key),
+        thresholds=thresholds,
+        is_doubted=bool(study.runs) and study.runs[-1].state is RunState.FAILED,
+        facts=_facts_of_generation(study, context.spec.generation_key),
         locate=locate,
     )
 

@@ -151,3 +151,21 @@ def test_a_generation_keeps_the_size_of_its_images(tmp_path: Path) -> None:
 
     assert found.image_size == 8
     assert "first run of this generation" in found.image_size_reason
+
+
+@pytest.mark.parametrize("name", ["preprocess.onnx", "rows-", "images-", "files-"])
+def test_a_file_that_is_damaged_is_built_again_after_a_run_has_failed(
+    tmp_path: Path, name: str
+) -> None:
+    first = opened(night(tmp_path, "one", 300))
+    context = night(tmp_path, "two", 300)
+    keys = [entry.key for entry in context.store.list("datasets/digits/")]
+    key = next(key for key in keys if key.rpartition("/")[2].startswith(name))
+    whole = context.store.get(key).data
+    context.store.put(key, whole[:-1] + bytes([whole[-1] ^ 1]))
+
+    again = prepared(context)
+
+    assert again.id == first.id
+    assert context.store.get(key).data == whole
+    assert prepared(context).reused

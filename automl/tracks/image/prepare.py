@@ -13,7 +13,7 @@ from PIL import features
 from automl.data.dask import TaskRunner
 from automl.data.files import SnapshotStore
 from automl.data.ledger import Ledger
-from automl.data.prepared import find_prepared, find_snapshot, note_prepared
+from automl.data.prepared import find_prepared, find_snapshot, note_prepared, remove_damaged
 from automl.data.profile import Distribution, Profile
 from automl.data.snapshot import write_envelope
 from automl.data.splits import PARTS, Part
@@ -43,7 +43,7 @@ def prepare_images(
     versions = _versions()
     name = fingerprint(request, listing, versions)
     known = find_prepared(store, request.name, name, ImageEnvelope)
-    if known is not None:
+    if known is not None and not (request.is_doubted and remove_damaged(store, known)):
         return known
     recipe = Recipe.of(request, image_size(request, listing.source), versions)
     reading = Reading(request.name, listing, recipe, store, workers)
