@@ -34,16 +34,25 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
         home: folder or `s3://bucket/prefix` for state; the same home continues earlier searches.
         seed: seed of the split and of every proposal.
         workers: concurrent trainers.
+        resize: how images that are no squares become squares, in the exported file too: `stretch`,
+            or `letterbox`, which keeps their aspect.
 
     Attributes:
         classes_: labels in the order of the columns of `predict_proba`.
         best_trial_: number of the winning trial.
     """
 
-    def __init__(self, home: str = "automl-home", seed: int = 0, workers: int = 2) -> None:
+    def __init__(
+        self,
+        home: str = "automl-home",
+        seed: int = 0,
+        workers: int = 2,
+        resize: str = "stretch",
+    ) -> None:
         self.home = home
         self.seed = seed
         self.workers = workers
+        self.resize = resize
 
     def fit(self, x: Images, y: npt.ArrayLike, *, time_limit: str = "2h") -> ImageClassifier:
         """Search for a network until the time limit.
@@ -137,26 +146,30 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
         document = {
             "name": _name(images, labels),
             "task": _TASK,
-            "data": {"source": str(source), "test_fraction": 0.0},
+            "data": {"source": str(source), "resize": self.resize, "test_fraction": 0.0},
             "search": {"time_limit": time_limit, "workers": self.workers, "seed": self.seed},
         }
         return study_spec(document, purpose=Purpose.ESTIMATOR)
 
 
-def load_image_dataset(csv_path: str | Path, images_path: str | Path) -> tuple[Any, Any]:
+def load_image_dataset(
+    csv_path: str | Path, images_path: str | Path, resize: str = "stretch"
+) -> tuple[Any, Any]:
     """Return images and labels that a CSV manifest lists.
 
     Args:
         csv_path: manifest with a path and a label column, as in a study file.
         images_path: folder where its paths start.
+        resize: how images of several sizes become squares of one: `stretch` or `letterbox`.
 
     Returns:
         x, uint8 [n, H, W, 3], resized to one size where sizes differ; y, text [n].
 
     Raises:
         DataError: a row cannot be read; all such rows are listed.
+        ConfigError: there is no such way to resize.
     """
-    return estimator.read_rows(_TASK, csv_path, images_path)
+    return estimator.read_rows(_TASK, csv_path, images_path, resize)
 
 
 def _check_rows(x: Images, y: npt.ArrayLike) -> tuple[Images, npt.NDArray[Any]]:

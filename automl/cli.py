@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from automl.domain.settings import Settings
-from automl.errors import AutoMLError
+from automl.commands.data import data
+from automl.commands.output import AsJson, Home, emit, settings_of
 
 if TYPE_CHECKING:
     from automl.views.library import Library
@@ -32,12 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(data, name="data")
 
-Home = Annotated[
-    str | None, typer.Option("--home", help="Folder or s3://bucket/prefix; default AUTOML_HOME.")
-]
 Why = Annotated[str | None, typer.Option("--why", help="One sentence for the record.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def main() -> None:
@@ -50,38 +45,6 @@ def main() -> None:
     app()
 
 
-def _emit(
-    as_json: bool,
-    make: Callable[[], dict[str, Any]],
-    show: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
-    """Print what `make` returns, and return it; print its error and exit with the error's code."""
-    try:
-        document = make()
-    except AutoMLError as error:
-        _fail(as_json, error)
-    if as_json:
-        typer.echo(json.dumps(document))
-    else:
-        show(document)
-    return document
-
-
-def _fail(as_json: bool, error: AutoMLError) -> NoReturn:
-    if as_json:
-        problems = [{"path": p.path, "message": p.message} for p in error.problems]
-        body = {
-            "type": type(error).__name__,
-            "message": error.message,
-            "hint": error.hint,
-            "problems": problems,
-        }
-        typer.echo(json.dumps({"schema": 1, "error": body}))
-    else:
-        typer.echo(f"error: {error}", err=True)
-    raise typer.Exit(error.exit_code)
-
-
 @app.command()
 def sample(name: str, directory: Path, home: Home = None, as_json: AsJson = False) -> None:
     """Write the sample dataset NAME, such as digits, and its study.yaml to DIRECTORY."""
@@ -91,7 +54,7 @@ def sample(name: str, directory: Path, home: Home = None, as_json: AsJson = Fals
 
         return {"schema": 1, "sample": name, "study": str(write_sample(name, directory))}
 
-    _emit(as_json, make, lambda d: typer.echo(f"wrote {d['study']}; next: automl run {d['study']}"))
+    emit(as_json, make, lambda d: typer.echo(f"wrote {d['study']}; next: automl run {d['study']}"))
 
 
 @app.command()
@@ -105,7 +68,7 @@ def run(study: Path, home: Home = None, as_json: AsJson = False) -> None:
 
         spec = load_study_file(study)
         with progress_for(Console(stderr=True)) as progress:
-            return run_study(_settings(home), spec, progress)
+            return run_study(settings_of(home), spec, progress)
 
     def show(document: dict[str, Any]) -> None:
         metric = document["metrics"][document["objective"]]
@@ -116,7 +79,7 @@ def run(study: Path, home: Home = None, as_json: AsJson = False) -> None:
         )
         typer.echo(f"model {document['onnx']}")
 
-    _emit(as_json, make, show)
+    emit(as_json, make, show)
 
 
 @app.command()
@@ -128,19 +91,15 @@ def check(study: Path, home: Home = None, as_json: AsJson = False) -> None:
         from automl.steps.study_file import read_study_file
 
         text = read_study_file(study)
-        return check_study_file(_settings(home), text.spec, text.locations)
+        return check_study_file(settings_of(home), text.spec, text.locations)
 
-    _emit(as_json, make, lambda d: typer.echo(f"study {d['study']} can run; home {d['home']}"))
-
-
-def _settings(home: str | None) -> Settings:
-    return Settings.from_environment(home=home)
+    emit(as_json, make, lambda d: typer.echo(f"study {d['study']} can run; home {d['home']}"))
 
 
 def _library(home: str | None) -> Library:
     from automl.views.library import Library
 
-    return Library.open(_settings(home))
+    return Library.open(settings_of(home))
 
 
 def _table(rows: list[dict[str, Any]], columns: list[str]) -> None:
@@ -174,7 +133,7 @@ def studies(home: Home = None, as_json: AsJson = False) -> None:
             if "error" in row:
                 typer.echo(f"{row['study']}: error: {row['error']}")
 
-    _emit(as_json, lambda: list_studies(_library(home)).to_json(), pretty)
+    emit(as_json, lambda: list_studies(_library(home)).to_json(), pretty)
 
 
 @app.command()
@@ -194,7 +153,7 @@ def give(
         already = "" if document["changed"] else " already"
         typer.echo(f"{study} belongs to {document['owner']}{already}, before: {document['from']}")
 
-    _emit(as_json, lambda: give_study(_settings(home), study, dag, user), pretty)
+    emit(as_json, lambda: give_study(settings_of(home), study, dag, user), pretty)
 
 
 @app.command()
@@ -206,7 +165,7 @@ def abandon(study: str, home: Home = None, as_json: AsJson = False) -> None:
         run = document["run"]
         typer.echo(f"run {run} is abandoned" if run else f"no run of {study} is open")
 
-    _emit(as_json, lambda: abandon_study(_settings(home), study), pretty)
+    emit(as_json, lambda: abandon_study(settings_of(home), study), pretty)
 
 
 @app.command()
@@ -225,7 +184,7 @@ def leaderboard(study: str, home: Home = None, as_json: AsJson = False) -> None:
             typer.echo("By strategy, each judged by as many trials as the one with the fewest has:")
             _table(document["strategies"], list(document["strategies"][0]))
 
-    _emit(as_json, lambda: rank_trials(_library(home), study).to_json(), pretty)
+    emit(as_json, lambda: rank_trials(_library(home), study).to_json(), pretty)
 
 
 @app.command()
@@ -249,7 +208,7 @@ def show(study: str, trial: int, home: Home = None, as_json: AsJson = False) -> 
         if document["curve"]:
             _table(document["curve"], list(document["curve"][0]))
 
-    _emit(as_json, lambda: show_trial(_library(home), study, trial).to_json(), pretty)
+    emit(as_json, lambda: show_trial(_library(home), study, trial).to_json(), pretty)
 
 
 @app.command()
@@ -273,7 +232,7 @@ def models(study: str, home: Home = None, as_json: AsJson = False) -> None:
             _table(document["promotions"], ["promotion", "when", "from", "to", "who", "why"])
         typer.echo(f"champion: {document['champion']}")
 
-    _emit(as_json, lambda: list_models(_library(home), study).to_json(), pretty)
+    emit(as_json, lambda: list_models(_library(home), study).to_json(), pretty)
 
 
 @app.command()
@@ -283,7 +242,7 @@ def promote(
     """Make VERSION the champion of STUDY."""
     from automl.steps.versions import promote_version
 
-    _emit(as_json, lambda: promote_version(_settings(home), study, version, why), _show_champion)
+    emit(as_json, lambda: promote_version(settings_of(home), study, version, why), _show_champion)
 
 
 @app.command()
@@ -291,7 +250,7 @@ def rollback(study: str, why: Why = None, home: Home = None, as_json: AsJson = F
     """Make the champion before STUDY's present one champion again."""
     from automl.steps.versions import roll_back
 
-    _emit(as_json, lambda: roll_back(_settings(home), study, why), _show_champion)
+    emit(as_json, lambda: roll_back(settings_of(home), study, why), _show_champion)
 
 
 def _show_champion(document: dict[str, Any]) -> None:
@@ -310,7 +269,7 @@ def predict(model: str, inputs: list[str], home: Home = None, as_json: AsJson = 
     def make() -> dict[str, Any]:
         from automl.steps.versions import predict_files
 
-        return predict_files(_settings(home), model, inputs)
+        return predict_files(settings_of(home), model, inputs)
 
     def show_rows(document: dict[str, Any]) -> None:
         for row in document["rows"]:
@@ -322,7 +281,7 @@ def predict(model: str, inputs: list[str], home: Home = None, as_json: AsJson = 
                 probability = row["probabilities"][row["label"]]
                 typer.echo(f"{row['input']}: {row['label']} ({probability:.4f})")
 
-    _emit(as_json, make, show_rows)
+    emit(as_json, make, show_rows)
 
 
 @app.command()
@@ -332,14 +291,14 @@ def verify(study: str, home: Home = None, as_json: AsJson = False) -> None:
     def make() -> dict[str, Any]:
         from automl.steps.versions import verify_version
 
-        return verify_version(_settings(home), study)
+        return verify_version(settings_of(home), study)
 
     def pretty(document: dict[str, Any]) -> None:
         for file in document["files"]:
             typer.echo(f"{'ok' if file['ok'] else 'BAD':4}{file['path']}")
         typer.echo(f"parity: {document['parity']}")
 
-    document = _emit(as_json, make, pretty)
+    document = emit(as_json, make, pretty)
     if not document["ok"]:
         bad = [file["path"] for file in document["files"] if not file["ok"]]
         typer.echo(f"error: {study} does not verify: {', '.join(bad) or 'parity'}", err=True)
@@ -356,7 +315,7 @@ def replay(study: str, home: Home = None, as_json: AsJson = False) -> None:
             typer.echo(f"trial {row['trial']}: {row['field']} does not follow from the log")
         typer.echo(f"{document['trials']} proposals were derived again")
 
-    document = _emit(as_json, lambda: replay_study(_settings(home), study), pretty)
+    document = emit(as_json, lambda: replay_study(settings_of(home), study), pretty)
     if not document["ok"]:
         trials = sorted({row["trial"] for row in document["different"]})
         typer.echo(
@@ -380,7 +339,7 @@ def doctor(home: Home = None, as_json: AsJson = False) -> None:
             remedy = f" Remedy: {row['remedy']}" if row["remedy"] else ""
             typer.echo(f"{'ok' if row['ok'] else 'BAD':4}{row['check']}: {row['found']}{remedy}")
 
-    document = _emit(as_json, make, pretty)
+    document = emit(as_json, make, pretty)
     if not document["ok"]:
         raise typer.Exit(document["exit_code"])
 

@@ -3,6 +3,7 @@
 AutoMLError
 ├── ConfigError              exit 2   a specification, setting or argument is wrong
 ├── DataError                exit 2   the dataset is wrong
+├── DataGateError            exit 3   the dataset has changed suspiciously
 ├── SearchError              exit 3   the search cannot go on
 │   └── SearchSpaceExhaustedError     every legal candidate has been tried
 ├── TrainingError            exit 3   a network cannot be trained
@@ -75,6 +76,10 @@ class DataError(AutoMLError):
     """The dataset cannot be used."""
 
     exit_code = 2
+
+
+class DataGateError(AutoMLError):
+    """The dataset has changed so much that a person has to look at it first."""
 
 
 class SearchError(AutoMLError):

@@ -1,18 +1,18 @@
-"""Work on many rows, spread over Dask workers."""
+"""Work on many rows: in this process, or spread over Dask workers."""
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from automl.data.cluster import local_client, remote_client
 from automl.data.files import OnProgress
 from automl.errors import StorageError
 
@@ -22,8 +22,110 @@ if TYPE_CHECKING:
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+_FEW = 4  # tasks that are done sooner than processes for them have started
 _WORKERS_S = 60.0  # for a cluster to have a worker, at the beginning and after it has lost all
 _LOOK_S, _ASK_S = 5.0, 0.2  # whether there are workers: while they work, and while there are none
+
+
+class TaskRunner(Protocol):
+    """Runs functions and reports how far they are."""
+
+    def map(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Iterator[tuple[Task, int]],
+        *,
+        total: int,
+        what: str,
+    ) -> list[Result]:
+        """Return the results in the order of `tasks`, which are pairs of a task and its rows.
+
+        Few tasks are held at a time, so a large dataset never lies in memory as a whole.
+
+        Args:
+            function: of a module, since it may be pickled, as may the tasks and the results.
+            tasks: its arguments.
+            total: rows in all.
+            what: happens to them, for people.
+
+        Raises:
+            StorageError: workers are lost, or there are none.
+        """
+
+
+@contextmanager
+def open_workers(
+    processes: int,
+    on_progress: OnProgress,
+    bound_to_parent: Callable[[list[str]], list[str]] = list,
+) -> Iterator[TaskRunner]:
+    """Yield the cluster at DASK_SCHEDULER_ADDRESS, or else this process and others beside it.
+
+    Args:
+        processes: how many may work on this machine at once.
+        on_progress: told the rows done, the rows in all, and what happens to them.
+        bound_to_parent: makes of a command one that dies with this process.
+
+    Raises:
+        StorageError: no scheduler answers at the address.
+    """
+    with ExitStack() as stack:
+        address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+        if address:
+            yield Workers(stack.enter_context(remote_client(address)), on_progress)
+        else:
+            yield LocalWorkers(processes, on_progress, bound_to_parent, stack)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalWorkers:
+    """Runs functions on this machine: few tasks in this process, many in processes of their own.
+
+    Attributes:
+        processes: how many there may be.
+        on_progress: told the rows done, the rows in all, and what happens to them.
+        bound_to_parent: makes of a command one that dies with this process.
+        stack: ends the processes.
+    """
+
+    processes: int
+    on_progress: OnProgress
+    bound_to_parent: Callable[[list[str]], list[str]]
+    stack: ExitStack
+    _clients: list[distributed.Client] = field(default_factory=list)
+
+    def map(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Iterator[tuple[Task, int]],
+        *,
+        total: int,
+        what: str,
+    ) -> list[Result]:
+        """Return the results in the order of `tasks`; see `TaskRunner.map`."""
+        first = list(islice(tasks, _FEW + 1))
+        if self.processes == 1 or (len(first) <= _FEW and not self._clients):
+            return self._map_here(function, chain(first, tasks), total, what)
+        if not self._clients:
+            cluster = local_client(self.processes, self.bound_to_parent)
+            self._clients.append(self.stack.enter_context(cluster))
+        workers = Workers(self._clients[0], self.on_progress)
+        return workers.map(function, chain(first, tasks), total=total, what=what)
+
+    def _map_here(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Iterator[tuple[Task, int]],
+        total: int,
+        what: str,
+    ) -> list[Result]:
+        done, results = 0, []
+        self.on_progress(done, total, what)
+        for task, rows in tasks:
+            results.append(function(task))
+            done += rows
+            self.on_progress(done, total, what)
+        return results
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +152,7 @@ class Workers:
         total: int,
         what: str,
     ) -> list[Result]:
-        """Return the results in the order of `tasks`, which are pairs of a task and its rows.
-
-        Few tasks are held at a time, so a large dataset never lies in memory as a whole.
-
-        Args:
-            function: of a module, since it is pickled, as are the tasks and the results.
-            tasks: its arguments.
-            total: rows in all.
-            what: happens to them, for people.
+        """Return the results in the order of `tasks`; see `TaskRunner.map`.
 
         Raises:
             StorageError: the cluster has no worker, loses one task after another, or is away.
@@ -157,42 +251,3 @@ def _call(pickled: bytes) -> Any:
     """Call a function on a worker."""
     function, task = pickle.loads(pickled)  # noqa: S301 - this package's own
     return function(task)
-
-
-@contextmanager
-def local_client(threads: int) -> Iterator[distributed.Client]:
-    """Yield a client of the cluster at DASK_SCHEDULER_ADDRESS, or else of threads in this process.
-
-    Args:
-        threads: how many there are in this process.
-
-    Raises:
-        StorageError: no scheduler answers at the address.
-    """
-    import distributed
-
-    logging.getLogger("distributed").setLevel(logging.WARNING)  # its import sets INFO
-    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
-    if address:
-        try:
-            client: distributed.Client = distributed.Client(address, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise StorageError(
-                f"DASK_SCHEDULER_ADDRESS is {address}, where no scheduler answers: {error}.",
-                "start it, or unset the variable",
-            ) from error
-        with client:
-            yield client
-        return
-    with (
-        distributed.LocalCluster(
-            n_workers=1,
-            threads_per_worker=threads,
-            processes=False,
-            dashboard_address="127.0.0.1:0",  # a free port: even without pages one is listened on
-            scheduler_kwargs={"dashboard": False},
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        yield client

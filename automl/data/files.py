@@ -62,3 +62,6 @@ class SnapshotStore(FileStore, Protocol):
 
     def put_if_absent(self, key: str, data: bytes) -> str:
         """Write a key, or raise PreconditionFailedError if it exists."""
+
+    def delete(self, key: str) -> None:
+        """Remove a key; one that is not there is no error."""

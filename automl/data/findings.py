@@ -19,6 +19,8 @@ class FindingKind(StrEnum):
     WRAPPER_FOLDER = "wrapper_folder"
     NESTED_FILES = "nested_files"
     SIMILAR_LABELS = "similar_labels"
+    UNTRAINED_CLASSES = "untrained_classes"
+    UNTESTED_CLASSES = "untested_classes"
     DROPPED_ROWS = "dropped_rows"
     RELABELLED_ROWS = "relabelled_rows"
     NEW_LABELS = "new_labels"

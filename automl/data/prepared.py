@@ -54,8 +54,9 @@ def find_snapshot(
     except DamagedDataError as error:
         log.warning("snapshot %s of %s is built again: %s", snapshot, dataset, error.message)
         return None
-    stored = {entry.key: entry.size_bytes for entry in store.list(envelope.keys.file(""))}
     sizes = envelope.sizes
+    folders = {key.rpartition("/")[0] for key in sizes}
+    stored = {e.key: e.size_bytes for folder in folders for e in store.list(f"{folder}/")}
     bad = [k for k, size in sizes.items() if k not in stored or size not in {None, stored[k]}]
     if bad:
         told = (snapshot, dataset, len(bad), len(sizes), bad[0])

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Self, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from automl.data.blocks import Block, Tensors, read_checked
 from automl.data.files import FileStore, SnapshotStore
 from automl.data.findings import Finding
+from automl.data.profile import Profile
 from automl.domain.layout import SnapshotKeys
 from automl.errors import (
     DamagedDataError,
@@ -24,10 +24,9 @@ from automl.errors import (
     PreconditionFailedError,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 _DAMAGED_HINT = "delete the snapshot's folder; the next run prepares it again"
 
-Tensors = Mapping[str, NDArray[np.generic]]
 AnyEnvelope = TypeVar("AnyEnvelope", bound="Envelope")
 
 log = logging.getLogger(__name__)
@@ -69,9 +68,14 @@ class Envelope(_Stored):
         findings: what is odd about the source.
         thresholds: what the split fixed for rows to come, per group of rows such as a class: the
             ends of the parts' intervals.
-        shards: files with the rows.
+        shards: files with the rows of one part each.
+        blocks: files with rows that other snapshots have, too; which are its own, `index` tells.
+        files: the same, of rows before preprocessing.
+        index: what each row is, and where; None where all rows are in shards.
         versions: of whatever made the stored rows from the source's.
         source: where the rows came from.
+        profile: what the snapshot is compared with others by; None where an earlier release, or a
+            track without profiles, made it.
         reused: the snapshot existed before this call; not stored.
     """
 
@@ -84,9 +88,13 @@ class Envelope(_Stored):
     quarantined: tuple[QuarantinedRow, ...] = ()
     findings: tuple[Finding, ...] = ()
     thresholds: dict[str, tuple[float, ...]] = Field(default_factory=dict)
-    shards: tuple[Shard, ...]
+    shards: tuple[Shard, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    files: tuple[Block, ...] = ()
+    index: Block | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     source: str
+    profile: Profile | None = None
     reused: bool = Field(default=False, exclude=True)
 
     @property
@@ -97,7 +105,9 @@ class Envelope(_Stored):
     @property
     def sizes(self) -> dict[str, int | None]:
         """Size of each stored file but the envelope, by key; None where the envelope has it not."""
-        return {shard.key: shard.size_bytes for shard in self.shards}
+        index = () if self.index is None else (self.index,)
+        stored = (*self.shards, *self.blocks, *self.files, *index)
+        return {each.key: each.size_bytes for each in stored}
 
     def to_bytes(self) -> bytes:
         """Return the envelope as stored."""
@@ -200,18 +210,3 @@ def read_shards(
                 yield shard, load(content)
             except SafetensorError as error:
                 raise DamagedDataError(f"{shard.key}: {error}.", _DAMAGED_HINT) from error
-
-
-def read_checked(store: FileStore, key: str, sha256: str) -> bytes:
-    """Return the content of a key whose SHA-256 an envelope gives.
-
-    Raises:
-        DamagedDataError: it is not what was written.
-    """
-    content = store.get(key).data
-    actual = hashlib.sha256(content).hexdigest()
-    if actual != sha256:
-        raise DamagedDataError(
-            f"{key} has SHA-256 {actual}, its snapshot says {sha256}.", _DAMAGED_HINT
-        )
-    return content

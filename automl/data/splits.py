@@ -16,6 +16,8 @@ from hashlib import blake2b
 
 from automl.domain.specification import Split
 
+OWN_TEST_SET = ""  # key of its threshold: no label, of which none is empty
+
 
 class Part(StrEnum):
     """Parts of a split by use, in the order of the intervals, training rows last.
@@ -39,7 +41,8 @@ class SplitSettings:
     """Settings by which rows are held out.
 
     Attributes:
-        split: `stratified` counts per label, `random` over all rows.
+        split: `stratified` counts per label, `random` over all rows; see `automl.data.assignment`
+            for those by a column.
         validation_fraction: of all rows; three quarters selection, one quarter calibration.
         test_fraction: of all rows; half gate, half report.
         seed: key of the hash.
@@ -77,6 +80,7 @@ def split_rows(
     roundings of their fractions. With `fixed`, labels unknown there use the fractions
     themselves, which do not depend on the rows present either.
     """
+    assert settings.split in {Split.STRATIFIED, Split.RANDOM}
     owner: dict[str, str] = {}
     for digest, label in zip(digests, labels, strict=True):
         owner[digest] = min(label, owner.get(digest, label))
@@ -89,6 +93,18 @@ def split_rows(
         thresholds = _choose_thresholds(owner, places, names, settings)
     parts = [part_of(places[digest], thresholds[owner[digest]]) for digest in digests]
     return parts, thresholds
+
+
+def split_in_two(digests: Sequence[str], seed: int, share: float) -> float:
+    """Return the position below which the given share of the rows lies, rounded down in halves.
+
+    Args:
+        digests: of the rows.
+        seed: key of the hash.
+        share: a half or a quarter.
+    """
+    places = sorted({position(digest, seed) for digest in digests})
+    return end_below(places, math.ceil(len(places) * share - 0.5), share)
 
 
 def part_of(place: float, thresholds: Sequence[float]) -> Part:
@@ -161,12 +177,25 @@ def _fit_thresholds(places: Sequence[float], sizes: Sizes, settings: SplitSettin
     Any value in the gap between two neighbouring places does. The one nearest to the fraction
     serves rows added later best; it keeps off the gap's ends by a quarter of the gap.
     """
-    ends = [0.0, *places, 1.0]
     chosen = []
     below = 0
     for fraction, size in zip(settings.nominal, sizes, strict=True):
         below += size
-        low, high = ends[below], ends[below + 1]
-        margin = (high - low) / 4
-        chosen.append(min(max(fraction, low + margin), high - margin) if fraction > 0 else 0.0)
+        chosen.append(end_below(places, below, fraction))
     return tuple(chosen)
+
+
+def end_below(places: Sequence[float], below: int, fraction: float) -> float:
+    """Return the end of an interval that holds the first few of sorted places.
+
+    Args:
+        places: in [0, 1).
+        below: how many of them it holds.
+        fraction: where the end lies best; 0 if there is no such part.
+    """
+    if fraction <= 0:
+        return 0.0
+    low = places[below - 1] if below else 0.0
+    high = places[below] if below < len(places) else 1.0
+    margin = (high - low) / 4
+    return min(max(fraction, low + margin), high - margin)

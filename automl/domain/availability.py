@@ -14,15 +14,13 @@ from automl.domain.plain import shown
 from automl.domain.specification import (
     Preference,
     Quantization,
-    Resize,
-    Split,
     StudySpec,
 )
 from automl.errors import Problem
 
 _PLANNED_TASKS = frozenset({"tabular_classification", "tabular_regression"})
 # Keys of `data` that no track reads: how rows are found and held out is the same for all.
-BY_ANYBODY = frozenset({"source", "test_source", "group", "time", "corrections", "gate"})
+BY_ANYBODY = frozenset({"source", "corrections", "gate"})
 _TABLE_SUFFIXES = frozenset({".parquet", ".pq"})
 
 _AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
@@ -31,12 +29,8 @@ _AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         lambda value: PurePosixPath(value).suffix.lower() not in _TABLE_SUFFIXES,
         "use a CSV manifest, a folder of class folders or an .npz file",
     ),
-    ("data.test_source", lambda value: value is None, "use data.test_fraction"),
-    ("data.resize", lambda value: value == Resize.STRETCH, "use stretch"),
-    ("data.split", lambda value: value in {Split.STRATIFIED, Split.RANDOM}, "use stratified"),
     ("data.columns", lambda value: value is None, "leave it out"),
     ("data.weights", lambda value: value is None, "leave it out"),
-    ("data.gate.on_change", lambda value: value == "warn", "leave it out"),
     ("search.prefer", lambda value: value == Preference.ACCURACY, "use accuracy"),
     ("search.spend.gpu_hours", lambda value: value is None, "leave it out"),
     ("search.spend.price_per_gpu_hour", lambda value: value is None, "leave it out"),

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from automl.domain.candidate import Candidate
+from automl.domain.data_change import DataChange
 from automl.domain.trial import Device, Measurement, Outcome
 from automl.errors import NewerSchemaError
 
@@ -65,9 +66,9 @@ class RunOpened(_Event):
     """A run of the study begins; `deadline` is when its search ends.
 
     `space` is what the search space depends on besides `spec`; None in logs from before it was
-    recorded. `split` is in the first run of a generation: by label, the thresholds that hold rows
-    out, which stay what they are for as long as the generation lasts. It is None in other runs, and
-    in logs from before it was recorded.
+    recorded. `split` is in the first run of a generation: by label, or by what else holds rows out,
+    the thresholds that do so, which stay what they are for as long as the generation lasts. It is
+    None in other runs, and in logs from before it was recorded.
     """
 
     type: Literal["run_opened"] = "run_opened"
@@ -316,6 +317,29 @@ class StudyGiven(_Event):
     by: str
 
 
+class DataChanged(_Event):
+    """The snapshot prepared for `run`, not open yet, differs from `before`, that of the last run.
+
+    With `stopped` the data gate let the run go no further.
+    """
+
+    type: Literal["data_changed"] = "data_changed"
+    run: str
+    snapshot: str
+    before: str
+    changes: tuple[DataChange, ...]
+    stopped: bool = False
+
+
+class DataAccepted(_Event):
+    """The data gate lets `snapshot` pass until another run is opened, as a person decided."""
+
+    type: Literal["data_accepted"] = "data_accepted"
+    snapshot: str
+    by: str
+    why: str
+
+
 Event = (
     RunOpened
     | TrialOpened
@@ -333,6 +357,8 @@ Event = (
     | RunClosed
     | RunReopened
     | StudyGiven
+    | DataChanged
+    | DataAccepted
 )
 
 
@@ -344,8 +370,7 @@ def _adapter() -> TypeAdapter[Event]:
 
 def event_to_json(event: Event) -> dict[str, Any]:
     """Return the stored form of `event`."""
-    document: dict[str, Any] = event.model_dump(mode="json")
-    return document
+    return event.model_dump(mode="json")
 
 
 def event_from_json(document: object, where: str) -> Event:

@@ -1,7 +1,8 @@
 """Every key under a home, spelled here and nowhere else.
 
 ```
-datasets/<name>/<snapshot>/manifest.json, preprocess.onnx, shards   datasets/<name>/sources/<n>.json
+datasets/<name>/<snapshot>/manifest.json, preprocess.onnx, rows   datasets/<name>/sources/<n>.json
+datasets/<name>/rows-<recipe>/, files/: blocks and pages of the ledger
 studies/<name>/log/…    studies/<name>/leases/<n>.json    studies/<name>/pretrained/<n>.safetensors
 studies/<name>/trials/<n>/<attempt>/checkpoint-<epoch>.safetensors, curve.jsonl, weights.safetensors
 studies/<name>/runs/<run>/spec.json, weights.safetensors, final-fit.safetensors, export.json
@@ -90,6 +91,15 @@ class DatasetKeys:
     def source(self, fingerprint: str) -> str:
         """Return the key of the file that maps the state of a source to its snapshot."""
         return f"{self.folder}/sources/{fingerprint}.json"
+
+    def rows(self, recipe: str) -> str:
+        """Return the beginning of the keys of all that was made from rows in one way."""
+        return f"{self.folder}/rows-{recipe}/"
+
+    @property
+    def files(self) -> str:
+        """Beginning of the keys of files that are kept as they are."""
+        return f"{self.folder}/files/"
 
     def snapshot(self, snapshot: str) -> SnapshotKeys:
         """Return the keys of a snapshot."""

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from automl.domain.data_change import DataChange
 from automl.domain.events import (
+    DataAccepted,
+    DataChanged,
     Event,
     FinalFitFinished,
     RunClosed,
@@ -64,6 +67,7 @@ class Run:
         closed_at: when it was closed; None while it is open.
         reopened_at: when it was opened again last, after it had failed; None if it never was.
         outcomes: how many trials reached their outcome in it.
+        changes: what of its data differs from those of the run before.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Run:
     closed_at: datetime | None = None
     reopened_at: datetime | None = None
     outcomes: int = 0
+    changes: tuple[DataChange, ...] = ()
 
     @property
     def is_searching(self) -> bool:
@@ -120,6 +125,8 @@ class Study:
         owner: whose runs it is for; None before it was given to anybody.
         split: thresholds of the last generation's split, by label; None where the log does not tell
             them.
+        judged: the newest comparison of data since the last run was opened; None without any.
+        accepted: the newest acceptance of changed data since then.
     """
 
     version: int = -1
@@ -130,6 +137,8 @@ class Study:
     unfinished: tuple[int, ...] = ()
     owner: Origin | None = None
     split: Mapping[str, tuple[float, ...]] | None = None
+    judged: DataChanged | None = None
+    accepted: DataAccepted | None = None
 
     def run(self, name: str) -> Run | None:
         """Return the run called `name`, or None."""
@@ -204,6 +213,8 @@ class _Fold:
         self._unfinished = dict.fromkeys(start.unfinished)  # in order
         self._owner = start.owner
         self._split = start.split
+        self._judged = start.judged
+        self._accepted = start.accepted
 
     def study(self) -> Study:
         return Study(
@@ -215,6 +226,8 @@ class _Fold:
             tuple(self._unfinished),
             self._owner,
             self._split,
+            self._judged,
+            self._accepted,
         )
 
     def apply(self, version: int, event: Event) -> None:
@@ -229,6 +242,10 @@ class _Fold:
             self._owner = Origin.of(event.owner)
         elif isinstance(event, RunReopened):
             self._reopen_run(event)
+        elif isinstance(event, DataChanged):
+            self._judged = event
+        elif isinstance(event, DataAccepted):
+            self._accepted = event
         else:
             self._change_run(event)
 
@@ -250,7 +267,16 @@ class _Fold:
             max_trials=terms.max_trials,
             limits=terms.limits,
             space=None if event.space is None else SpaceFacts.of(event.space),
+            changes=self._changes_of(event),
         )
+        self._judged = self._accepted = None
+
+    def _changes_of(self, event: RunOpened) -> tuple[DataChange, ...]:
+        """Return what was found when the run's snapshot was prepared for it."""
+        judged = self._judged
+        if judged is None or (judged.run, judged.snapshot) != (event.run, event.snapshot):
+            return ()
+        return judged.changes
 
     def _reopen_run(self, event: RunReopened) -> None:
         """Open a run once more; what it has come to stays, but for a search that begins anew."""

@@ -6,11 +6,9 @@ in native code, and hands back one JSON document through a pipe of its own.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import selectors
-import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +26,15 @@ GRACE_S = 5.0  # from SIGTERM to SIGKILL: enough for a checkpoint
 _POLL_S = 0.2
 _DRAIN_S = 5.0  # for what is left in the pipes, which a grandchild may go on filling
 _CRASHED, _TIMED_OUT = "StepCrashed", "StepTimedOut"  # failures that the process did not report
-_PR_SET_PDEATHSIG = 1
+# Arguments: the parent's number and the command. The signal outlives exec; the parent may have died
+# before it was asked for.
+_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,24 +147,25 @@ def _start(
         os.close(write_fd)
 
 
+def bound_to_parent(command: list[str]) -> list[str]:
+    """Return a command that becomes another one, which dies with this process.
+
+    A program of its own asks the kernel for that: Python code that runs between fork and exec may
+    wait for a lock that a thread of the parent held, and for ever.
+    """
+    return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+
+
 def _spawn(
     command: list[str], stdin: IO[bytes], env: Mapping[str, str], result_fd: int
 ) -> subprocess.Popen[bytes]:
-    libc, parent = ctypes.CDLL(None), os.getpid()
-
-    def die_with_parent() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the line above
-            os._exit(1)
-
-    return subprocess.Popen(  # only two system calls run between fork and exec
-        command,
+    return subprocess.Popen(
+        bound_to_parent(command),
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**env, RESULT_FD_VARIABLE: str(result_fd)},
         pass_fds=(result_fd,),
-        preexec_fn=die_with_parent,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from automl.domain.documents import JsonValue
 from automl.domain.events import StudyGiven
 from automl.domain.facts import FORM_DAG, Origin, OriginKind
 from automl.domain.study import Study
@@ -67,6 +68,16 @@ class Gift:
     owner: Origin
     is_new: bool
 
+    def document(self, study: str) -> dict[str, JsonValue]:
+        """Return what `automl give --json` prints."""
+        return {
+            "schema": 1,
+            "study": study,
+            "owner": str(self.owner),
+            "from": None if self.before is None else str(self.before),
+            "changed": self.is_new,
+        }
+
 
 def owner_named(dag: str, user: str | None) -> Origin:
     """Return the owner that a DAG's id names, and for the form's DAG its user.
@@ -102,16 +113,25 @@ def give(home: Home, study: str, owner: Origin, who: str) -> Gift:
 
     def decide(now: Study) -> list[StudyGiven]:
         nonlocal before, is_new
-        if not now.runs:
-            raise ConfigError(
-                f"There is no study {study!r} under {home.store.uri}.",
-                "`automl studies` lists what is there",
-            )
+        check_exists(home, study, now)
         before, is_new = now.owner, now.owner != owner
         return [StudyGiven(at=clock.now(), owner=str(owner), by=who)] if is_new else []
 
     record.commit(decide)
     return Gift(before, owner, is_new)
+
+
+def check_exists(home: Home, name: str, study: Study) -> None:
+    """Refuse the name of a study that has had no run.
+
+    Raises:
+        ConfigError: it has had none.
+    """
+    if not study.runs:
+        raise ConfigError(
+            f"There is no study {name!r} under {home.store.uri}.",
+            "`automl studies` lists what is there",
+        )
 
 
 def shown(origin: Origin) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 
-from automl.data.dask import Workers, local_client
+from automl.data.dask import open_workers
 from automl.data.files import OnProgress
 from automl.data.request import DatasetRequest
 from automl.data.snapshot import Envelope
@@ -14,13 +13,13 @@ from automl.domain.facts import Origin
 from automl.domain.sources import Sources
 from automl.errors import DataError
 from automl.machine.cores import available_cores
+from automl.machine.process import bound_to_parent
+from automl.runs.admission import admit
 from automl.runs.context import StepContext
 from automl.runs.preparation import shortened, thresholds_of_split
 from automl.steps.call import StepCall
 from automl.storage.sources import open_source
 from automl.tracks.track import track_of
-
-log = logging.getLogger(__name__)
 
 
 def prepare(context: StepContext, on_progress: OnProgress) -> Envelope:
@@ -29,6 +28,7 @@ def prepare(context: StepContext, on_progress: OnProgress) -> Envelope:
     Raises:
         ConfigError: a source may not be read.
         DataError: the dataset cannot be used; the problems list rows and reasons, or where all are.
+        DataGateError: it has changed suspiciously, and the study's data gate stops that.
     """
     sources = Sources.of(context.settings, Origin.of(context.origin))
     request = DatasetRequest(
@@ -39,13 +39,11 @@ def prepare(context: StepContext, on_progress: OnProgress) -> Envelope:
         locate=partial(open_source, sources=sources),
     )
     try:
-        with local_client(available_cores()) as client:
-            workers = Workers(client, on_progress)
+        with open_workers(available_cores(), on_progress, bound_to_parent) as workers:
             envelope = track_of(context.spec.task).prepare(request, context.store, workers)
     except DataError as error:
         raise shortened(context, error) from error
-    for finding in envelope.findings:
-        log.warning("%s", finding)
+    admit(context, envelope)
     return envelope
 
 
@@ -57,5 +55,6 @@ def summary(context: StepContext, snapshot: Envelope) -> dict[str, JsonValue]:
 
 
 def step(context: StepContext, call: StepCall) -> JsonValue:
-    """Return the snapshot's id, its rows per part and the number of its classes, if it has any."""
-    return summary(context, prepare(context, call.on_progress))
+    """Return what `summary` tells of the snapshot; raise StorageError once asked to stop."""
+    with call.stop.interrupting():
+        return summary(context, prepare(context, call.on_progress))

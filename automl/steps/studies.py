@@ -1,10 +1,11 @@
-"""Studies in the hands of people: to give them to another, and to free them."""
+"""Studies in the hands of people: given to another, freed, and let go on with changed data."""
 
 from __future__ import annotations
 
 from automl.domain.documents import JsonValue
 from automl.domain.settings import Settings
 from automl.machine.person import person
+from automl.runs.acceptance import accept
 from automl.runs.opening import abandon_run
 from automl.runs.ownership import give, owner_named
 from automl.storage.open import open_home
@@ -23,14 +24,7 @@ def give_study(settings: Settings, study: str, dag: str, user: str | None) -> di
     Raises:
         ConfigError: there is no such study, or can be no such owner.
     """
-    gift = give(open_home(settings), study, owner_named(dag, user), person())
-    return {
-        "schema": 1,
-        "study": study,
-        "owner": str(gift.owner),
-        "from": None if gift.before is None else str(gift.before),
-        "changed": gift.is_new,
-    }
+    return give(open_home(settings), study, owner_named(dag, user), person()).document(study)
 
 
 def abandon(settings: Settings, study: str) -> dict[str, JsonValue]:
@@ -43,3 +37,12 @@ def abandon(settings: Settings, study: str) -> dict[str, JsonValue]:
     home = open_home(settings)
     Library(home).study(study)  # raises if there is none
     return {"schema": 1, "study": study, "run": abandon_run(home, study, person())}
+
+
+def accept_data(settings: Settings, study: str, why: str) -> dict[str, JsonValue]:
+    """Let the data pass that a study's gate has stopped, and return what is accepted.
+
+    Raises:
+        ConfigError: there is no such study, nothing to accept, or no reason.
+    """
+    return accept(open_home(settings), study, person(), why).document(study)

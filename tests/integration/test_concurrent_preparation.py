@@ -76,16 +76,20 @@ def require_whole(store: ObjectStore, snapshot: str, leftovers: frozenset[str]) 
     """
     opened = ImageSnapshot.open(store, DATASET, snapshot)
     prefix = f"datasets/{DATASET}/{snapshot}/"
-    shards = {shard.key: shard for shard in opened.envelope.shards}
+    envelope = opened.envelope
+    assert envelope.index is not None
+    stored = {each.key: each for each in (*envelope.blocks, *envelope.files, envelope.index)}
     keys = {entry.key for entry in store.list("")}
     sources = {key for key in keys if key.startswith(f"datasets/{DATASET}/sources/")}
-    expected = {*shards, prefix + "manifest.json", prefix + "preprocess.onnx", *sources}
+    pages = {key for key in keys if "/page-" in key}
+    assert len(pages) == len(envelope.blocks) + len(envelope.files)
+    expected = {*stored, prefix + "manifest.json", prefix + "preprocess.onnx", *sources, *pages}
     assert keys - leftovers == expected - leftovers
     assert leftovers <= expected  # what a killed one had written is a part of the same snapshot
     assert {json.loads(store.get(key).data)["snapshot"] for key in sources} == {snapshot}
-    for key, shard in shards.items():
+    for key, block in stored.items():
         data = store.get(key).data
-        assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.size_bytes, shard.sha256)
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (block.size_bytes, block.sha256)
     images, labels = opened.tensors(*Part)
     assert len(images) == len(labels) == sum(opened.envelope.counts.values()) == ROWS
 

@@ -95,6 +95,17 @@ def test_other_classes_and_another_image_size_are_refused_at_once(place: Place) 
     ]
 
 
+def test_images_that_become_squares_in_another_way_are_refused(place: Place) -> None:
+    write_study(
+        place.source, manifest_rows(place), data={"resize": "letterbox"}, final_fit={"from": 1}
+    )
+
+    assert refusal(place) == [
+        "its images are resized by stretch, the dataset's by letterbox; "
+        "data.resize: stretch makes them equal"
+    ]
+
+
 def test_another_task_is_refused(place: Place) -> None:
     write_study(place.source, manifest_rows(place), final_fit={"from": 1})
     path = place.home / "models/digits/1/manifest.json"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,14 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from PIL import Image
-from safetensors.numpy import load
 
+from automl.data.splits import Part
 from automl.domain.settings import Settings
 from automl.steps.local_run import run_study
 from automl.steps.study_file import study_spec
 from automl.storage.open import open_home
 from automl.tracks.image.decode import decode_image
+from automl.tracks.image.index import RowIndex
 from automl.tracks.image.snapshot import ImageSnapshot
 from benchmarks.shared_data import shared_dataset
 from tests.quiet import Quiet
@@ -64,11 +64,10 @@ def publish(folder: Path, files: dict[str, bytes], image_size: int) -> Published
     result = run_study(settings, study_spec(document), Quiet())
     store = open_home(settings).store
     (key,) = [e.key for e in store.list("datasets/pictures/") if e.key.endswith("/manifest.json")]
-    manifest = ImageSnapshot.open(store, "pictures", key.split("/")[2]).envelope
-    tensors: dict[str, np.ndarray] = {}
-    for shard in manifest.shards:
-        content = load(store.get(shard.key).data)
-        tensors.update(zip(json.loads(content["paths"].tobytes()), content["images"], strict=True))
+    snapshot = ImageSnapshot.open(store, "pictures", key.split("/")[2])
+    assert snapshot.envelope.index is not None
+    paths = RowIndex.read(store, snapshot.envelope.index).paths
+    tensors = dict(zip(paths, snapshot.tensors(*Part)[0], strict=True))
     return Published(Path(result["onnx"]).read_bytes(), tensors)
 
 

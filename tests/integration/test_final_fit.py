@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -14,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load, save
 
+from automl.data.splits import PARTS, Part
 from automl.domain.facts import OriginKind
 from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
@@ -28,7 +27,9 @@ from automl.runs.worker import run_worker
 from automl.steps import choose, final_fit, prepare
 from automl.steps.open_run import open_search
 from automl.steps.study_file import study_spec
+from automl.storage.file import FileObjectStore
 from automl.tracks.image import fitter
+from automl.tracks.image.index import RowIndex
 from automl.tracks.image.refit import fresh_epochs
 from automl.tracks.image.snapshot import ImageEnvelope
 from automl.training.checkpoint import Checkpoint
@@ -145,17 +146,12 @@ def relabel(home: Path, part: str) -> None:
     """Give all rows of a part of the snapshot the label 0."""
     (path,) = home.glob("datasets/digits/*/manifest.json")
     manifest = ImageEnvelope.from_bytes(path.read_bytes(), str(path))
-    shards = []
-    for shard in manifest.shards:
-        if shard.part == part:
-            arrays = load((home / shard.key).read_bytes())
-            arrays["labels"] = np.zeros_like(arrays["labels"])
-            data = save(arrays)
-            (home / shard.key).write_bytes(data)
-            digest = hashlib.sha256(data).hexdigest()
-            shard = shard.model_copy(update={"sha256": digest, "size_bytes": len(data)})
-        shards.append(shard)
-    path.write_bytes(manifest.model_copy(update={"shards": tuple(shards)}).to_bytes())
+    assert manifest.index is not None
+    store = FileObjectStore(home)
+    index = RowIndex.read(store, manifest.index)
+    labels = np.where(index.parts == PARTS.index(Part(part)), 0, index.labels)
+    stored = replace(index, labels=labels).stored(store, manifest.keys)
+    path.write_bytes(manifest.model_copy(update={"index": stored}).to_bytes())
 
 
 def scramble_incumbent(context: StepContext, home: Path) -> bytes:

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import distributed
 import numpy as np
 import pytest
 from PIL import Image
 
-from automl.data.dask import Workers, local_client
 from automl.data.files import FileEntry, FileStore, StoredFile
 from automl.data.findings import Finding, FindingKind
+from automl.data.ledger import Page
 from automl.domain.settings import Settings
 from automl.domain.sources import Sources
 from automl.errors import DataError, StorageAccessError
@@ -23,13 +22,17 @@ from automl.runs.context import StepContext
 from automl.steps.prepare import prepare
 from automl.steps.study_file import study_spec
 from automl.storage.file import FileObjectStore
+from automl.storage.memory import MemoryObjectStore
 from automl.storage.sources import SourceFolder
-from automl.tracks.image.decode import MOST_PIXELS, encode_png
-from automl.tracks.image.passes import RowChunk, inspect_rows
+from automl.tracks.image.decode import encode_png
+from automl.tracks.image.passes import ReadTask, RowChunk, read_rows
 from automl.tracks.image.prepare import prepare_images
+from automl.tracks.image.recipe import Recipe
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.snapshot import ImageEnvelope
 from automl.tracks.image.sources import SourceLocation, list_source
+from automl.tracks.image.tables import FurtherColumn
+from tests.local import here
 
 GOOD = 40  # images of each class
 FEW = 0.9  # of the rows may be bad
@@ -84,12 +87,6 @@ BAD: dict[str, tuple[Make, str]] = {
 SHOWN = {os.fsdecode(b"b\xe4r.png"): r"b\xe4r.png"}
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[distributed.Client]:
-    with local_client(2) as client:
-        yield client
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> FileObjectStore:
     return FileObjectStore(tmp_path / "home")
@@ -106,21 +103,17 @@ def request(folder: Path) -> ImageRequest:
     return ImageRequest("hostile", store, "in", max_bad_fraction=FEW)
 
 
-def prepared(
-    asked: ImageRequest, home: FileObjectStore, client: distributed.Client
-) -> ImageEnvelope:
-    return prepare_images(asked, home, Workers(client, lambda *_: None))
+def prepared(asked: ImageRequest, home: FileObjectStore) -> ImageEnvelope:
+    return prepare_images(asked, home, here())
 
 
-def test_each_bad_file_is_named_with_its_reason(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
-) -> None:
+def test_each_bad_file_is_named_with_its_reason(tmp_path: Path, home: FileObjectStore) -> None:
     write_classes(tmp_path / "in")
     for name, (make, _) in BAD.items():
         path = tmp_path / "in" / "a" / name
         path.write_bytes(make) if isinstance(make, bytes) else make(path)
 
-    snapshot = prepared(request(tmp_path), home, client)
+    snapshot = prepared(request(tmp_path), home)
 
     reasons = {row.path: row.reason for row in snapshot.quarantined}
     assert set(reasons) == {f"a/{SHOWN.get(name, name)}" for name in BAD}
@@ -129,14 +122,12 @@ def test_each_bad_file_is_named_with_its_reason(
     assert sum(snapshot.counts.values()) == 2 * GOOD
 
 
-def test_a_class_whose_name_is_not_utf_8_is_left_out(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
-) -> None:
+def test_a_class_whose_name_is_not_utf_8_is_left_out(tmp_path: Path, home: FileObjectStore) -> None:
     write_classes(tmp_path / "in")
     (tmp_path / "in" / os.fsdecode(b"caf\xe9")).mkdir()
     (tmp_path / "in" / os.fsdecode(b"caf\xe9") / "0.png").write_bytes(picture(3))
 
-    snapshot = prepared(request(tmp_path), home, client)
+    snapshot = prepared(request(tmp_path), home)
 
     assert snapshot.classes == ("a", "b")
     (row,) = snapshot.quarantined
@@ -144,13 +135,13 @@ def test_a_class_whose_name_is_not_utf_8_is_left_out(
 
 
 def test_labels_of_arrays_that_cannot_be_written_are_left_out(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+    tmp_path: Path, home: FileObjectStore
 ) -> None:
     labels = np.asarray([*("ab" * GOOD), "lone \ud800"])
     images = np.random.default_rng(0).integers(0, 256, (len(labels), 6, 6), dtype=np.uint8)
     np.savez(tmp_path / "in.npz", x=images, y=labels)
 
-    snapshot = prepared(replace(request(tmp_path), source_key="in.npz"), home, client)
+    snapshot = prepared(replace(request(tmp_path), source_key="in.npz"), home)
 
     (row,) = snapshot.quarantined
     assert row.reason == "the label is no Unicode text"
@@ -176,26 +167,34 @@ class Denying:
         return self.store.list(prefix, start_after)
 
 
+def reading(folder: Path, store: FileStore) -> ReadTask:
+    """Return the task to read the ten rows of both classes from a store."""
+    listing = replace(list_source(request(folder).location), store=store)
+    chunk = RowChunk.of(listing, range(10))
+    recipe = Recipe.of(request(folder), (8, ""), {})
+    states = tuple(bytes([number]) * 16 for number in range(10))
+    places = tuple(bytes([number]) * 8 for number in range(10))
+    return ReadTask(chunk, states, places, ((),) * 10, recipe, MemoryObjectStore(), "rows/")
+
+
 def test_a_file_that_may_not_be_read_is_left_out(tmp_path: Path) -> None:
     write_classes(tmp_path / "in")
     store = request(tmp_path).source
-    listing = list_source(SourceLocation(store, "in"))
-    chunk = RowChunk.of(listing, range(10), MOST_PIXELS)
 
-    found = inspect_rows(replace(chunk, store=Denying(store, ("000.png", "004.png"))))
+    found = read_rows(reading(tmp_path, Denying(store, ("000.png", "004.png"))))
 
-    bad = [index for index, seen in enumerate(found) if seen.problem]
-    assert bad == [0, 2]
-    assert found[0].problem.startswith("the file may not be read: in/a/000.png cannot be accessed")
+    assert list(found.problems) == [0, 2]
+    told = "the file may not be read: in/a/000.png cannot be accessed"
+    assert found.problems[0].startswith(told)
+    assert len(Page.from_bytes(found.page, "page").contents) == 8
 
 
 def test_a_store_that_lets_nothing_be_read_any_more_is_no_bad_row(tmp_path: Path) -> None:
     write_classes(tmp_path / "in")
     store = request(tmp_path).source
-    chunk = RowChunk.of(list_source(SourceLocation(store, "in")), range(10), MOST_PIXELS)
 
     with pytest.raises(StorageAccessError, match="Permission denied"):
-        inspect_rows(replace(chunk, store=Denying(store, (".png",))))
+        read_rows(reading(tmp_path, Denying(store, (".png",))))
 
 
 @pytest.mark.parametrize(
@@ -242,6 +241,39 @@ def test_manifests_of_all_forms_say_the_same(tmp_path: Path, name: str, text: st
     assert [(row.path, row.label) for row in rows] == [
         ("x/1.png", "a"), ("x/2.png", "b, c"), ("3.png", "7"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", "day,label,path\n 7 ,a,1.png\n0.5,b,2.png\n,a,3.png\nx"),
+        ("t.tsv", "label\tday\tpath\na\t7\t1.png\nb\t0.5\t2.png\na\t\t3.png\nx"),
+        (
+            "t.jsonl",
+            '{"label": "a", "path": "1.png", "day": 7}\n{"label": "b", "path": "2.png", "day": 0.5}'
+            '\n{"label": "a", "path": "3.png"}\n{"label": "b", "path": "4.png", "day": [1]}',
+        ),
+    ],
+)
+def test_a_further_column_is_read_where_it_is_asked_for(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    for number in range(1, 5):
+        (tmp_path / f"{number}.png").write_bytes(b"")
+    place = SourceLocation(FileObjectStore(tmp_path), name)
+
+    rows = list_source(replace(place, further=FurtherColumn("day", "data.time"))).rows
+
+    assert [(row.path, row.label, row.value, row.problem) for row in rows[:3]] == [
+        ("1.png", "a", "7", ""),
+        ("2.png", "b", "0.5", ""),
+        ("3.png", "a", "", "the row has no value in the column 'day'"),
+    ]
+    assert rows[3].problem in {
+        "the row has 1 values for 3 columns", "'day' of line 4 is no text or number",
+    }  # fmt: skip
+    assert {row.value for row in list_source(place).rows} == {""}
 
 
 @pytest.mark.parametrize(
@@ -370,15 +402,13 @@ def test_means_of_transport_are_classes(tmp_path: Path) -> None:
     assert not any(found(tmp_path).values())
 
 
-def test_labels_that_look_alike_are_told(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
-) -> None:
+def test_labels_that_look_alike_are_told(tmp_path: Path, home: FileObjectStore) -> None:
     labels = ["Cat", "cat", "CAT ", "caf\u00e9", "cafe\u0301", "dog"]
     put(tmp_path / "in", *(f"{n}.png" for n in range(60)))
     lines = [f"{n}.png,{labels[n % 6]}" for n in range(59)]
     (tmp_path / "in" / "train.csv").write_text("\n".join(["path,label", *lines]))
 
-    snapshot = prepared(replace(request(tmp_path), source_key="in/train.csv"), home, client)
+    snapshot = prepared(replace(request(tmp_path), source_key="in/train.csv"), home)
 
     told = {f.kind: f.examples for f in snapshot.findings}
     alike = [f.examples for f in snapshot.findings if f.kind is FindingKind.SIMILAR_LABELS]

@@ -2,26 +2,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import distributed
 import numpy as np
+import psutil
 import pytest
-from safetensors.numpy import load
 
-from automl.data.dask import Workers, local_client
+from automl.data.cluster import local_client
+from automl.data.dask import open_workers
 from automl.data.splits import Part
-from automl.domain.settings import Settings
 from automl.domain.specification import SmallClasses
 from automl.errors import DamagedDataError, DataError, NewerSchemaError, NotFoundError
-from automl.runs.context import StepContext
-from automl.steps.prepare import prepare
-from automl.steps.study_file import load_study_file
 from automl.storage.file import FileObjectStore
 from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
-from automl.tracks.image.passes import RowChunk, inspect_rows
+from automl.tracks.image.passes import unreadable
 from automl.tracks.image.prepare import prepare_images
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.resize import ImagePreprocessor
@@ -29,18 +26,13 @@ from automl.tracks.image.samples import write_digits
 from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
 from automl.tracks.image.sources import SourceLocation, list_source
 from benchmarks.shared_data import shared_dataset
+from tests.local import here
 
 HELD_OUT = (Part.SELECTION, Part.CALIBRATION, Part.GATE, Part.REPORT)
 
 
 def silent(done: int, total: int, what: str) -> None:
     assert 0 <= done <= total, what
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[distributed.Client]:
-    with local_client(2) as client:
-        yield client
 
 
 @pytest.fixture
@@ -74,22 +66,22 @@ def where(store: FileObjectStore, manifest: ImageEnvelope) -> dict[str, Part]:
     return {row.path: part for part in HELD_OUT for row in snapshot.files(part)}
 
 
-def test_digits_become_a_snapshot(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
-) -> None:
+def test_digits_become_a_snapshot(tmp_path: Path, home: FileObjectStore) -> None:
     study = write_digits(tmp_path / "digits")
     source = FileObjectStore(study.parent)
     request = ImageRequest("digits", source, "train.csv", source, "images")
     seen: list[tuple[int, int, str]] = []
 
-    manifest = prepare_images(request, home, Workers(client, lambda *step: seen.append(step)))
+    manifest = prepare_images(request, home, here(lambda *step: seen.append(step)))
 
     assert manifest.classes == tuple("0123456789")
     assert manifest.image_size == 8
     assert "median" in manifest.image_size_reason
     assert sum(manifest.counts.values()) == 1797
     assert not manifest.quarantined
-    assert seen[-1] == (1797, 1797, "writing shards")
+    assert (1797, 1797, "reading rows") in seen
+    assert seen[-1][2] == "keeping held-out files"
+    assert seen[-1][0] == seen[-1][1] < 1797
     snapshot = ImageSnapshot.open(home, "digits", manifest.id)
     images, labels = snapshot.tensors(Part.TRAIN)
     mapped, same = snapshot.mapped_tensors(Part.TRAIN)
@@ -104,7 +96,7 @@ def test_digits_become_a_snapshot(
 
 
 def test_the_graph_gives_the_snapshots_tensors_bit_for_bit(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+    tmp_path: Path, home: FileObjectStore
 ) -> None:
     sizes = [(12, 10), (40, 33), (8, 8), (5, 90), (64, 64)]
     rows = [
@@ -112,14 +104,14 @@ def test_the_graph_gives_the_snapshots_tensors_bit_for_bit(
     ]
     request = replace(write_rows(tmp_path / "in", rows), image_size=16)
 
-    manifest = prepare_images(request, home, Workers(client, silent))
+    manifest = prepare_images(request, home, here(silent))
 
     assert_graph_gives_tensors(ImageSnapshot.open(home, "pictures", manifest.id))
 
 
 @pytest.mark.needs_shared("clothing")
 def test_the_graph_is_exact_for_photographs_of_every_size(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+    tmp_path: Path, home: FileObjectStore
 ) -> None:
     by_shape: dict[tuple[int, ...], list[tuple[str, bytes]]] = {}
     for path in sorted((shared_dataset("clothing") / "images").iterdir()):
@@ -131,7 +123,7 @@ def test_the_graph_is_exact_for_photographs_of_every_size(
     rows = [(name, "ab"[i % 2], data) for i, (name, data) in enumerate(files)]
     request = write_rows(tmp_path / "in", rows)
 
-    manifest = prepare_images(request, home, Workers(client, silent))
+    manifest = prepare_images(request, home, here(silent))
 
     tensors = images_by_digest(home, manifest)
     preprocess = ImagePreprocessor(ImageSnapshot.open(home, "pictures", manifest.id).preprocess)
@@ -145,12 +137,10 @@ def test_the_graph_is_exact_for_photographs_of_every_size(
 
 
 def images_by_digest(store: FileObjectStore, manifest: ImageEnvelope) -> dict[str, np.ndarray]:
-    shards = [load(store.get(shard.key).data) for shard in manifest.shards]
-    return {
-        digest.tobytes().hex(): image
-        for shard in shards
-        for digest, image in zip(shard["digests"], shard["images"], strict=True)
-    }
+    snapshot = ImageSnapshot.open(store, manifest.dataset, manifest.id)
+    images, _ = snapshot.tensors(*Part)
+    names = [digest for part in Part for digest in snapshot.digests(part)]
+    return dict(zip(names, images, strict=True))
 
 
 def assert_graph_gives_tensors(snapshot: ImageSnapshot) -> None:
@@ -167,18 +157,16 @@ def assert_graph_gives_tensors(snapshot: ImageSnapshot) -> None:
         np.testing.assert_array_equal(batch, images[indices])
 
 
-def test_the_same_listing_is_prepared_once(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
-) -> None:
+def test_the_same_listing_is_prepared_once(tmp_path: Path, home: FileObjectStore) -> None:
     request = write_rows(tmp_path / "in", two_classes())
-    first = prepare_images(request, home, Workers(client, silent))
+    first = prepare_images(request, home, here(silent))
     calls: list[str] = []
 
     for thresholds in (None, first.thresholds):
         again = prepare_images(
             replace(request, thresholds=thresholds),
             home,
-            Workers(client, lambda *step: calls.append(step[2])),
+            here(lambda *step: calls.append(step[2])),
         )
         assert again.reused
         assert again.id == first.id
@@ -188,30 +176,26 @@ def test_the_same_listing_is_prepared_once(
 
 
 def test_the_same_rows_elsewhere_are_the_same_snapshot(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+    tmp_path: Path, home: FileObjectStore
 ) -> None:
     rows = two_classes()
     first = write_rows(tmp_path / "in", rows)
     renamed = [(f"moved-{name}", label, data) for name, label, data in reversed(rows)]
     second = write_rows(tmp_path / "elsewhere", renamed)
 
-    one = prepare_images(first, home, Workers(client, silent))
-    other = prepare_images(second, home, Workers(client, silent))
+    one = prepare_images(first, home, here(silent))
+    other = prepare_images(second, home, here(silent))
 
     assert other.reused
     assert other.id == one.id
 
 
-def test_added_rows_keep_the_split_of_the_others(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
-) -> None:
+def test_added_rows_keep_the_split_of_the_others(tmp_path: Path, home: FileObjectStore) -> None:
     request = write_rows(tmp_path / "in", two_classes(60))
-    first = prepare_images(request, home, Workers(client, silent))
+    first = prepare_images(request, home, here(silent))
     write_rows(tmp_path / "in", two_classes(90))
 
-    grown = prepare_images(
-        replace(request, thresholds=first.thresholds), home, Workers(client, silent)
-    )
+    grown = prepare_images(replace(request, thresholds=first.thresholds), home, here(silent))
 
     old = {f"{i:03d}.png" for i in range(60)}
     assert grown.id != first.id
@@ -219,14 +203,12 @@ def test_added_rows_keep_the_split_of_the_others(
     assert {p: part for p, part in where(home, grown).items() if p in old} == where(home, first)
 
 
-def test_duplicates_share_one_part(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
-) -> None:
+def test_duplicates_share_one_part(tmp_path: Path, home: FileObjectStore) -> None:
     rows = two_classes(60)
     copies = [(f"copy-{name}", label, data) for name, label, data in rows]
     request = write_rows(tmp_path / "in", rows + copies)
 
-    parts = where(home, prepare_images(request, home, Workers(client, silent)))
+    parts = where(home, prepare_images(request, home, here(silent)))
 
     assert parts
     for name, _, _ in rows:
@@ -234,14 +216,14 @@ def test_duplicates_share_one_part(
 
 
 def test_a_few_bad_rows_are_quarantined_with_their_reasons(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+    tmp_path: Path, home: FileObjectStore
 ) -> None:
     rows = [*two_classes(60), ("torn.png", "a", picture(99)[:70]), ("text.png", "b", b"hello")]
     request = write_rows(tmp_path / "in", rows)
     with (tmp_path / "in" / "train.csv").open("a", encoding="utf-8") as manifest_file:
         manifest_file.write("gone.png,a\n../train.csv,b\n001.png,\n")
 
-    manifest = prepare_images(replace(request, max_bad_fraction=0.1), home, Workers(client, silent))
+    manifest = prepare_images(replace(request, max_bad_fraction=0.1), home, here(silent))
 
     reasons = {row.path: row.reason for row in manifest.quarantined}
     assert list(reasons) == ["torn.png", "text.png", "gone.png", "../train.csv", "001.png"]
@@ -254,12 +236,12 @@ def test_a_few_bad_rows_are_quarantined_with_their_reasons(
 
 
 def test_an_image_with_too_many_pixels_is_quarantined_until_more_are_allowed(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+    tmp_path: Path, home: FileObjectStore
 ) -> None:
     request = write_rows(tmp_path / "in", [*two_classes(30), ("wide.png", "a", picture(99, 8, 90))])
 
-    strict = prepare_images(replace(request, max_pixels=719), home, Workers(client, silent))
-    liberal = prepare_images(replace(request, max_pixels=720), home, Workers(client, silent))
+    strict = prepare_images(replace(request, max_pixels=719), home, here(silent))
+    liberal = prepare_images(replace(request, max_pixels=720), home, here(silent))
 
     assert [row.path for row in strict.quarantined] == ["wide.png"]
     assert "90 by 8 pixels, more than 719 (data.max_pixels)" in strict.quarantined[0].reason
@@ -268,87 +250,77 @@ def test_an_image_with_too_many_pixels_is_quarantined_until_more_are_allowed(
 
 
 def test_too_many_bad_rows_stop_the_run_and_write_nothing(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+    tmp_path: Path, home: FileObjectStore
 ) -> None:
     rows = [*two_classes(20), ("x.png", "a", b"hello"), ("y.png", "a", b"")]
     request = write_rows(tmp_path / "in", rows)
 
     with pytest.raises(DataError, match="2 of the 22 rows") as caught:
-        prepare_images(request, home, Workers(client, silent))
+        prepare_images(request, home, here(silent))
 
     assert [problem.path for problem in caught.value.problems] == ["x.png", "y.png"]
     assert not list(home.list(""))
 
 
-def test_classes_that_cannot_be_learnt_are_all_named(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
-) -> None:
+def test_classes_that_cannot_be_learnt_are_all_named(tmp_path: Path, home: FileObjectStore) -> None:
     rows = [*two_classes(10), ("p.png", "rare", picture(50)), ("q.png", "odd", picture(51))]
     request = write_rows(tmp_path / "in", rows)
 
     with pytest.raises(DataError) as caught:
-        prepare_images(request, home, Workers(client, silent))
+        prepare_images(request, home, here(silent))
 
     assert [problem.path for problem in caught.value.problems] == ["odd", "rare"]
 
 
 def test_small_classes_are_left_out_where_that_is_asked_for(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+    tmp_path: Path, home: FileObjectStore
 ) -> None:
     rare = [("r0.png", "rare", picture(90)), ("r1.png", "rare", picture(91))]
     request = write_rows(tmp_path / "in", [*two_classes(20), *rare])
 
     with pytest.raises(DataError, match=r"data\.small_classes to drop"):
-        prepare_images(request, home, Workers(client, silent))
+        prepare_images(request, home, here(silent))
     asked = replace(request, small_classes=SmallClasses.DROP)
-    manifest = prepare_images(asked, home, Workers(client, silent))
+    manifest = prepare_images(asked, home, here(silent))
 
     assert manifest.classes == ("a", "b")
     assert [row.path for row in manifest.quarantined] == ["r0.png", "r1.png"]
     assert "class rare has 2 usable rows: fewer than 3" in manifest.quarantined[0].reason
 
 
-def test_one_class_is_refused(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
-) -> None:
+def test_one_class_is_refused(tmp_path: Path, home: FileObjectStore) -> None:
     rows = [(name, "a", data) for name, _, data in two_classes(10)]
     request = write_rows(tmp_path / "in", rows)
 
     with pytest.raises(DataError, match="two classes or more"):
-        prepare_images(request, home, Workers(client, silent))
+        prepare_images(request, home, here(silent))
 
 
 def test_missing_columns_are_refused_with_those_expected(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
+    tmp_path: Path, home: FileObjectStore
 ) -> None:
     request = write_rows(tmp_path / "in", two_classes(10))
 
     with pytest.raises(DataError, match="has 2 columns, but no 'kind'"):
-        prepare_images(replace(request, label="kind"), home, Workers(client, silent))
+        prepare_images(replace(request, label="kind"), home, here(silent))
 
 
-def test_a_manifest_without_rows_is_refused(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
-) -> None:
+def test_a_manifest_without_rows_is_refused(tmp_path: Path, home: FileObjectStore) -> None:
     request = write_rows(tmp_path / "in", [])
 
     with pytest.raises(DataError, match="has no rows"):
-        prepare_images(request, home, Workers(client, silent))
+        prepare_images(request, home, here(silent))
 
 
-def test_a_source_that_does_not_exist_is_refused(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
-) -> None:
+def test_a_source_that_does_not_exist_is_refused(tmp_path: Path, home: FileObjectStore) -> None:
     store = FileObjectStore(tmp_path)
 
     for key in ("no.csv", "no.npz", "no-folder"):
         with pytest.raises(DataError):
-            prepare_images(ImageRequest("none", store, key), home, Workers(client, silent))
+            prepare_images(ImageRequest("none", store, key), home, here(silent))
 
 
-def test_folders_are_classes(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
-) -> None:
+def test_folders_are_classes(tmp_path: Path, home: FileObjectStore) -> None:
     for number in range(20):
         folder = tmp_path / "pets" / ("cat" if number % 2 else "dog") / "deep"
         folder.mkdir(parents=True, exist_ok=True)
@@ -359,21 +331,19 @@ def test_folders_are_classes(
     (tmp_path / "pets2" / "bird" / "b.png").write_bytes(picture(2))
     request = ImageRequest("pets", FileObjectStore(tmp_path), "pets")
 
-    manifest = prepare_images(request, home, Workers(client, silent))
+    manifest = prepare_images(request, home, here(silent))
 
     assert manifest.classes == ("cat", "dog")
     assert sum(manifest.counts.values()) == 20
 
 
 @pytest.mark.parametrize("shape", [(40, 9, 7), (40, 9, 7, 1), (40, 9, 7, 3)])
-def test_arrays_are_rows(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client, shape: tuple[int, ...]
-) -> None:
+def test_arrays_are_rows(tmp_path: Path, home: FileObjectStore, shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     np.savez(tmp_path / "data.npz", x=x, y=np.arange(40) % 2)
     request = ImageRequest("arrays", FileObjectStore(tmp_path), "data.npz")
 
-    manifest = prepare_images(request, home, Workers(client, silent))
+    manifest = prepare_images(request, home, here(silent))
 
     assert manifest.classes == ("0", "1")
     assert manifest.image_size == 8
@@ -398,7 +368,6 @@ def test_arrays_are_rows(
 def test_unusable_arrays_are_refused(
     tmp_path: Path,
     home: FileObjectStore,
-    client: distributed.Client,
     arrays: dict[str, np.ndarray],
     message: str,
 ) -> None:
@@ -406,126 +375,110 @@ def test_unusable_arrays_are_refused(
     request = ImageRequest("arrays", FileObjectStore(tmp_path), "data.npz")
 
     with pytest.raises(DataError, match=message):
-        prepare_images(request, home, Workers(client, silent))
+        prepare_images(request, home, here(silent))
 
 
-def test_large_images_are_reduced_to_64_pixels(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
-) -> None:
+def test_large_images_are_reduced_to_64_pixels(tmp_path: Path, home: FileObjectStore) -> None:
     rows = [(f"{i}.png", "ab"[i % 2], picture(i, 100, 90)) for i in range(12)]
     request = write_rows(tmp_path / "in", rows)
 
-    manifest = prepare_images(request, home, Workers(client, silent))
+    manifest = prepare_images(request, home, here(silent))
 
     assert manifest.image_size == 64
     assert "up to 64" in manifest.image_size_reason
 
 
-def test_shards_are_bounded_by_the_bytes_of_their_images(
-    tmp_path: Path, client: distributed.Client, monkeypatch: pytest.MonkeyPatch
+def test_blocks_are_bounded_by_the_bytes_of_their_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = replace(write_rows(tmp_path / "in", two_classes(60)), image_size=8)
     tensors = []
-    for number, most in enumerate((10**6, 5 * 8 * 8 * 3 + 191)):
-        monkeypatch.setattr("automl.tracks.image.prepare.SHARD_BYTES", most)
+    for number, most in enumerate((10**6, 7 * 8 * 8 * 3 + 191)):
+        monkeypatch.setattr("automl.tracks.image.reading.IMAGE_BYTES", most)
         home = FileObjectStore(tmp_path / f"home-{number}")
-        manifest = prepare_images(request, home, Workers(client, silent))
+        manifest = prepare_images(request, home, here(silent))
         tensors.append(ImageSnapshot.open(home, "pictures", manifest.id).tensors(*Part))
 
-    assert {shard.rows for shard in manifest.shards if shard.part == Part.TRAIN} == {5, 1}
+    assert [block.rows for block in manifest.blocks].count(7) == 8
+    assert sorted(block.rows for block in manifest.blocks)[0] == 4
     for few, many in zip(*tensors, strict=True):
         np.testing.assert_array_equal(few, many)
 
 
-def test_three_rows_per_class_are_enough(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
-) -> None:
+def test_three_rows_per_class_are_enough(tmp_path: Path, home: FileObjectStore) -> None:
     request = write_rows(tmp_path / "in", two_classes(6))
 
-    manifest = prepare_images(request, home, Workers(client, silent))
+    manifest = prepare_images(request, home, here(silent))
 
     assert manifest.counts[Part.TRAIN] == manifest.counts[Part.SELECTION] == 2
 
 
-def test_a_damaged_shard_is_noticed(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
-) -> None:
+def test_a_damaged_block_is_noticed(tmp_path: Path, home: FileObjectStore) -> None:
     request = write_rows(tmp_path / "in", two_classes())
-    manifest = prepare_images(request, home, Workers(client, silent))
-    shard = next(shard for shard in manifest.shards if shard.part == Part.TRAIN)
-    content = bytearray(home.get(shard.key).data)
+    manifest = prepare_images(request, home, here(silent))
+    (block,) = manifest.blocks
+    content = bytearray(home.get(block.key).data)
     content[-1] ^= 1
-    home.put(shard.key, bytes(content))
+    home.put(block.key, bytes(content))
 
-    with pytest.raises(DamagedDataError, match=shard.key):
+    with pytest.raises(DamagedDataError, match=block.key):
         ImageSnapshot.open(home, "pictures", manifest.id).tensors(Part.TRAIN)
 
 
-def test_a_newer_manifest_is_refused(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
-) -> None:
+def test_a_newer_manifest_is_refused(tmp_path: Path, home: FileObjectStore) -> None:
     request = write_rows(tmp_path / "in", two_classes())
-    manifest = prepare_images(request, home, Workers(client, silent))
+    manifest = prepare_images(request, home, here(silent))
     key = f"datasets/pictures/{manifest.id}/manifest.json"
-    newer = json.loads(home.get(key).data) | {"schema": 2, "extra": True}
+    newer = json.loads(home.get(key).data) | {"schema": 3, "extra": True}
     home.put(key, json.dumps(newer).encode())
 
     with pytest.raises(NewerSchemaError, match="upgrade"):
         ImageSnapshot.open(home, "pictures", manifest.id)
 
 
-def test_a_deleted_snapshot_is_built_again(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
-) -> None:
+def test_a_deleted_snapshot_is_built_again(tmp_path: Path, home: FileObjectStore) -> None:
     request = write_rows(tmp_path / "in", two_classes())
-    first = prepare_images(request, home, Workers(client, silent))
+    first = prepare_images(request, home, here(silent))
     for entry in list(home.list(f"datasets/pictures/{first.id}/")):
         home.delete(entry.key)
     with pytest.raises(NotFoundError):
         ImageSnapshot.open(home, "pictures", first.id)
 
-    again = prepare_images(request, home, Workers(client, silent))
+    again = prepare_images(request, home, here(silent))
 
     assert not again.reused
     assert again == first
     assert ImageSnapshot.open(home, "pictures", first.id).tensors(Part.TRAIN)[0].size
 
 
-def test_training_rows_keep_no_files(
-    tmp_path: Path, home: FileObjectStore, client: distributed.Client
-) -> None:
+def test_training_rows_keep_no_files(tmp_path: Path, home: FileObjectStore) -> None:
     request = write_rows(tmp_path / "in", two_classes())
-    manifest = prepare_images(request, home, Workers(client, silent))
+    manifest = prepare_images(request, home, here(silent))
 
     with pytest.raises(DataError, match="no files of training rows"):
         ImageSnapshot.open(home, "pictures", manifest.id).files(Part.TRAIN)
 
 
-def test_a_local_client_has_as_many_threads_as_it_is_told() -> None:
+def test_a_local_client_has_as_many_processes_as_it_is_told() -> None:
     with local_client(3) as three:
-        assert sum(three.nthreads().values()) == 3
+        three.wait_for_workers(3, timeout=60)
+        numbers = {
+            three.submit(os.getpid, pure=False, workers=[w]).result() for w in three.nthreads()
+        }
+
+        assert len(numbers) == 3
+        assert os.getpid() not in numbers
+    for number in numbers:
+        assert not psutil.pid_exists(number)
 
 
-def test_data_are_prepared_by_as_many_threads_as_this_process_may_keep_busy(tmp_path: Path) -> None:
-    study = write_digits(tmp_path / "digits")
-    settings = Settings(str(tmp_path / "home"))
-    context = StepContext.open(settings, load_study_file(study), "one", "test")
-    cores = os.sched_getaffinity(0)
-    seen: set[int] = set()
+def test_an_error_ends_the_processes_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), local_client(1) as client:  # noqa: PT012
+        number = client.submit(os.getpid).result()
+        client.submit(time.sleep, 3600)
+        raise KeyboardInterrupt
 
-    def look(done: int, total: int, what: str) -> None:
-        alive = (
-            worker for worker in distributed.Worker._instances if worker.status.name == "running"
-        )
-        seen.update(worker.state.nthreads for worker in alive)
-
-    os.sched_setaffinity(0, {min(cores)})
-    try:
-        prepare(context, look)
-    finally:
-        os.sched_setaffinity(0, cores)
-
-    assert 1 in seen  # others are of another test's cluster
+    assert not psutil.pid_exists(number)
 
 
 def test_a_table_or_arrays_beyond_memory_are_not_read(
@@ -546,29 +499,33 @@ def test_a_file_that_is_too_large_for_an_image_is_left_out(tmp_path: Path) -> No
         file.truncate(2**31)  # takes no room
 
     listing = list_source(SourceLocation(FileObjectStore(tmp_path), "in"))
-    found = inspect_rows(RowChunk.of(listing, [0, 1], most_pixels=10**6))
+    found = [unreadable(row, 10**6) for row in listing.rows]
 
-    assert [bool(seen.problem) for seen in found] == [False, True]
-    assert "2,147,483,648 bytes, more than the 20,777,216" in found[1].problem
-
-
-def test_two_local_clients_live_side_by_side(client: distributed.Client) -> None:
-    with local_client(2) as second:
-        assert second.submit(len, "ab").result() == client.submit(len, "cd").result() == 2
+    assert found[0] == ""
+    assert "2,147,483,648 bytes, more than the 20,777,216" in found[1]
 
 
-def test_another_cluster_builds_the_same_snapshot(
-    tmp_path: Path, client: distributed.Client, monkeypatch: pytest.MonkeyPatch
+def test_other_processes_build_the_same_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = write_rows(tmp_path / "in", two_classes())
-    here, there = FileObjectStore(tmp_path / "here"), FileObjectStore(tmp_path / "there")
-    first = prepare_images(request, here, Workers(client, silent))
-
+    monkeypatch.setattr("automl.tracks.image.reading.CHUNK_ROWS", 4)
+    found = {"here": prepare_images(request, FileObjectStore(tmp_path / "here"), here(silent))}
+    with open_workers(2, silent) as workers:
+        found["beside"] = prepare_images(request, FileObjectStore(tmp_path / "beside"), workers)
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
+        n_workers=2, threads_per_worker=2, processes=True, dashboard_address="127.0.0.1:0"
     ) as cluster:
         monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
-        with local_client(2) as remote:
-            second = prepare_images(request, there, Workers(remote, silent))
+        with open_workers(2, silent) as workers:
+            found["there"] = prepare_images(request, FileObjectStore(tmp_path / "there"), workers)
 
-    assert second == first
+    assert len(found["here"].blocks) == 10
+    assert found["here"] == found["beside"] == found["there"]
+    stored = [stored_in(tmp_path / name) for name in found]
+    assert stored[0] == stored[1] == stored[2]
+
+
+def stored_in(folder: Path) -> dict[str, bytes]:
+    store = FileObjectStore(folder)
+    return {entry.key: store.get(entry.key).data for entry in store.list("")}

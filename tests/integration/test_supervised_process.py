@@ -123,6 +123,19 @@ class TestProcess:
             run("sleep", on_line=refuse)
         assert not Path(f"/proc/{pids[0]}").exists()
 
+    def test_no_code_of_the_supervisor_runs_in_its_child(self) -> None:
+        code = (
+            "import os, time; os.register_at_fork(after_in_child=lambda: time.sleep(3600)); "
+            "from automl.machine.process import run_step; print(run_step('step', {}, env="
+            "dict(os.environ), timeout_s=None, on_line=str, stop=lambda: False, "
+            "module='tiny_step').failure)"
+        )
+        command = [sys.executable, "-c", code]
+
+        done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60)
+
+        assert done.stdout == "None\n"  # it did not wait for ever, as for a lock
+
     def test_the_child_dies_with_its_supervisor(self) -> None:
         code = (
             "import os; from automl.machine.process import run_step; run_step('step', {}, "

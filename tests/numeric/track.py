@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from automl.data.dask import Workers
+from automl.data.dask import TaskRunner
 from automl.data.files import FileStore, SnapshotStore
+from automl.data.profile import Bins, Distribution, Profile, Scale
 from automl.data.request import DatasetRequest
 from automl.data.snapshot import Envelope, read_shards, write_envelope, write_shard
 from automl.data.splits import position
@@ -39,6 +40,7 @@ from automl.tracks.values import ValueScores
 from tests.numeric import CARD
 
 FOLDS = 3
+BINS = Bins(scale=Scale.LOG, size=16)  # of any number, 4 % wide
 PIPELINES = [f'{{"ridge": {10.0**power}}}' for power in range(-2, 4)]
 PIPELINES += [f'{{"neighbours": {count}}}' for count in (1, 2, 3, 5, 9)]
 
@@ -224,7 +226,9 @@ class NumericTrack:
     tolerance = track.Tolerance(max_abs_diff=1e-4, relative=True)
     scores, samples = ValueScores(Objective.RMSE), FeedSamples()
 
-    def prepare(self, request: DatasetRequest, store: SnapshotStore, workers: Workers) -> Envelope:
+    def prepare(
+        self, request: DatasetRequest, store: SnapshotStore, workers: TaskRunner
+    ) -> Envelope:
         source, key = request.locate(request.data.source)
         columns, x, y = read_csv(source.get(key).data, request.data.label or "label")
         rows, fraction = digests(x, y), request.data.test_fraction
@@ -238,7 +242,10 @@ class NumericTrack:
             shards.append(write_shard(store, keys, part, int(chosen.sum()), tensors))
         known = {"id": keys.snapshot, "dataset": request.name, "source": request.data.source}
         found = {"shards": shards, "counts": {s.part: s.rows for s in shards}, "columns": columns}
-        return write_envelope(store, Envelope.model_validate({**known, **found}))
+        numbers = zip([*columns, "label"], [*x.T, y], strict=True)
+        spread = {name: Distribution.of(values, BINS) for name, values in numbers}
+        more = {"profile": Profile.of(len(rows), rows, (), spread)}
+        return write_envelope(store, Envelope.model_validate({**known, **found, **more}))
 
     def open(self, store: FileStore, dataset: str, snapshot: str) -> track.Dataset:
         envelope = Envelope.read(store, dataset, snapshot)

@@ -6,7 +6,7 @@ import copy
 import importlib
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,16 +84,25 @@ TRIED: tuple[Any, ...] = (
 )  # fmt: skip
 
 
+GOES_WITH: Mapping[str, Mapping[str, Any]] = {  # keys that another key's value goes with
+    "data.group": {"data.split": "group"},
+    "data.time": {"data.split": "time"},
+    "data.test_source": {"data.test_fraction": 0.0},
+}
+
+
 def accepted(path: str) -> list[Any]:
     """Return the values of a key that a study may have instead of the default."""
     found = []
+    others = GOES_WITH.get(path, {})
     for value in TRIED:
         document: dict[str, Any] = copy.deepcopy(MINIMAL)
-        *sections, key = path.split(".")
-        place = document
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[key] = value
+        for other, its_value in {**others, path: value}.items():
+            *sections, key = other.split(".")
+            place = document
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[key] = its_value
         try:
             is_other = study_spec(document) != study_spec(MINIMAL)
         except ConfigError:

@@ -60,7 +60,7 @@ ELSEWHERE = {
 # files that today's code reads and writes otherwise, those of older schemas aside
 OLDER = {
     "lease-1.json", "run_opened.json", "log-segment-1.json", "sql-1.sql", "envelope.json",
-    "image_envelope.json",
+    "image_envelope.json", "envelope.2.json", "image_envelope.2.json", "image_envelope.3.json",
 }  # fmt: skip
 
 

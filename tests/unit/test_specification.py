@@ -146,7 +146,7 @@ class TestProblems:
         problems = problems_of(document)
 
         assert problems["data.source"] == "this key is required"
-        assert {"data.split", "data.group", "search.workers"} <= set(problems)
+        assert {"data.group", "search.workers"} <= set(problems)
 
     def test_an_empty_document_lists_what_is_required(self) -> None:
         assert set(problems_of({})) == {"name", "task", "data"}
@@ -279,10 +279,8 @@ class TestAvailability:
         ("path", "value"),
         [
             ("data.source", "table.parquet"),
-            ("data.resize", "letterbox"),
             ("data.columns", {"age": "number"}),
             ("data.weights", "weight"),
-            ("data.gate.on_change", "stop"),
             ("search.objective", "log_loss"),
             ("search.prefer", "small"),
             ("search.spend.gpu_hours", 1.0),
@@ -415,6 +413,20 @@ class TestCombinations:
 
     def test_an_own_test_set_leaves_no_test_fraction(self) -> None:
         assert "data.test_fraction" in problems_of(with_values({"data.test_source": "test.csv"}))
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"data.test_source": "test.csv", "data.test_fraction": 0.0},
+            {"data.split": "group", "data.group": "farm"},
+            {"data.split": "time", "data.time": "day"},
+            {"data.resize": "letterbox"},
+        ],
+    )
+    def test_rows_are_held_out_and_resized_as_studies_ask(self, values: dict[str, object]) -> None:
+        assert study_spec(with_values(values)).data.model_fields_set >= {
+            path.removeprefix("data.") for path in values
+        }
 
     def test_the_objective_must_fit_the_task(self) -> None:
         message = problems_of(with_values({"search.objective": "rmse"}))["search.objective"]

@@ -6,7 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from automl.domain.candidate import Candidate
+from automl.domain.data_change import ChangeKind, DataChange
 from automl.domain.events import (
+    DataAccepted,
+    DataChanged,
     Event,
     FinalFitFinished,
     FitSource,
@@ -85,6 +88,17 @@ def reopened(run: str = "a", deadline: datetime | None = None) -> RunReopened:
 
 def given(owner: str) -> StudyGiven:
     return StudyGiven(at=AT, owner=owner, by="mia")
+
+
+def changed(run: str = "b", snapshot: str = "s") -> DataChanged:
+    found = DataChange(kind=ChangeKind.ROWS, message="half are gone", is_suspicious=True)
+    return DataChanged(
+        at=AT, run=run, snapshot=snapshot, before="r", changes=(found,), stopped=True
+    )
+
+
+def accepted() -> DataAccepted:
+    return DataAccepted(at=AT, snapshot="s", by="mia", why="they were copies")
 
 
 def log(*events: Event) -> list[tuple[int, Event]]:
@@ -323,3 +337,26 @@ def test_runs_are_ordered_by_their_opening_alone() -> None:
     assert not study.is_later("a", second)
     assert not study.is_later("a", first)
     assert not study.is_later("unheard of", first)
+
+
+def test_a_run_knows_what_changed_in_the_data_that_were_prepared_for_it() -> None:
+    study = replay(log(opened(), failed(), changed("b"), opened("b")))
+
+    assert [run.changes for run in study.runs] == [(), changed().changes]
+
+
+@pytest.mark.parametrize("event", [changed("c"), changed("b", "other")])
+def test_what_was_found_for_another_run_or_snapshot_is_no_change_of_this_one(
+    event: DataChanged,
+) -> None:
+    assert replay(log(opened(), failed(), event, opened("b"))).runs[-1].changes == ()
+
+
+def test_a_verdict_on_data_and_its_acceptance_hold_until_the_next_run_is_opened() -> None:
+    events = log(opened(), failed(), changed(), accepted(), opened("b"))
+
+    before, after = replay(events[:4]), replay(events)
+
+    assert (before.judged, before.accepted) == (changed(), accepted())
+    assert (after.judged, after.accepted) == (None, None)
+    assert after == replay(events[4:], before)

@@ -77,6 +77,21 @@ def decode_image(data: bytes, most_pixels: int = MOST_PIXELS) -> Pixels:
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
+def longer_side(data: bytes, most_pixels: int) -> int | None:
+    """Return the longer side of an encoded image in pixels, which its header tells; None if none.
+
+    Args:
+        data: the file.
+        most_pixels: that it may have.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+    except (UnidentifiedImageError, Image.DecompressionBombError, *_BROKEN_FILE):
+        return None
+    return max(width, height) if width * height <= most_pixels else None
+
+
 def _too_large(pixels: str, most: int) -> str:
     return f"the image has {pixels} pixels, more than {most:,} (data.max_pixels)"
 

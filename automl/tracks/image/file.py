@@ -79,7 +79,7 @@ def file_facts(envelope: ImageEnvelope, members: Sequence[Member]) -> FileFacts:
         labels=envelope.classes,
         input={
             "decode": DECODING,
-            "resize": Resize.STRETCH.value,
+            "resize": envelope.resize.value,
             "size": envelope.image_size,
         },
         parameters=architecture.parameters,
@@ -92,6 +92,12 @@ def misfits(envelope: ImageEnvelope, published: FileFacts) -> Iterator[str]:
         old, new = set(published.labels), set(envelope.classes)
         lost, added = (", ".join(sorted(few)) or "none" for few in (old - new, new - old))
         yield f"its classes are not the dataset's: missing now {lost}; new {added}"
+    resize = published.input.get("resize", Resize.STRETCH.value)
+    if resize != envelope.resize:
+        yield (
+            f"its images are resized by {resize}, the dataset's by {envelope.resize}; "
+            f"data.resize: {resize} makes them equal"
+        )
     size = published.input.get("size")
     if size != envelope.image_size:
         yield (

@@ -138,7 +138,8 @@ def _refuse_split(paths: Sequence[tuple[str, ...]], uri: str) -> None:
     if any(len(path) > 2 for path in paths):
         raise DataError(
             f"The folders of {uri} are parts of a split ({told}), not classes.",
-            f"name {uri}/{training} as data.source: a part of it is held out; or put the class "
+            f"name {uri}/{training} as data.source, and the folder of test rows as "
+            "data.test_source, without which a part of data.source is held out; or put the class "
             "folders of all parts together",
         )
     raise DataError(

@@ -1,28 +1,32 @@
-"""Tasks of Dask workers: look at every row once, then write shards.
+"""Tasks of Dask workers: read each image once, and keep the files of held-out rows.
 
 Everything here is a module-level function of picklable values.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from automl.data.blocks import Block, write_block
 from automl.data.files import FileStore, SnapshotStore
-from automl.data.snapshot import Shard, write_shard
-from automl.data.splits import Part
-from automl.domain.layout import SnapshotKeys
+from automl.data.ledger import Page, Seen, content_of, digests, write_page
 from automl.errors import DataError, NotFoundError, StorageAccessError
 from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
+from automl.tracks.image.recipe import Recipe
 from automl.tracks.image.resize import ImagePreprocessor
 from automl.tracks.image.sources import Listing, SourceRow
+from automl.tracks.image.statistics import STATISTICS, row_statistics
 
 _PIXEL_BYTES = 4  # of a file without compression: eight bits of four channels
 _OTHER_BYTES = 16 * 2**20  # of its metadata
+_READERS = 8  # files of a remote store that are asked for at once
+_AHEAD_BYTES = 64 * 2**20  # that they may take together, beyond one file
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,155 +37,305 @@ class RowChunk:
         store: holds the rows' files.
         rows: as the source names them.
         pixels: uint8 `[n, H, W, C]` of these rows, or None if they are files.
-        most_pixels: that an image in a file may have.
     """
 
     store: FileStore
     rows: tuple[SourceRow, ...]
     pixels: NDArray[np.uint8] | None
-    most_pixels: int
 
     @classmethod
-    def of(cls, listing: Listing, indices: Sequence[int], most_pixels: int) -> RowChunk:
+    def of(cls, listing: Listing, indices: Sequence[int]) -> RowChunk:
         """Return the rows at `indices`."""
         pixels = None if listing.pixels is None else listing.pixels[np.asarray(indices, dtype=int)]
-        rows = tuple(listing.rows[index] for index in indices)
-        return cls(listing.store, rows, pixels, most_pixels)
+        return cls(listing.store, tuple(listing.rows[index] for index in indices), pixels)
 
-    def read(self, index: int) -> tuple[NDArray[np.uint8], bytes | None]:
-        """Return a row's pixels, uint8 `[H, W, 3]`, and its encoded bytes if it is a file.
-
-        Raises:
-            DataError: the row cannot be used; the message is the reason.
-        """
-        row = self.rows[index]
-        if row.problem:
-            raise DataError(row.problem)
+    def read(self) -> Iterator[RawImage | Exception]:
+        """Yield what is in each row's file, in order, or why it cannot be read."""
         if self.pixels is not None:
-            image = self.pixels[index]
-            grey = image.shape[2] == 1
-            return np.ascontiguousarray(np.repeat(image, 3, axis=2) if grey else image), None
-        most_bytes = _PIXEL_BYTES * self.most_pixels + _OTHER_BYTES
-        if row.size_bytes > most_bytes:
-            raise DataError(
-                f"the file has {row.size_bytes:,} bytes, more than the {most_bytes:,} that an "
-                "image of data.max_pixels takes"
-            )
-        try:
-            data = self.store.get(row.key).data
-        except NotFoundError as error:
-            raise DataError("the file vanished while it was read") from error
-        return decode_image(data, self.most_pixels), data
+            for image in self.pixels:
+                grey = image.shape[2] == 1
+                rgb = np.ascontiguousarray(np.repeat(image, 3, axis=2) if grey else image)
+                yield RawImage(bytes.fromhex(pixel_digest(rgb))[:16], None, rgb)
+            return
+        for data in fetched(self.store, self.rows):
+            yield data if isinstance(data, Exception) else RawImage(content_of(data), data, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Inspected:
-    """Findings of the first pass about a row; `problem` is "" if it can be used."""
+class RawImage:
+    """An image as its source has it.
 
-    digest: str
-    height: int
-    width: int
-    problem: str
+    Attributes:
+        content: digest of the file's bytes, or of the pixels of an array's row.
+        data: the file; None for an array's row.
+        pixels: uint8 `[H, W, 3]` of an array's row; None for a file.
+    """
+
+    content: bytes
+    data: bytes | None
+    pixels: NDArray[np.uint8] | None
+
+    def decoded(self, most_pixels: int) -> NDArray[np.uint8]:
+        """Return the pixels, uint8 `[H, W, 3]`.
+
+        Raises:
+            DataError: there are none; the message is the reason.
+        """
+        if self.pixels is not None:
+            return self.pixels
+        assert self.data is not None
+        return decode_image(self.data, most_pixels)
+
+    def encoded(self) -> bytes:
+        """Return the file, or a PNG file with the same pixels."""
+        if self.data is not None:
+            return self.data
+        assert self.pixels is not None
+        return encode_png(self.pixels)
 
 
-def inspect_rows(chunk: RowChunk) -> list[Inspected]:
-    """Return what each row of the chunk holds, in order.
+def unreadable(row: SourceRow, most_pixels: int) -> str:
+    """Return why a row need not be read at all; "" if it has to be."""
+    most_bytes = _PIXEL_BYTES * most_pixels + _OTHER_BYTES
+    if row.problem or not row.key or row.size_bytes <= most_bytes:
+        return row.problem
+    return (
+        f"the file has {row.size_bytes:,} bytes, more than the {most_bytes:,} that an "
+        "image of data.max_pixels takes"
+    )
+
+
+def fetched(store: FileStore, rows: Sequence[SourceRow]) -> Iterator[bytes | Exception]:
+    """Yield the files of rows; those of a remote store are asked for before they are needed."""
+    if not store.uri.startswith("s3://"):
+        for row in rows:
+            yield _get(store, row)
+        return
+    with ExitStack() as stack:
+        pool = ThreadPoolExecutor(_READERS)
+        stack.callback(pool.shutdown, cancel_futures=True)
+        waiting: list[tuple[Future[bytes | Exception], int]] = []
+        ahead = iter(rows)
+        following = next(ahead, None)
+        while waiting or following is not None:
+            while following is not None and _may_ask(waiting, following.size_bytes):
+                waiting.append((pool.submit(_get, store, following), following.size_bytes))
+                following = next(ahead, None)
+            yield waiting.pop(0)[0].result()
+
+
+def _may_ask(waiting: Sequence[tuple[object, int]], size_bytes: int) -> bool:
+    taken = sum(size for _, size in waiting)
+    return not waiting or (len(waiting) < 2 * _READERS and taken + size_bytes <= _AHEAD_BYTES)
+
+
+def _get(store: FileStore, row: SourceRow) -> bytes | Exception:
+    try:
+        return store.get(row.key).data
+    except NotFoundError:
+        return DataError("the file vanished while it was read")
+    except (DataError, StorageAccessError) as error:
+        return error
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTask:
+    """Rows whose files are in a state that is not known.
+
+    Attributes:
+        chunk: the rows.
+        states: what the listing tells of each.
+        places: digests of their names.
+        candidates: contents that each may turn out to have, which need no decoding.
+        recipe: what becomes of an image.
+        store: where blocks and pages go.
+        prefix: beginning of their keys.
+    """
+
+    chunk: RowChunk
+    states: tuple[bytes, ...]
+    places: tuple[bytes, ...]
+    candidates: tuple[tuple[bytes, ...], ...]
+    recipe: Recipe
+    store: SnapshotStore
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadResult:
+    """What a task has found.
+
+    Attributes:
+        page: what it adds to the ledger; it is stored.
+        problems: why rows could not be read this time, by index in the chunk.
+    """
+
+    page: bytes
+    problems: Mapping[int, str]
+
+
+def read_rows(task: ReadTask) -> ReadResult:
+    """Read the task's rows, store the images that were not known, and return what was found.
 
     Raises:
         StorageAccessError: the store lets nothing be read any more, not only single files.
     """
-    found, denied = [], None
-    for index in range(len(chunk.rows)):
-        try:
-            pixels, _ = chunk.read(index)
-        except DataError as error:
-            found.append(Inspected("", 0, 0, error.message))
-        except StorageAccessError as error:
-            denied = error
-            found.append(Inspected("", 0, 0, f"the file may not be read: {error.message}"))
+    found = _Found(ImagePreprocessor(task.recipe.graph), task.recipe.most_pixels)
+    seen, problems, denied = [], {}, None
+    for index, raw in enumerate(task.chunk.read()):
+        if isinstance(raw, RawImage):
+            state, place = task.states[index], task.places[index]
+            seen.append((state, place, task.chunk.rows[index].size_bytes, raw.content))
+            if raw.content not in task.candidates[index]:
+                found.add(raw)
+        elif isinstance(raw, DataError):
+            problems[index] = raw.message
+        elif isinstance(raw, StorageAccessError):
+            denied = raw
+            problems[index] = f"the file may not be read: {raw.message}"
         else:
-            found.append(Inspected(pixel_digest(pixels), pixels.shape[0], pixels.shape[1], ""))
+            raise raw
     if denied is not None:
-        readable = next((index for index, seen in enumerate(found) if not seen.problem), None)
-        if readable is None:
-            raise denied
-        chunk.read(readable)
-    return found
+        _check_access(task.chunk, problems, denied)
+    if not seen:
+        return ReadResult(b"", problems)
+    block = found.stored(task)
+    page = found.page(Seen.of(seen), block)
+    return ReadResult(write_page(task.store, task.prefix, page), problems)
+
+
+def _check_access(chunk: RowChunk, problems: Mapping[int, str], denied: StorageAccessError) -> None:
+    """Raise `denied` unless a file that could be read still can."""
+    readable = next((i for i in range(len(chunk.rows)) if i not in problems), None)
+    if readable is None:
+        raise denied
+    chunk.store.get(chunk.rows[readable].key)
+
+
+@dataclass(slots=True)
+class _Found:
+    """New contents of one task.
+
+    Attributes:
+        preprocess: makes square images.
+        most_pixels: that an image may have before.
+        contents: what is new, with its row among `images`; -1 for what cannot be used.
+        problems: why contents cannot be used, by their place.
+        images: uint8 `[S, S, 3]` each.
+        facts: about each content.
+    """
+
+    preprocess: ImagePreprocessor
+    most_pixels: int
+    contents: dict[bytes, int] = field(default_factory=dict)
+    problems: dict[int, str] = field(default_factory=dict)
+    images: list[NDArray[np.uint8]] = field(default_factory=list)
+    facts: list[_Facts] = field(default_factory=list)
+
+    def add(self, raw: RawImage) -> None:
+        """Decode an image and resize it, unless the task has done so already."""
+        if raw.content in self.contents:
+            return
+        try:
+            pixels = raw.decoded(self.most_pixels)
+        except DataError as error:
+            self.problems[len(self.contents)] = error.message
+            self.contents[raw.content] = -1
+            self.facts.append(_Facts.nothing())
+            return
+        image = self.preprocess(pixels[np.newaxis])[0]
+        self.contents[raw.content] = len(self.images)
+        self.images.append(image)
+        self.facts.append(_Facts.of(pixels, image))
+
+    def stored(self, task: ReadTask) -> Block | None:
+        """Store the images, if there are any."""
+        if not self.images:
+            return None
+        used = [content for content, row in self.contents.items() if row >= 0]
+        tensors = {"images": np.stack(self.images), "contents": digests(used)}
+        return write_block(task.store, f"{task.prefix}images", len(self.images), tensors)
+
+    def page(self, seen: Seen, block: Block | None) -> Page:
+        """Return what is known now."""
+        columns: dict[str, NDArray[np.generic]] = {
+            "digest": digests((each.digest for each in self.facts), 32),
+            "statistics": np.asarray([each.statistics for each in self.facts], np.float64),
+            "sums": np.asarray([each.sums for each in self.facts], np.int64).reshape(-1, 3),
+            "squares": np.asarray([each.squares for each in self.facts], np.int64).reshape(-1, 3),
+        }
+        rows = np.asarray(list(self.contents.values()), np.int32)
+        return Page(seen, digests(self.contents), rows, columns, self.problems, block)
 
 
 @dataclass(frozen=True, slots=True)
-class ShardTask:
-    """One shard to build and store.
+class _Facts:
+    """Facts about one image; `sums` and `squares` are of the resized one's values, per channel.
+
+    `statistics` are in the order of `STATISTICS`.
+    """
+
+    digest: bytes
+    statistics: tuple[float, ...]
+    sums: tuple[int, ...]
+    squares: tuple[int, ...]
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.uint8], image: NDArray[np.uint8]) -> _Facts:
+        values = image.reshape(-1, 3).astype(np.int64)  # of one image: 24 bytes a pixel
+        return cls(
+            bytes.fromhex(pixel_digest(pixels)),
+            tuple(row_statistics(pixels).values()),
+            tuple(values.sum(axis=0).tolist()),
+            tuple((values * values).sum(axis=0).tolist()),
+        )
+
+    @classmethod
+    def nothing(cls) -> _Facts:
+        return cls(bytes(32), (0.0,) * len(STATISTICS), (0, 0, 0), (0, 0, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class KeepTask:
+    """Held-out rows whose files are to be kept as they are.
 
     Attributes:
-        chunk: its rows, sorted by digest.
-        digests: of the rows' pixels, as the first pass saw them.
-        labels: index of each row's class.
-        part: that all rows belong to.
-        size: side of its images in pixels.
-        graph: the preprocessing graph, which makes them.
-        store: where the shard goes.
-        keys: of the snapshot.
+        chunk: the rows.
+        contents: what they held when they were read.
+        store: where blocks and pages go.
+        prefix: beginning of their keys.
     """
 
     chunk: RowChunk
-    digests: tuple[str, ...]
-    labels: tuple[int, ...]
-    part: Part
-    size: int
-    graph: bytes
+    contents: tuple[bytes, ...]
     store: SnapshotStore
-    keys: SnapshotKeys
+    prefix: str
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltShard:
-    """A stored shard, and exact sums of its pixels per channel."""
-
-    shard: Shard
-    sums: tuple[int, ...]
-    square_sums: tuple[int, ...]
-
-
-def build_shard(task: ShardTask) -> BuiltShard:
-    """Resize the task's rows, store them as one shard, and return what was stored.
+def keep_files(task: KeepTask) -> bytes:
+    """Store the files of the task's rows, and return the page that tells of them.
 
     Raises:
-        DataError: a row is not what it was in the first pass.
+        DataError: a row is not what it was when it was read.
     """
-    preprocess = ImagePreprocessor(task.graph)
-    images = np.empty((len(task.digests), task.size, task.size, 3), np.uint8)
-    sums, square_sums = np.zeros(3, np.int64), np.zeros(3, np.int64)
     encoded = []
-    for index, digest in enumerate(task.digests):
-        pixels, data = task.chunk.read(index)
-        if pixel_digest(pixels) != digest:
+    for index, raw in enumerate(task.chunk.read()):
+        if isinstance(raw, Exception) and not isinstance(raw, DataError):
+            raise raw
+        if not isinstance(raw, RawImage) or raw.content != task.contents[index]:
             raise DataError(
                 f"{task.chunk.rows[index].path} changed while the dataset was read.",
                 "run it again once the dataset is complete",
             )
-        images[index] = preprocess(pixels[np.newaxis])[0]
-        values = images[index].reshape(-1, 3).astype(np.int64)  # of one image: 24 bytes a pixel
-        sums += values.sum(axis=0)
-        square_sums += (values * values).sum(axis=0)
-        if task.part is not Part.TRAIN:
-            encoded.append(encode_png(pixels) if data is None else data)
-    tensors = _tensors(task, images, encoded)
-    shard = write_shard(task.store, task.keys, task.part.value, len(images), tensors)
-    return BuiltShard(shard, tuple(sums.tolist()), tuple(square_sums.tolist()))
-
-
-def _tensors(
-    task: ShardTask, images: NDArray[np.uint8], encoded: Sequence[bytes]
-) -> dict[str, NDArray[np.generic]]:
-    paths = json.dumps([row.path for row in task.chunk.rows], ensure_ascii=False).encode()
+        encoded.append(raw.encoded())
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+    contents = digests(task.contents)
     tensors: dict[str, NDArray[np.generic]] = {
-        "images": images,
-        "labels": np.asarray(task.labels, dtype=np.int64),
-        "digests": np.frombuffer(bytes.fromhex("".join(task.digests)), np.uint8).reshape(-1, 32),
-        "paths": np.frombuffer(paths, np.uint8),
+        "encoded": np.frombuffer(b"".join(encoded), np.uint8),
+        "encoded_ends": ends,
+        "contents": contents,
     }
-    if encoded:
-        ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-        tensors |= {"encoded": np.frombuffer(b"".join(encoded), np.uint8), "encoded_ends": ends}
-    return tensors
+    block = write_block(task.store, f"{task.prefix}files", len(encoded), tensors)
+    rows = np.arange(len(encoded), dtype=np.int32)
+    page = Page(Seen.of([]), contents, rows, {}, {}, block)
+    return write_page(task.store, task.prefix, page)

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 from automl.data.corrections import Applied
 from automl.data.findings import Finding, similar_labels
 from automl.data.snapshot import QuarantinedRow
-from automl.data.splits import Part, Thresholds, split_rows
-from automl.domain.specification import SmallClasses
+from automl.data.splits import Part, Thresholds
+from automl.domain.specification import SmallClasses, Split
 from automl.errors import DataError, Problem
-from automl.tracks.image.passes import Inspected
+from automl.tracks.image.held_out import (
+    HeldOut,
+    class_findings,
+    hold_out,
+    refuse_unknown_labels,
+    without_copies_of_tests,
+)
+from automl.tracks.image.inspected import Inspected
+from automl.tracks.image.listings import Listings
+from automl.tracks.image.recipe import Recipe
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.resize import resize_graph
+from automl.tracks.image.sizes import SIZE_STEP
 from automl.tracks.image.sources import Listing
 
-MAX_AUTO_SIZE = 64
-SIZE_STEP = 8
 MIN_CLASS_ROWS = 3
 _TOO_SMALL = f"fewer than {MIN_CLASS_ROWS}, and data.small_classes is drop"
 
@@ -34,6 +39,7 @@ class Plan:
 
     id: str
     rows: tuple[int, ...]  # indices in the listing
+    contents: tuple[int, ...]  # indices in the ledger
     digests: tuple[str, ...]
     labels: tuple[str, ...]
     parts: tuple[Part, ...]
@@ -41,17 +47,14 @@ class Plan:
     thresholds: dict[str, Thresholds]
     quarantined: tuple[QuarantinedRow, ...]
     findings: tuple[Finding, ...]
-    image_size: int
-    image_size_reason: str
-    graph: bytes
-    versions: dict[str, str]
+    recipe: Recipe
 
 
 def make_plan(
     request: ImageRequest,
-    listing: Listing,
+    listing: Listings,
     inspected: Sequence[Inspected],
-    versions: Mapping[str, str],
+    recipe: Recipe,
 ) -> Plan:
     """Return the snapshot that the rows make.
 
@@ -59,36 +62,59 @@ def make_plan(
         DataError: too many rows are unusable, or the rest cannot be learnt from.
     """
     quarantined = _quarantine(request, listing, inspected)
-    rows, small = _without_small_classes(request, listing, _usable(listing, inspected))
-    labels = tuple(listing.rows[index].label for index in rows)
-    digests = tuple(inspected[index].digest for index in rows)
-    _check_classes(request, labels)
-    parts, thresholds = split_rows(digests, labels, request.split_settings, request.thresholds)
-    _check_parts(request, parts)
-    size, reason = choose_image_size(
-        request.image_size, [max(inspected[i].height, inspected[i].width) for i in rows]
-    )
-    graph = resize_graph(size).SerializeToString(deterministic=True)
-    versions = {**versions, "graph_sha256": hashlib.sha256(graph).hexdigest()}
-    content = [list(zip(digests, labels, strict=True)), thresholds, *_applied(listing)]
+    rows, copies = without_copies_of_tests(listing, inspected, _usable(listing, inspected))
+    refuse_unknown_labels(request, listing, rows)
+    rows, small = _without_small_classes(request, listing, rows)
+    held = hold_out(request, listing, inspected, rows)
+    labels = tuple(listing.rows[index].label for index in held.rows)
+    digests = tuple(inspected[index].digest for index in held.rows)
+    source = [index for index in held.rows if not listing.is_test(index)]
+    _check_classes(request, [listing.rows[index].label for index in source])
+    _check_parts(request, held.parts)
     return Plan(
-        id=hash_json([*content, asdict(request.split_settings), versions])[:20],
-        rows=tuple(rows),
+        id=_id(
+            request,
+            list(zip(digests, labels, strict=True)),
+            held,
+            _applied(listing.source),
+            recipe,
+        ),
+        rows=held.rows,
+        contents=tuple(inspected[index].content for index in held.rows),
         digests=digests,
         labels=labels,
-        parts=tuple(parts),
+        parts=held.parts,
         classes=tuple(sorted(set(labels))),
-        thresholds=thresholds,
-        quarantined=(*quarantined, *small),
-        findings=(*listing.findings, *similar_labels(labels)),
-        image_size=size,
-        image_size_reason=reason,
-        graph=graph,
-        versions=versions,
+        thresholds=held.thresholds,
+        quarantined=(*quarantined, *copies, *small, *held.left_out),
+        findings=(
+            *listing.findings,
+            *similar_labels(labels),
+            *class_findings(request, labels, held.parts),
+        ),
+        recipe=recipe,
     )
 
 
-def _usable(listing: Listing, inspected: Sequence[Inspected]) -> list[int]:
+def _id(
+    request: ImageRequest,
+    rows: Sequence[tuple[str, str]],
+    held: HeldOut,
+    applied: Sequence[object],
+    recipe: Recipe,
+) -> str:
+    """Return what names the content of a snapshot: digests and labels, and what is made of them.
+
+    Where they do not decide about the parts, the parts are named, too.
+    """
+    is_by_rows = request.split in {Split.STRATIFIED, Split.RANDOM} and request.test is None
+    parts = [] if is_by_rows else [list(held.parts)]
+    settings = asdict(request.split_settings)
+    content = [list(rows), held.thresholds, *applied, settings, dict(recipe.versions), *parts]
+    return hash_json(content)[:20]
+
+
+def _usable(listing: Listings, inspected: Sequence[Inspected]) -> list[int]:
     """Return the indices of the rows that can be used, in the order of the snapshot."""
     return sorted(
         (index for index, seen in enumerate(inspected) if not seen.problem),
@@ -97,10 +123,13 @@ def _usable(listing: Listing, inspected: Sequence[Inspected]) -> list[int]:
 
 
 def _without_small_classes(
-    request: ImageRequest, listing: Listing, rows: Sequence[int]
+    request: ImageRequest, listing: Listings, rows: Sequence[int]
 ) -> tuple[list[int], list[QuarantinedRow]]:
-    """Return the rows to keep, and those of classes that are too small and may be left out."""
-    counts = Counter(listing.rows[index].label for index in rows)
+    """Return the rows to keep, and those of classes that are too small and may be left out.
+
+    Rows of an own test set go with their class, and do not count.
+    """
+    counts = Counter(listing.rows[index].label for index in rows if not listing.is_test(index))
     kept, left_out = [], []
     for index in rows:
         row = listing.rows[index]
@@ -114,7 +143,7 @@ def _without_small_classes(
 
 def fingerprint(
     request: ImageRequest,
-    listing: Listing,
+    listing: Listings,
     versions: Mapping[str, str],
     thresholds: Mapping[str, Sequence[float]] | None,
 ) -> str:
@@ -126,10 +155,18 @@ def fingerprint(
         "max_pixels": request.max_pixels,
         "small_classes": request.small_classes,
         "thresholds": fixed,
-        "graph": hashlib.sha256(resize_graph(SIZE_STEP).SerializeToString()).hexdigest(),
+        "graph": hashlib.sha256(_graph(SIZE_STEP, request)).hexdigest(),
     }
-    rows = [[row.path, row.label, row.size_bytes, row.etag, row.problem] for row in listing.rows]
-    return hash_json([settings, dict(versions), rows, *_applied(listing)])
+    rows = [
+        [row.path, row.label, row.size_bytes, row.etag, row.problem, *filter(None, [row.value])]
+        for row in listing.rows
+    ]
+    tests = [] if listing.test is None else [len(listing.test.rows)]
+    return hash_json([settings, dict(versions), rows, *tests, *_applied(listing.source)])
+
+
+def _graph(size: int, request: ImageRequest) -> bytes:
+    return bytes(resize_graph(size, request.resize).SerializeToString(deterministic=True))
 
 
 def _applied(listing: Listing) -> list[list[Applied]]:
@@ -143,37 +180,32 @@ def hash_json(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def choose_image_size(
-    wanted: Literal["auto"] | int, longer_sides: Sequence[int]
-) -> tuple[int, str]:
-    """Return the side of the snapshot's images in pixels, and the reason for it."""
-    if isinstance(wanted, int):
-        return wanted, "set by data.image_size"
-    median = statistics.median(longer_sides)
-    rounded = max(SIZE_STEP, math.floor(median / SIZE_STEP + 0.5) * SIZE_STEP)
-    size = min(rounded, MAX_AUTO_SIZE)
-    reason = f"auto: the median of the images' longer sides is {median:g} pixels, "
-    if rounded > MAX_AUTO_SIZE:
-        return size, reason + f"and auto goes up to {MAX_AUTO_SIZE}"
-    return size, reason + f"rounded to a multiple of {SIZE_STEP}"
-
-
 def _quarantine(
-    request: ImageRequest, listing: Listing, inspected: Sequence[Inspected]
+    request: ImageRequest, listing: Listings, inspected: Sequence[Inspected]
 ) -> tuple[QuarantinedRow, ...]:
-    bad = tuple(
-        QuarantinedRow(path=row.path, reason=seen.problem)
-        for row, seen in zip(listing.rows, inspected, strict=True)
-        if seen.problem
-    )
-    if len(bad) > request.max_bad_fraction * len(inspected):
-        raise DataError(
-            f"{len(bad)} of the {len(inspected)} rows of {request.location.uri} cannot be used, "
-            f"data.max_bad_fraction is {request.max_bad_fraction:g}.",
-            "correct the rows below, or raise data.max_bad_fraction",
-            [Problem(row.path, row.reason) for row in bad],
-        )
-    return bad
+    """Return the rows that cannot be used; each source may have its own share of them.
+
+    Raises:
+        DataError: a source has more.
+    """
+    found: list[QuarantinedRow] = []
+    for indices, location in zip(
+        listing.ranges, (request.location, request.test_location), strict=True
+    ):
+        bad = [
+            QuarantinedRow(path=listing.rows[index].path, reason=inspected[index].problem)
+            for index in indices
+            if inspected[index].problem
+        ]
+        if location is not None and len(bad) > request.max_bad_fraction * len(indices):
+            raise DataError(
+                f"{len(bad)} of the {len(indices)} rows of {location.uri} cannot be used, "
+                f"data.max_bad_fraction is {request.max_bad_fraction:g}.",
+                "correct the rows below, or raise data.max_bad_fraction",
+                [Problem(row.path, row.reason) for row in bad],
+            )
+        found += bad
+    return tuple(found)
 
 
 def _check_classes(request: ImageRequest, labels: Sequence[str]) -> None:
@@ -198,11 +230,12 @@ def _check_classes(request: ImageRequest, labels: Sequence[str]) -> None:
 
 def _check_parts(request: ImageRequest, parts: Sequence[Part]) -> None:
     needed = [Part.TRAIN, Part.SELECTION]
-    if request.test_fraction:
+    if request.test_fraction or request.test is not None:
         needed.append(Part.GATE)
     missing = [part.value for part in needed if part not in parts]
     if missing:
         raise DataError(
             f"The {len(parts)} rows of {request.location.uri} leave none for {', '.join(missing)}.",
-            "add rows, or change data.validation_fraction and data.test_fraction",
+            "add rows (or groups, or times), or change data.validation_fraction and "
+            "data.test_fraction",
         )

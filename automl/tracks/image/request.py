@@ -9,9 +9,10 @@ from typing import Literal
 from automl.data.files import FileStore
 from automl.data.request import DatasetRequest
 from automl.data.splits import SplitSettings
-from automl.domain.specification import SmallClasses, Split
+from automl.domain.specification import Resize, SmallClasses, Split
 from automl.tracks.image.decode import MOST_PIXELS
 from automl.tracks.image.sources import SourceLocation
+from automl.tracks.image.tables import FurtherColumn
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,11 @@ class ImageRequest:
         images: store of the files that a table lists; None: `source`.
         images_prefix: where the table's paths start; None: beside the table.
         label: label column.
+        test: store and key of an own sealed test set; None: rows of the source are held out.
+        further: column of the source that decides about the split, if one does.
         image_size: pixels, or from the rows.
-        split: `stratified` or `random`.
+        resize: how an image of any shape becomes a square.
+        split: how rows are held out.
         validation_fraction: of all rows.
         test_fraction: of all rows.
         seed: key of the split.
@@ -43,7 +47,10 @@ class ImageRequest:
     images: FileStore | None = None
     images_prefix: str | None = None
     label: str | None = None
+    test: tuple[FileStore, str] | None = None
+    further: FurtherColumn | None = None
     image_size: Literal["auto"] | int = "auto"
+    resize: Resize = Resize.STRETCH
     split: Split = Split.STRATIFIED
     validation_fraction: float = 0.2
     test_fraction: float = 0.2
@@ -63,6 +70,12 @@ class ImageRequest:
         """
         data = request.data
         source, source_key = request.locate(data.source)
+        test = None if data.test_source is None else request.locate(data.test_source)
+        further = [
+            FurtherColumn(name, f"data.{key}")
+            for key, name in (("group", data.group), ("time", data.time))
+            if name is not None
+        ]
         images = (None, None) if data.images is None else request.locate(data.images)
         return cls(
             name=request.name,
@@ -71,7 +84,10 @@ class ImageRequest:
             images=images[0],
             images_prefix=images[1],
             label=data.label,
+            test=test,
+            further=further[0] if further else None,
             image_size=data.image_size,
+            resize=data.resize,
             split=data.split,
             validation_fraction=data.validation_fraction,
             test_fraction=data.test_fraction,
@@ -87,7 +103,21 @@ class ImageRequest:
     def location(self) -> SourceLocation:
         """Location of the rows."""
         return SourceLocation(
-            self.source, self.source_key, self.images, self.images_prefix, self.label
+            self.source,
+            self.source_key,
+            self.images,
+            self.images_prefix,
+            self.label,
+            self.further,
+        )
+
+    @property
+    def test_location(self) -> SourceLocation | None:
+        """Location of the own test set's rows."""
+        if self.test is None:
+            return None
+        return SourceLocation(
+            *self.test, self.images, self.images_prefix, self.label, name="data.test_source"
         )
 
     @property

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 
+from automl.data.blocks import read_checked
 from automl.data.files import FileStore
-from automl.data.snapshot import Envelope, read_checked, read_shards
+from automl.data.snapshot import Envelope
 from automl.data.splits import Part
+from automl.domain.specification import Resize
 from automl.errors import DataError
 from automl.tracks.image.decode import ANY_PIXELS, decode_image
+from automl.tracks.image.stored_rows import stored_rows
 
 
 class ImageEnvelope(Envelope):
@@ -25,9 +27,11 @@ class ImageEnvelope(Envelope):
         classes: labels in the order of the label indices.
         image_size: side of the square images in pixels.
         image_size_reason: where the size comes from.
+        resize: how an image of any shape became a square.
         counts_per_class: rows per part, per label.
         mean: per channel, of the training rows' values in 0..255.
         std: the same; 1 where all values are equal.
+        test_source: where the rows of an own test set came from; None without one.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -35,9 +39,11 @@ class ImageEnvelope(Envelope):
     classes: tuple[str, ...]
     image_size: int
     image_size_reason: str
+    resize: Resize = Resize.STRETCH
     counts_per_class: dict[str, dict[Part, int]]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    test_source: str | None = None
 
     @property
     def sizes(self) -> dict[str, int | None]:
@@ -71,7 +77,7 @@ class ImageSnapshot:
     """
 
     def __init__(self, store: FileStore, envelope: ImageEnvelope, preprocess: bytes) -> None:
-        self._store = store
+        self._rows = stored_rows(store, envelope)
         self.envelope = envelope
         self.preprocess = preprocess
 
@@ -87,50 +93,44 @@ class ImageSnapshot:
         """Return images uint8 `[n, S, S, 3]` and labels int64 `[n]` of the parts, in that order.
 
         Raises:
-            DamagedDataError: a shard is not what was written.
+            DamagedDataError: a stored file is not what was written.
         """
-        size = self.envelope.image_size
-        images = [np.zeros((0, size, size, 3), np.uint8)]
-        labels = [np.zeros(0, np.int64)]
-        for _, shard in read_shards(self._store, self.envelope, *parts):
-            images.append(shard["images"].astype(np.uint8, copy=False))
-            labels.append(shard["labels"].astype(np.int64, copy=False))
-        return np.concatenate(images), np.concatenate(labels)
+        size, rows = self.envelope.image_size, sum(self.envelope.counts[part] for part in parts)
+        images = np.zeros((rows, size, size, 3), np.uint8)
+        return images, self._filled(images, parts)
 
     def mapped_tensors(self, part: Part) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Return what `tensors` returns, with the images in a file instead of in memory.
 
-        The file has no name and vanishes with the array; one shard at a time is in memory.
+        The file has no name and vanishes with the array; one stored file at a time is in memory.
 
         Raises:
-            DamagedDataError: a shard is not what was written.
+            DamagedDataError: a stored file is not what was written.
             OSError: the folder for temporary files (TMPDIR) has no room.
         """
         size, rows = self.envelope.image_size, self.envelope.counts[part]
-        shape = (rows, size, size, 3)
         if rows == 0:
             return self.tensors(part)
-        labels = np.zeros(rows, np.int64)
         with tempfile.TemporaryFile(prefix="automl-rows-") as file:
-            images = np.memmap(file, np.uint8, "w+", shape=shape)
-            done = 0
-            for shard, content in read_shards(self._store, self.envelope, part):
-                images[done : done + shard.rows] = content["images"]
-                labels[done : done + shard.rows] = content["labels"]
-                done += shard.rows
+            images = np.memmap(file, np.uint8, "w+", shape=(rows, size, size, 3))
+            labels = self._filled(images, (part,))
         return images, labels
+
+    def _filled(self, images: NDArray[np.uint8], parts: Sequence[Part]) -> NDArray[np.int64]:
+        """Write the images of the parts into an array, and return their labels."""
+        labels = np.zeros(len(images), np.int64)
+        for piece in self._rows.pieces(parts):
+            images[piece.places] = piece.images
+            labels[piece.places] = piece.labels
+        return labels
 
     def digests(self, part: Part) -> list[str]:
         """Return the digests of a part's rows, in the order of `tensors`.
 
         Raises:
-            DamagedDataError: a shard is not what was written.
+            DamagedDataError: a stored file is not what was written.
         """
-        return [
-            row.tobytes().hex()
-            for _, shard in read_shards(self._store, self.envelope, part)
-            for row in shard["digests"]
-        ]
+        return [row.tobytes().hex() for row in self._rows.digests(part)]
 
     def size_bytes(self, part: Part) -> int:
         """Return how many bytes the images of a part take."""
@@ -141,7 +141,7 @@ class ImageSnapshot:
 
         Raises:
             DataError: training rows are asked for, which do not keep their files.
-            DamagedDataError: a shard is not what was written.
+            DamagedDataError: a stored file is not what was written.
         """
         if Part.TRAIN in parts:
             raise DataError(
@@ -150,13 +150,6 @@ class ImageSnapshot:
         return self._read_files(parts)
 
     def _read_files(self, parts: tuple[Part, ...]) -> Iterator[ImageFile]:
-        for _, shard in read_shards(self._store, self.envelope, *parts):
-            paths = json.loads(shard["paths"].tobytes())
-            ends, encoded = shard["encoded_ends"], shard["encoded"].tobytes()
-            for index, path in enumerate(paths):
-                yield ImageFile(
-                    path,
-                    shard["digests"][index].tobytes().hex(),
-                    decode_image(encoded[int(ends[index]) : int(ends[index + 1])], ANY_PIXELS),
-                    int(shard["labels"][index]),
-                )
+        for row in self._rows.files(parts):
+            pixels = decode_image(row.encoded, ANY_PIXELS)
+            yield ImageFile(row.path, row.digest.tobytes().hex(), pixels, row.label)

@@ -12,13 +12,18 @@ from numpy.typing import NDArray
 
 from automl.data.corrections import Applied
 from automl.data.files import FileEntry, FileStore
-from automl.data.findings import Finding, FindingKind
+from automl.data.findings import Finding
 from automl.data.names import is_unicode, readable
 from automl.errors import DataError, NotFoundError, Problem
 from automl.machine.memory import usable_bytes
 from automl.tracks.image.folders import is_image_name, read_folders
 from automl.tracks.image.npz import read_npz
-from automl.tracks.image.tables import TABLE_SUFFIXES, read_file_table
+from automl.tracks.image.tables import (
+    TABLE_SUFFIXES,
+    FurtherColumn,
+    TableLine,
+    read_file_table,
+)
 
 MOST_PROBLEMS = 20  # that are told
 ARRAYS_SHARE = 0.5  # of the memory left: a file of arrays, and then what it is expanded to
@@ -36,6 +41,7 @@ class SourceRow:
         size_bytes: of the file or array row.
         etag: changes when the row's bytes do.
         problem: why the row cannot be used, or "".
+        value: of the location's further column; "" without one.
     """
 
     path: str
@@ -44,6 +50,7 @@ class SourceRow:
     size_bytes: int
     etag: str
     problem: str = ""
+    value: str = ""
 
     def labelled(self, label: str) -> SourceRow:
         """Return the row with another label, which mends one that has none."""
@@ -60,6 +67,7 @@ class Listing:
         store: holds the rows' files.
         pixels: uint8 `[n, H, W, C]` of an array source, else None.
         findings: what is odd about the source.
+        unnamed: keys of images beside a manifest's that are in no row of it.
         applied: the rows that a person's corrections have changed.
     """
 
@@ -67,6 +75,7 @@ class Listing:
     store: FileStore
     pixels: NDArray[np.uint8] | None = None
     findings: tuple[Finding, ...] = ()
+    unnamed: tuple[str, ...] = ()
     applied: tuple[Applied, ...] = ()
 
 
@@ -80,6 +89,8 @@ class SourceLocation:
         images: holds the table's files; None: `store`.
         images_prefix: where the table's paths start; None: beside the table.
         label: the table's label column; None: the first of the usual names.
+        further: a column that the table has to have, too.
+        name: key of the study file that names the location.
     """
 
     store: FileStore
@@ -87,6 +98,8 @@ class SourceLocation:
     images: FileStore | None = None
     images_prefix: str | None = None
     label: str | None = None
+    further: FurtherColumn | None = None
+    name: str = "data.source"
 
     @property
     def uri(self) -> str:
@@ -101,6 +114,13 @@ def list_source(location: SourceLocation) -> Listing:
         DataError: the source has no rows, or is not of a known form.
     """
     suffix = PurePosixPath(location.key).suffix.lower()
+    if location.further is not None and suffix not in TABLE_SUFFIXES:
+        raise DataError(
+            f"{location.uri} has no columns, and {location.further.key} names the column "
+            f"{location.further.name!r}.",
+            f"use a manifest ({', '.join(TABLE_SUFFIXES)}) with that column, or data.split: "
+            "stratified",
+        )
     if suffix in TABLE_SUFFIXES:
         listing = _list_file_table(location)
     elif suffix == ".npz":
@@ -110,8 +130,8 @@ def list_source(location: SourceLocation) -> Listing:
     if not listing.rows:
         raise DataError(
             f"{location.uri} has no rows.",
-            f"data.source is a manifest ({', '.join(TABLE_SUFFIXES)}), an .npz file, or a folder "
-            "with one folder per class",
+            f"{location.name} is a manifest ({', '.join(TABLE_SUFFIXES)}), an .npz file, or a "
+            "folder with one folder per class",
         )
     return listing
 
@@ -128,7 +148,7 @@ def _read_source(location: SourceLocation, share: float) -> bytes:
     try:
         return location.store.get(location.key).data
     except NotFoundError as error:
-        raise DataError(f"{location.uri} does not exist.", "correct data.source") from error
+        raise DataError(f"{location.uri} does not exist.", f"correct {location.name}") from error
 
 
 def _refuse_entries(location: SourceLocation, entries: Iterable[FileEntry]) -> None:
@@ -148,7 +168,7 @@ def _refuse_entries(location: SourceLocation, entries: Iterable[FileEntry]) -> N
 
 def _list_file_table(location: SourceLocation) -> Listing:
     data = _read_source(location, TABLE_SHARE)
-    lines = read_file_table(data, location.label, location.key, location.uri)
+    lines = read_file_table(data, location.label, location.key, location.uri, location.further)
     store = location.images or location.store
     beside = location.key.rpartition("/")[0]
     prefix = (beside if location.images_prefix is None else location.images_prefix).strip("/")
@@ -160,20 +180,14 @@ def _list_file_table(location: SourceLocation) -> Listing:
         key = start + str(PurePosixPath(path)) if path else ""
         entry = files.get(key)
         size_bytes, etag = (0, "") if entry is None else (entry.size_bytes, entry.etag)
-        problem = line.problem or _row_problem(path, label, entry)
+        problem = line.problem or _row_problem(path, label, entry) or _value_problem(location, line)
         if not problem and entry is not None and entry.problem:
             refused[key] = entry
-        rows.append(SourceRow(path, label, key, size_bytes, etag, problem))
+        rows.append(SourceRow(path, label, key, size_bytes, etag, problem, line.value))
     _refuse_entries(location, refused.values())
     named = {row.key for row in rows}
-    others = [k for k in files if k not in named and is_image_name(k) and not _is_hidden(k)]
-    findings: tuple[Finding, ...] = ()
-    if others:
-        text = f"{len(others):,} images are in no row of the manifest"
-        findings = (
-            Finding.of(FindingKind.IGNORED_FILES, text, map(readable, others), len(others)),
-        )
-    return Listing(tuple(rows), store, findings=findings)
+    unnamed = (k for k in files if k not in named and is_image_name(k) and not _is_hidden(k))
+    return Listing(tuple(rows), store, unnamed=tuple(unnamed))
 
 
 def _row_problem(path: str, label: str, entry: FileEntry | None) -> str:
@@ -184,6 +198,12 @@ def _row_problem(path: str, label: str, entry: FileEntry | None) -> str:
     if entry is None:
         return "there is no such file"
     return _file_problem(entry) or _label_problem(label)
+
+
+def _value_problem(location: SourceLocation, line: TableLine) -> str:
+    if location.further is None or line.value:
+        return ""
+    return f"the row has no value in the column {location.further.name!r}"
 
 
 def _file_problem(entry: FileEntry) -> str:

@@ -24,15 +24,34 @@ class TableLine:
         path: without surrounding blanks.
         label: the same.
         problem: why the row cannot be used, or "".
+        value: of the further column that was asked for, without surrounding blanks; else "".
     """
 
     path: str
     label: str
     problem: str = ""
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FurtherColumn:
+    """A column that a table has to have besides those of paths and labels.
+
+    Attributes:
+        name: of the column.
+        key: of the study file, which names it.
+    """
+
+    name: str
+    key: str
 
 
 def read_file_table(
-    data: bytes, label: str | None, key: str = ".csv", name: str = "the manifest"
+    data: bytes,
+    label: str | None,
+    key: str = ".csv",
+    name: str = "the manifest",
+    further: FurtherColumn | None = None,
 ) -> list[TableLine]:
     """Return the rows of a table of files; empty lines are none.
 
@@ -41,6 +60,7 @@ def read_file_table(
         label: the label column; None: the first of the usual names.
         key: the file's name or its end, which tells the form; CSV if it does not.
         name: what error messages call the file.
+        further: a column whose values are wanted, too.
 
     Raises:
         DataError: it is no text of its form, or a column is missing or there twice.
@@ -51,7 +71,7 @@ def read_file_table(
         place = f"byte {error.start}"
         raise DataError(f"{name} is not UTF-8 text: {place}.", "save it as UTF-8") from error
     read = _FORMS.get(PurePosixPath(f"x{key}").suffix.lower(), _FORMS[".csv"])
-    return list(read(text, _Columns(name, label)))
+    return list(read(text, _Columns(name, label, further)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +81,25 @@ class _Columns:
     Attributes:
         name: of the table, for people.
         label: the label column; None: the first of the usual names.
+        further: a column that is wanted, too.
     """
 
     name: str
     label: str | None
+    further: FurtherColumn | None = None
 
-    def find(self, columns: Sequence[str]) -> tuple[str, str]:
-        """Return the names of the columns of paths and labels.
+    def find(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """Return the names of the columns of paths and labels, and of the further one if any.
 
         Raises:
             DataError: one is missing, or there twice.
         """
         labels = LABEL_COLUMNS if self.label is None else (self.label,)
         found = self._first(columns, labels, "data.label")
-        return self._first(columns, PATH_COLUMNS, "the name of the path column"), found
+        path = self._first(columns, PATH_COLUMNS, "the name of the path column")
+        if self.further is None:
+            return path, found
+        return path, found, self._first(columns, (self.further.name,), self.further.key)
 
     def _first(self, columns: Sequence[str], wanted: Sequence[str], remedy: str) -> str:
         for column in wanted:
@@ -109,24 +134,24 @@ def _separated(separator: str) -> Callable[[str, _Columns], Iterator[TableLine]]
 
 
 def _line_of(values: Sequence[str], at: Sequence[int], columns: int) -> TableLine:
-    path, label = (values[place].strip() if place < len(values) else "" for place in at)
-    if len(values) == columns:
-        return TableLine(path, label)
-    return TableLine(path, label, f"the row has {len(values)} values for {columns} columns")
+    path, label, *further = (values[place].strip() if place < len(values) else "" for place in at)
+    problem = f"the row has {len(values)} values for {columns} columns"
+    return TableLine(path, label, "" if len(values) == columns else problem, *further)
 
 
 def _json_lines(text: str, wanted: _Columns) -> Iterator[TableLine]:
-    found: tuple[str, str] | None = None
+    found: tuple[str, ...] | None = None
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         document = _object(line, f"{wanted.name}, line {number}")
         found = found or wanted.find(list(document))
         texts = [document.get(column) for column in found]
-        path, label = ("" if value is None else str(value).strip() for value in texts)
-        odd = [c for c, value in zip(found, texts, strict=True) if not _is_scalar(value)]
+        path, label, *further = ("" if value is None else str(value).strip() for value in texts)
+        odd = [c for c, value in zip(found[:2], texts[:2], strict=True) if not _is_scalar(value)]
+        odd += [c for c in found[2:] if not _is_scalar_or_float(document.get(c))]
         problem = f"{' and '.join(map(repr, odd))} of line {number} is no text or number"
-        yield TableLine(path, label, problem if odd else "")
+        yield TableLine(path, label, problem if odd else "", *further)
     if found is None:
         wanted.find([])
 
@@ -155,6 +180,11 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 def _is_scalar(value: object) -> bool:
     return value is None or (isinstance(value, str | int) and not isinstance(value, bool))
+
+
+def _is_scalar_or_float(value: object) -> bool:
+    """Return whether a value of a further column is a text or a number, such as a time."""
+    return isinstance(value, float) or _is_scalar(value)
 
 
 _FORMS: Mapping[str, Callable[[str, _Columns], Iterator[TableLine]]] = {

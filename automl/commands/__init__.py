@@ -1,0 +1,1 @@
+"""Commands of `automl` in groups of their own, and what all commands print."""

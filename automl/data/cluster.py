@@ -1,0 +1,106 @@
+"""Dask clusters: one that runs elsewhere, or processes of this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from automl.errors import StorageError
+
+if TYPE_CHECKING:
+    import distributed
+
+_CLOSE_S = 5.0  # for a scheduler and its workers to end by themselves
+
+
+@contextmanager
+def remote_client(address: str) -> Iterator[distributed.Client]:
+    """Yield a client of the scheduler at an address.
+
+    Raises:
+        StorageError: no scheduler answers there.
+    """
+    import distributed
+
+    _quiet()
+    try:
+        client: distributed.Client = distributed.Client(address, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise StorageError(
+            f"DASK_SCHEDULER_ADDRESS is {address}, where no scheduler answers: {error}.",
+            "start it, or unset the variable",
+        ) from error
+    with client:
+        yield client
+
+
+@contextmanager
+def local_client(
+    processes: int, bound_to_parent: Callable[[list[str]], list[str]] = list
+) -> Iterator[distributed.Client]:
+    """Yield a client of a scheduler in this process and of workers in others.
+
+    They are commands, not forks: a fork has the locks of this process's threads, and
+    multiprocessing runs the caller's main module once more. An exception in the block kills them,
+    whatever they do.
+
+    Args:
+        processes: how many workers there are, of one thread each.
+        bound_to_parent: makes of a command one that dies with this process.
+    """
+    import distributed
+
+    _quiet()
+    with tempfile.TemporaryDirectory(prefix="automl-dask-") as folder:
+        cluster = distributed.LocalCluster(
+            n_workers=0,
+            processes=False,
+            protocol="tcp://",
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",  # a free port: even without pages one is listened on
+            scheduler_kwargs={"dashboard": False},
+            silence_logs=logging.CRITICAL,
+        )
+        workers: list[subprocess.Popen[bytes]] = []
+        try:
+            command = bound_to_parent(_worker(cluster.scheduler_address, folder))
+            for _ in range(processes):
+                workers.append(subprocess.Popen(command, env=_environment()))
+            with distributed.Client(cluster, set_as_default=False) as client:
+                try:
+                    yield client
+                except BaseException:
+                    _kill(workers)  # what they do may take minutes
+                    raise
+        finally:
+            with suppress(TimeoutError):
+                cluster.close(timeout=_CLOSE_S)
+            _kill(workers)
+
+
+def _worker(address: str, folder: str) -> list[str]:
+    """Return the command of a worker; it ends when its scheduler does."""
+    options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--memory-limit", "0"]
+    module = ["-m", "distributed.cli.dask_worker", address]
+    return [sys.executable, *module, *options, "--local-directory", folder]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "DASK_LOGGING__DISTRIBUTED": "error"}
+
+
+def _kill(workers: Iterable[subprocess.Popen[bytes]]) -> None:
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.wait()
+
+
+def _quiet() -> None:
+    logging.getLogger("distributed").setLevel(logging.WARNING)  # its import sets INFO
