@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from automl.commands.output import AsJson, Home, emit, settings_of
 
-data = typer.Typer(help="Decide about a study's data.", no_args_is_help=True)
+_SHOWN_ISSUES, _SHOWN_PAIRS = 20, 5
+
+data = typer.Typer(help="Look at a study's data, and decide about them.", no_args_is_help=True)
 
 
 @data.command()
@@ -31,3 +34,42 @@ def accept(
             typer.echo(f"  - {change['message']}")
 
     emit(as_json, lambda: accept_data(settings_of(home), study, why), pretty)
+
+
+@data.command()
+def issues(
+    study: str,
+    table: Annotated[
+        str | None, typer.Option("--csv", help="Write all issues to this file; - to print them.")
+    ] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """List rows of STUDY's data that are likely mislabelled, equal, nearly equal or odd."""
+    from automl.doctor.data_issues import audit_data, write_table
+
+    def make() -> dict[str, Any]:
+        audit = audit_data(settings_of(home), study)
+        if table not in {None, "-"}:
+            write_table(audit, Path(str(table)))
+        return audit.to_json() | ({"csv": audit.to_csv()} if table == "-" else {})
+
+    def pretty(document: dict[str, Any]) -> None:
+        if table == "-":
+            typer.echo(document["csv"], nl=False)
+            return
+        for issue in document["issues"][:_SHOWN_ISSUES]:
+            named = [issue["kind"], f"{issue['score']:g}", issue["path"], issue["part"]]
+            change = " -> ".join(filter(None, [issue["label"], issue["suggested"]]))
+            typer.echo("  ".join(filter(None, [*named, change, issue["related"], issue["note"]])))
+        left = len(document["issues"]) - _SHOWN_ISSUES
+        if left > 0:
+            typer.echo(f"and {left:,} more: --csv FILE writes all of them")
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in document["counts"].items())
+        typer.echo(f"snapshot {document['snapshot']} of {study}: {counts or 'no issues'}")
+        for pair in document["confused"][:_SHOWN_PAIRS]:
+            typer.echo(f"{pair['rows']} rows of {pair['given']} look like {pair['suggested']}")
+        for note in document["notes"]:
+            typer.echo(f"note: {note}")
+
+    emit(as_json, make, pretty)

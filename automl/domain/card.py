@@ -26,6 +26,8 @@ class Card:
             parent, or None, as `module:function`; "" for a track without. It loads numpy at most.
         reader: the function that reads a data set into arrays of rows and labels, for those who
             work in Python, as `module:function`; "" for a track without.
+        auditor: the function that reads a snapshot for an audit of its rows, as `module:function`;
+            "" for a track without.
     """
 
     task: str
@@ -38,6 +40,7 @@ class Card:
     samples: Mapping[str, str] = field(default_factory=dict)
     portrait: str = ""
     reader: str = ""
+    auditor: str = ""
 
 
 @dataclass(frozen=True, slots=True)

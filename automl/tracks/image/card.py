@@ -32,4 +32,5 @@ CARD = Card(
     samples={"digits": "automl.tracks.image.samples:write_digits"},
     portrait="automl.tracks.image.portrait:portrait",
     reader="automl.tracks.image.arrays:load_image_dataset",
+    auditor="automl.tracks.image.audit:audited_rows",
 )

@@ -62,6 +62,9 @@ class StoredRows(Protocol):
     def digests(self, part: Part) -> NDArray[np.uint8]:
         """Return the digests of a part, uint8 `[n, 32]`."""
 
+    def paths(self, part: Part) -> Sequence[str]:
+        """Return how the source calls the rows of a part."""
+
     def files(self, parts: Sequence[Part]) -> Iterator[EncodedRow]:
         """Yield the held-out rows of the parts in their order."""
 
@@ -92,6 +95,9 @@ class _BlockRows:
 
     def digests(self, part: Part) -> NDArray[np.uint8]:
         return self.index.digests[self.index.of_parts((part,))]
+
+    def paths(self, part: Part) -> Sequence[str]:
+        return [self.index.paths[row] for row in self.index.of_parts((part,)).tolist()]
 
     def files(self, parts: Sequence[Part]) -> Iterator[EncodedRow]:
         """Yield the rows from a file without a name, into which their blocks are copied first."""
@@ -131,6 +137,10 @@ class _ShardedRows:
         found: list[Any] = [np.zeros((0, 32), np.uint8)]
         found += [content["digests"] for _, content in read_shards(self.store, self.envelope, part)]
         return np.concatenate(found)
+
+    def paths(self, part: Part) -> Sequence[str]:
+        shards: list[Any] = [content for _, content in read_shards(self.store, self.envelope, part)]
+        return [path for shard in shards for path in json.loads(shard["paths"].tobytes())]
 
     def files(self, parts: Sequence[Part]) -> Iterator[EncodedRow]:
         for _, content in read_shards(self.store, self.envelope, *parts):

@@ -1,0 +1,215 @@
+"""Rows of a snapshot that a person should look at, and why, as a table that can be corrected with.
+
+Likely label errors come first, then equal and similar pictures, then odd ones.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl.data.label_errors import ConfusedPair, find_label_errors
+from automl.data.near_duplicates import NearDuplicates, Straddler, exact_duplicates
+from automl.data.odd_pictures import Oddity, odd_pictures
+
+UNKNOWN = -1  # in the place of a label: that of a sealed row
+
+
+class IssueKind(StrEnum):
+    """Kind of an issue, in the order in which they are told."""
+
+    LABEL_ERROR = "label_error"
+    DUPLICATE_LABELS = "duplicate_with_other_label"
+    NEAR_DUPLICATE_LABELS = "near_duplicate_with_other_label"
+    NEAR_DUPLICATE_PARTS = "near_duplicate_in_other_part"
+    NEAR_DUPLICATE = "near_duplicate"
+    DARK = "dark"
+    BRIGHT = "bright"
+    BLURRED = "blurred"
+    TINY = "tiny"
+    OUTLIER = "outlier"
+
+
+_OF_ODDITY = {oddity: IssueKind(oddity.value) for oddity in Oddity}
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One row that a person should look at.
+
+    Attributes:
+        path: how the source calls it.
+        part: of the split that it is in.
+        label: that it has; "" where it is sealed.
+        suggested: the label that it may have to have instead, or "".
+        kind: what may be wrong.
+        score: of likely errors and odd pictures the larger, the worse; of duplicates with other
+            labels how many rows are equal; of near-duplicates how much they differ, 0 to 255.
+        related: another row that it is about, or "".
+        note: for people.
+    """
+
+    path: str
+    part: str
+    label: str
+    suggested: str
+    kind: IssueKind
+    score: float
+    related: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AuditedRows:
+    """Rows of a snapshot as an audit sees them, n in all.
+
+    Attributes:
+        classes: labels by index.
+        paths: how the source calls the rows.
+        parts: of the split [n].
+        labels: indices of classes, `UNKNOWN` for rows that are sealed [n].
+        digests: of the rows' content.
+        near: rows that show nearly the same.
+        straddlers: training rows that show nearly what held-out rows do.
+        statistics: numbers of the rows by name, as far as they are known [n].
+    """
+
+    classes: tuple[str, ...]
+    paths: Sequence[str]
+    parts: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    digests: Sequence[str]
+    near: NearDuplicates
+    straddlers: Sequence[Straddler]
+    statistics: Mapping[str, NDArray[np.float64]]
+
+    def label(self, row: int) -> str:
+        """Return the label of a row, "" if it is sealed."""
+        index = int(self.labels[row])
+        return "" if index == UNKNOWN else self.classes[index]
+
+    def issue(self, row: int, kind: IssueKind, score: float, note: str, **more: str) -> Issue:
+        """Return an issue of a row; `more` may tell what is suggested and related."""
+        return Issue(
+            path=self.paths[row],
+            part=str(self.parts[row]),
+            label=self.label(row),
+            suggested=more.get("suggested", ""),
+            kind=kind,
+            score=round(score, 4),
+            related=more.get("related", ""),
+            note=note,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Issues:
+    """What an audit of a snapshot has found.
+
+    Attributes:
+        issues: by kind, the worst of each first.
+        judged: how many rows have predictions out of sample.
+        pairs: of classes that are confused, those with the most likely errors first.
+    """
+
+    issues: tuple[Issue, ...]
+    judged: int
+    pairs: tuple[ConfusedPair, ...]
+
+
+def find_issues(rows: AuditedRows, means: Mapping[str, NDArray[np.float64]]) -> Issues:
+    """Return the rows that a person should look at.
+
+    Args:
+        rows: of the snapshot.
+        means: probabilities of the classes by networks that did not learn from a row [K], by the
+            digest of the row. What is predicted for sealed rows is not looked at.
+    """
+    judged = [
+        row
+        for row, digest in enumerate(rows.digests)
+        if digest in means and rows.labels[row] != UNKNOWN
+    ]
+    issues, pairs = _label_errors(rows, judged, means)
+    issues += _duplicates(rows)
+    issues += _near_duplicates(rows)
+    issues += [
+        rows.issue(odd.row, _OF_ODDITY[odd.oddity], odd.score, odd.note)
+        for odd in odd_pictures(rows.statistics)
+    ]
+    order = {kind: place for place, kind in enumerate(IssueKind)}
+    issues.sort(key=lambda issue: order[issue.kind])
+    return Issues(tuple(issues), len(judged), pairs)
+
+
+def _label_errors(
+    rows: AuditedRows, judged: Sequence[int], means: Mapping[str, NDArray[np.float64]]
+) -> tuple[list[Issue], tuple[ConfusedPair, ...]]:
+    values = np.zeros((len(judged), len(rows.classes)))
+    for place, row in enumerate(judged):
+        values[place] = means[rows.digests[row]]
+    given = rows.labels[list(judged)]
+    found = find_label_errors(values, given)
+    issues = []
+    for place in found.shown().tolist():
+        suggested = int(found.suggested[place])
+        own, other = values[place, given[place]], values[place, suggested]
+        likely = "likely" if found.flagged[place] else "possible"
+        note = f"{likely}: probability {own:.3f}, that of {rows.classes[suggested]} {other:.3f}"
+        row, score = judged[place], float(found.scores[place])
+        more = {"suggested": rows.classes[suggested]}
+        issues.append(rows.issue(row, IssueKind.LABEL_ERROR, score, note, **more))
+    return issues, found.pairs
+
+
+def _duplicates(rows: AuditedRows) -> Iterator[Issue]:
+    """Yield the rows that are equal and have different labels, as far as these are known."""
+    for group in exact_duplicates(rows.digests):
+        known = [row for row in group if rows.labels[row] != UNKNOWN]
+        labels = sorted({rows.label(row) for row in known})
+        if len(labels) < 2:
+            continue
+        note = f"equal pictures are labelled {', '.join(labels)}"
+        for row in known:
+            other = next(each for each in known if rows.labels[each] != rows.labels[row])
+            yield rows.issue(
+                row, IssueKind.DUPLICATE_LABELS, len(known), note, related=rows.paths[other]
+            )
+
+
+def _near_duplicates(rows: AuditedRows) -> list[Issue]:
+    """Return a row of each pair that is not equal: the training row if the pair straddles."""
+    training = {straddler.row for straddler in rows.straddlers}
+    found = []
+    for (one, other), distance in zip(
+        rows.near.pairs.tolist(), rows.near.distances.tolist(), strict=True
+    ):
+        if rows.digests[one] == rows.digests[other]:
+            continue
+        row, near = (one, other) if one in training and other not in training else (other, one)
+        known = UNKNOWN not in {int(rows.labels[row]), int(rows.labels[near])}
+        if known and rows.labels[row] != rows.labels[near]:
+            kind = IssueKind.NEAR_DUPLICATE_LABELS
+            note = f"nearly equal, but {rows.paths[near]} is labelled {rows.label(near)}"
+        elif rows.parts[row] != rows.parts[near]:
+            kind = IssueKind.NEAR_DUPLICATE_PARTS
+            note = f"nearly equal to a row of the part {rows.parts[near]}"
+        else:
+            kind, note = IssueKind.NEAR_DUPLICATE, "nearly equal"
+        found.append(rows.issue(row, kind, distance, note, related=rows.paths[near]))
+    return sorted(found, key=lambda issue: issue.score)
+
+
+def to_csv(issues: Iterable[Issue]) -> str:
+    """Return issues as a table; `data.corrections` reads it once its last column is filled in."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*(field.name for field in fields(Issue)), "action"])
+    writer.writerows([*astuple(issue), ""] for issue in issues)
+    return text.getvalue()

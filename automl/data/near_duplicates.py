@@ -1,0 +1,273 @@
+"""Rows that show nearly the same: pairs, clusters, and which rows of a split they concern.
+
+Each row has a perceptual hash of 64 bits. Candidates are pairs whose hashes differ in at most six
+bits. Of eight bytes at least two are then equal, so that every such pair meets in a bucket of rows
+that share two given bytes; 28 tables have a bucket for each value of theirs. (Seven bands of which
+one is equal would do, too, with buckets a hundred times as full.) A candidate is confirmed by the
+root mean square of the differences of thumbnails. Nothing of n times n is ever made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_BITS = 6  # in which hashes of candidates differ
+MOST_RMS = 10.0  # of 255, between thumbnails of 32 pixels
+BUCKET_ROWS = 256  # of a bucket, with which each hash is compared
+GROUP_ROWS = 16  # of one hash, which are compared with those of another
+MOST_PAIRS = 1_000_000  # of different hashes
+_BYTES = 8
+_BLOCK = 256  # pairs of thumbnails at a time
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Pairs of rows with similar hashes.
+
+    Attributes:
+        pairs: indices of rows, the smaller first, sorted [m, 2].
+        capped: how many rows share their hash's bytes with so many others, such as blank images,
+            that they were not compared with all of them.
+    """
+
+    pairs: Indices
+    capped: int
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicates:
+    """Rows that show nearly the same.
+
+    Attributes:
+        pairs: indices of rows, the smaller first, sorted [m, 2].
+        distances: root mean square of the thumbnails' differences, 0 to 255 [m].
+        clusters: rows that pairs connect, directly or by others; sorted.
+        capped: how many rows were not compared with all rows that are candidates.
+    """
+
+    pairs: Indices
+    distances: NDArray[np.float64]
+    clusters: tuple[tuple[int, ...], ...]
+    capped: int
+
+    def across(self, groups: NDArray[np.generic]) -> Indices:
+        """Return the places of pairs whose rows are of different groups, such as classes.
+
+        Args:
+            groups: of the rows [n].
+        """
+        return np.flatnonzero(groups[self.pairs[:, 0]] != groups[self.pairs[:, 1]])
+
+
+class Straddler(NamedTuple):
+    """A training row that shows nearly what a held-out row does.
+
+    Attributes:
+        row: its index.
+        near: index of the held-out row of its cluster that is nearest to it.
+        distance: root mean square of the two thumbnails' differences.
+    """
+
+    row: int
+    near: int
+    distance: float
+
+
+def exact_duplicates(digests: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return the rows that have equal digests, for each digest that is there more than once."""
+    found: dict[str, list[int]] = {}
+    for row, digest in enumerate(digests):
+        found.setdefault(digest, []).append(row)
+    return [tuple(rows) for rows in found.values() if len(rows) > 1]
+
+
+def candidate_pairs(
+    hashes: NDArray[np.uint64], most_bits: int = MOST_BITS, bucket_rows: int = BUCKET_ROWS
+) -> Candidates:
+    """Return the pairs of rows whose hashes differ in few bits.
+
+    Where many rows have one hash, or a bucket has many hashes, a row is compared with those that
+    follow it alone, in the order of rows or hashes. `Candidates.capped` counts such rows.
+
+    Args:
+        hashes: of the rows [n].
+        most_bits: in which they may differ, at most `MOST_BITS`.
+        bucket_rows: how many following ones that are.
+    """
+    assert most_bits <= MOST_BITS
+    own, group, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
+    rows = np.argsort(group, kind="stable")
+    same = _following(group[rows], bucket_rows)
+    similar, is_large = _similar_hashes(own, most_bits, bucket_rows)
+    others = _rows_of(similar, sizes)
+    first, second = (rows[np.concatenate(each)] for each in zip(same, others, strict=True))
+    pairs = np.stack([np.minimum(first, second), np.maximum(first, second)], axis=1)
+    is_large |= sizes > bucket_rows + 1
+    is_large[similar.ravel()] |= sizes[similar.ravel()] > GROUP_ROWS
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    return Candidates(pairs[order], int(sizes[is_large].sum()))
+
+
+def _following(keys: Indices, most: int) -> tuple[Indices, Indices]:
+    """Return the places of pairs with equal keys that are at most so far apart.
+
+    Args:
+        keys: sorted [n].
+        most: how far.
+    """
+    firsts, seconds = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for places, step in _steps(keys, most):
+        firsts.append(places)
+        seconds.append(places + step)
+    return np.concatenate(firsts), np.concatenate(seconds)
+
+
+def _steps(keys: Indices, most: int) -> Iterator[tuple[Indices, int]]:
+    """Yield the places whose keys are equal to those so many places later, and that number."""
+    ends = np.searchsorted(keys, keys, side="right")
+    places = np.arange(len(keys))
+    for step in range(1, most + 1):
+        places = places[places + step < ends[places]]
+        if not places.size:
+            return
+        yield places, step
+
+
+def _similar_hashes(
+    hashes: NDArray[np.uint64], most_bits: int, most: int
+) -> tuple[Indices, NDArray[np.bool_]]:
+    """Return pairs of different hashes [m, 2], and which ones were not compared with all [n].
+
+    Args:
+        hashes: sorted, each once [n].
+        most_bits: in which those of a pair differ.
+        most: how many following ones of its bucket each is compared with.
+    """
+    n = len(hashes)
+    bands = np.ascontiguousarray(hashes, ">u8").view(np.uint8).reshape(n, _BYTES)
+    codes, fresh = np.zeros(0, np.int64), [np.zeros(0, np.int64)]
+    is_large = np.zeros(n, np.bool_)
+    for one, other in combinations(range(_BYTES), 2):
+        keys = bands[:, one].astype(np.int64) << 8 | bands[:, other]
+        order = np.argsort(keys, kind="stable")  # those of a bucket by their hashes
+        keys, ordered = keys[order], hashes[order]
+        is_large[order] |= np.bincount(keys, minlength=1 << 16)[keys] > most + 1
+        for places, step in _steps(keys, most):
+            near = places[np.bitwise_count(ordered[places] ^ ordered[places + step]) <= most_bits]
+            fresh.append(order[near] * n + order[near + step])
+        if sum(map(len, fresh)) > MOST_PAIRS:
+            codes, fresh = np.unique(np.concatenate([codes, *fresh])), []
+        if len(codes) > MOST_PAIRS:
+            is_large[:] = True  # the tables that are left may have more
+            break
+    codes = np.unique(np.concatenate([codes, *fresh]))[:MOST_PAIRS]
+    return np.stack([codes // max(n, 1), codes % max(n, 1)], axis=1), is_large
+
+
+def _rows_of(similar: Indices, sizes: Indices) -> tuple[Indices, Indices]:
+    """Return the pairs of rows that pairs of hashes stand for, some where many rows have a hash.
+
+    Args:
+        similar: pairs of hashes [m, 2].
+        sizes: how many rows have each hash; rows are counted in the order of their hashes [n].
+    """
+    starts = np.cumsum(sizes) - sizes
+    few = np.minimum(sizes, GROUP_ROWS)
+    left, right = few[similar[:, 0]], few[similar[:, 1]]
+    pairs = left * right
+    which = np.repeat(np.arange(len(similar)), pairs)
+    inside = np.arange(len(which)) - np.repeat(np.cumsum(pairs) - pairs, pairs)
+    first = starts[similar[which, 0]] + inside // right[which]
+    return first, starts[similar[which, 1]] + inside % right[which]
+
+
+def find_near_duplicates(
+    hashes: NDArray[np.uint64],
+    thumbnails: NDArray[np.uint8],
+    most_bits: int = MOST_BITS,
+    most_rms: float = MOST_RMS,
+) -> NearDuplicates:
+    """Return the rows that show nearly the same.
+
+    Args:
+        hashes: of the rows [n].
+        thumbnails: of the rows, uint8 [n, ...]; may be a map of a file.
+        most_bits: in which the hashes of a pair may differ.
+        most_rms: root mean square of the differences of their thumbnails.
+    """
+    assert len(hashes) == len(thumbnails)
+    candidates = candidate_pairs(hashes, most_bits)
+    distances = rms(thumbnails, candidates.pairs)
+    is_near = distances <= most_rms
+    pairs, distances = candidates.pairs[is_near], distances[is_near]
+    return NearDuplicates(pairs, distances, clusters_of(pairs), candidates.capped)
+
+
+def rms(thumbnails: NDArray[np.uint8], pairs: Indices) -> NDArray[np.float64]:
+    """Return the root mean square of the differences of pairs of thumbnails [m]."""
+    found = np.empty(len(pairs))
+    pixels = math.prod(thumbnails.shape[1:])
+    for start in range(0, len(pairs), _BLOCK):
+        one, other = pairs[start : start + _BLOCK].T
+        differences = thumbnails[one].reshape(len(one), pixels).astype(np.float64)
+        differences -= thumbnails[other].reshape(len(one), pixels)
+        squares = np.einsum("ij,ij->i", differences, differences)  # of integers: exact
+        found[start : start + _BLOCK] = np.sqrt(squares / pixels)
+    return found
+
+
+def clusters_of(pairs: Indices) -> tuple[tuple[int, ...], ...]:
+    """Return the rows that pairs connect, each cluster sorted, and the clusters too."""
+    roots: dict[int, int] = {}
+
+    def root(row: int) -> int:
+        path = [row]
+        while (above := roots.setdefault(path[-1], path[-1])) != path[-1]:
+            path.append(above)
+        roots.update(dict.fromkeys(path, path[-1]))
+        return path[-1]
+
+    for one, other in pairs.tolist():
+        low, high = sorted((root(one), root(other)))
+        roots[high] = low
+    found: dict[int, list[int]] = {}
+    for row in sorted(roots):
+        found.setdefault(root(row), []).append(row)
+    return tuple(map(tuple, found.values()))
+
+
+def straddlers(
+    found: NearDuplicates, is_training: NDArray[np.bool_], thumbnails: NDArray[np.uint8]
+) -> list[Straddler]:
+    """Return the training rows of clusters that hold held-out rows too, in order.
+
+    Such a row would let a network learn what it is judged by. A row never moves from one part of a
+    split to another, so it is the training row that is to be left out, and all of its cluster: what
+    is near to a row that is left out may be as near to the held-out one.
+
+    Args:
+        found: the near-duplicates.
+        is_training: whether each row is one to train on [n].
+        thumbnails: what `found` was found with.
+    """
+    left_out = []
+    for cluster in found.clusters:
+        rows = np.array(cluster)
+        held_out, training = rows[~is_training[rows]], rows[is_training[rows]]
+        if not held_out.size:
+            continue
+        for row in training.tolist():
+            pairs = np.stack([np.full(len(held_out), row), held_out], axis=1)
+            distances = rms(thumbnails, pairs)
+            nearest = int(distances.argmin())
+            near, distance = int(held_out[nearest]), float(distances[nearest])
+            left_out.append(Straddler(row, near, distance))
+    return sorted(left_out)

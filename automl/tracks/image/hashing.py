@@ -1,0 +1,84 @@
+"""Perceptual hashes and thumbnails of images, equal on every machine.
+
+Pixels are averaged over areas in integers that floating-point numbers hold exactly, so that neither
+the order of a sum nor the processor matters.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+THUMBNAIL_SIDE = 32
+_ROWS, _COLUMNS = 8, 9
+_GREY = np.array([299, 587, 114], np.float64)  # thousandths of red, green and blue, ITU-R BT.601
+_STRIP_PIXELS = 2**20  # converted at a time
+
+
+def difference_hash(pixels: NDArray[np.uint8]) -> int:
+    """Return the 64 bits of an image, uint8 `[H, W, 3]`, that change little with what is seen.
+
+    The image is averaged over 8 rows of 9 areas; each bit tells whether one is brighter than the
+    one to its right (dHash, N. Krawetz).
+    """
+    height, width = pixels.shape[:2]
+    across, down = _areas(width, _COLUMNS), _areas(height, _ROWS)
+    areas = np.zeros((_ROWS, _COLUMNS))
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        grey = pixels[top : top + rows] @ _GREY
+        areas += down[:, top : top + rows] @ (grey @ across.T)
+    return int(_bits(areas[None])[0])
+
+
+def difference_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return `difference_hash` of images of one shape, uint8 `[n, H, W, 3]`, as `[n]`."""
+    height, width = images.shape[1:3]
+    across, down = _areas(width, _COLUMNS), _areas(height, _ROWS)
+    found = np.empty(len(images), np.uint64)
+    step = max(1, _STRIP_PIXELS // (height * width))
+    for start in range(0, len(images), step):
+        grey = images[start : start + step] @ _GREY
+        found[start : start + step] = _bits(down @ (grey @ across.T))
+    return found
+
+
+def thumbnails(images: NDArray[np.uint8], side: int = THUMBNAIL_SIDE) -> NDArray[np.uint8]:
+    """Return images of one shape, uint8 `[n, H, W, 3]`, averaged to `[n, side, side, 3]`, rounded.
+
+    Smaller images are enlarged: each pixel is an area then.
+    """
+    height, width = images.shape[1:3]
+    if (height, width) == (side, side):
+        return images
+    across, down = _areas(width, side), _areas(height, side)
+    found = np.empty((len(images), side, side, 3), np.uint8)
+    step = max(1, _STRIP_PIXELS // (3 * max(height * width, side * side)))
+    for start in range(0, len(images), step):
+        planes = images[start : start + step].transpose(0, 3, 1, 2).astype(np.float64)
+        sums = down @ (planes @ across.T)
+        means = np.floor(sums / (height * width) + 0.5)
+        found[start : start + step] = means.transpose(0, 2, 3, 1)
+    return found
+
+
+@cache
+def _areas(pixels: int, areas: int) -> NDArray[np.float64]:
+    """Return how much of each pixel of a line is in each of equal areas [areas, pixels].
+
+    A pixel counts as many units as there are areas, an area has as many units as there are pixels.
+    """
+    starts = np.arange(pixels) * areas
+    low = np.arange(areas)[:, None] * pixels
+    covered = np.minimum(starts + areas, low + pixels) - np.maximum(starts, low)
+    shares: NDArray[np.float64] = np.maximum(covered, 0).astype(np.float64)
+    return shares
+
+
+def _bits(areas: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Return 64 bits of sums over areas [n, 8, 9] as `[n]`."""
+    brighter = areas[:, :, :-1] > areas[:, :, 1:]
+    packed = np.packbits(brighter.reshape(len(areas), -1), axis=1)
+    return packed.view(">u8")[:, 0].astype(np.uint64)
