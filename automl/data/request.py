@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from automl.data.files import FileStore
+from automl.data.files import SourceStore
 from automl.domain.specification import DataSection
 
 
@@ -28,4 +28,4 @@ class DatasetRequest:
     data: DataSection
     seed: int
     thresholds: Mapping[str, Sequence[float]] | None
-    locate: Callable[[str], tuple[FileStore, str]]
+    locate: Callable[[str], tuple[SourceStore, str]]
