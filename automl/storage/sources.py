@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from automl.domain.sources import Sources, is_within, real_path
+from automl.domain.sources import ARCHIVE_SUFFIXES, Sources, is_within, real_path
 from automl.errors import AutoMLError, DataError, NotFoundError, Problem
 from automl.storage.file import entry_of, file_errors, part_of
 from automl.storage.objects import ObjectEntry, ObjectStore, StoredObject, check_key, check_prefix
@@ -47,11 +47,22 @@ def open_source(uri: str, sources: Sources) -> tuple[SourceStore, str]:
         bucket, _, key = place.removeprefix("s3://").partition("/")
         return SourceObjects(open_store(f"s3://{bucket}"), sources), key
     path = Path(place)
-    if not path.exists():
-        raise DataError(f"{path} does not exist.", "correct the paths of the section data")
-    if not (path.is_file() or path.is_dir()):
-        raise DataError(f"{uri} {_SPECIAL}.", "name a file or a folder")
-    return SourceFolder(path.parent, sources), path.name
+    with file_errors(uri, str(path.parent)):
+        holder = _holder(path)
+        if holder is None:
+            raise DataError(f"{path} does not exist.", "correct the paths of the section data")
+        if not (holder.is_file() or holder.is_dir()):
+            raise DataError(f"{uri} {_SPECIAL}.", "name a file or a folder")
+    return SourceFolder(holder.parent, sources), path.relative_to(holder.parent).as_posix()
+
+
+def _holder(path: Path) -> Path | None:
+    """Return what is there of a path: itself, or the archive that it leads into; else None."""
+    if path.exists():
+        return path
+    holder = next((above for above in path.parents if above.exists()), path)
+    is_archive = holder.suffix.lower() in ARCHIVE_SUFFIXES and holder.is_file()
+    return holder if is_archive else None
 
 
 def source_problems(locations: Mapping[str, str], sources: Sources) -> list[Problem]:
@@ -83,11 +94,11 @@ def _problems(uri: str, sources: Sources, *, is_listed: bool) -> Iterator[str]:
     if path.startswith("s3://"):
         return
     with file_errors(uri, str(Path(path).parent)):
-        try:
-            mode = os.stat(path).st_mode  # noqa: PTH116
-        except (FileNotFoundError, NotADirectoryError):
+        holder = _holder(Path(path))
+        if holder is None:
             yield f"{uri} does not exist"
             return
+        mode = holder.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         yield f"{uri} {_SPECIAL}"
     elif stat.S_ISDIR(mode) and is_listed:
@@ -157,6 +168,8 @@ class SourceFolder:
                     return
             at = prefix.rpartition("/")[0]
             folder = real_path(self.root / at)
+            if is_within(folder, self.sources.home):
+                return
             walk = _Walk(self, prefix, start_after)
             yield from walk.entries(folder, at + "/" * bool(at), frozenset())
 

@@ -71,7 +71,6 @@ PASSING_FAULTS = {
 }
 OPERATIONS: dict[str, Callable[[S3ObjectStore, Path], object]] = {
     "get": lambda store, _: store.get("known").data,
-    "a part": lambda store, _: store.get_range("known", 1, 3),
     "put": lambda store, _: store.put("new", b"data"),
     "list": lambda store, _: [entry.key for entry in store.list("kn")],
     "delete": lambda store, _: store.delete("known"),
@@ -126,7 +125,7 @@ class TestPassingTrouble:
         store.put("key", b"0123456789")
         faulty_s3.plan(refusal(200, ""), matches=lambda request: request.method == "GET")
 
-        with pytest.raises(StorageAccessError, match="all of key instead of a part.* Range"):
+        with pytest.raises(StorageAccessError, match=r"all of key instead of a part\..* Range"):
             store.get_range("key", 1, 3)
 
     def test_a_silent_server_is_left_after_the_read_limit(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from automl.data.files import FileStore
+from automl.data.files import SourceStore
 from automl.data.request import DatasetRequest
 from automl.data.splits import SplitSettings
 from automl.domain.specification import SmallClasses, Split
@@ -34,12 +34,14 @@ class ImageRequest:
         max_pixels: of an image; those with more are unusable.
         small_classes: what becomes of classes with too few rows for the split.
         thresholds: those of the generation's first snapshot, if there is one.
+        locate: opens absolute paths and URIs of a manifest, see `DatasetRequest`; None: it has
+            none.
     """
 
     name: str
-    source: FileStore
+    source: SourceStore
     source_key: str
-    images: FileStore | None = None
+    images: SourceStore | None = None
     images_prefix: str | None = None
     label: str | None = None
     image_size: Literal["auto"] | int = "auto"
@@ -51,6 +53,7 @@ class ImageRequest:
     max_pixels: int = MOST_PIXELS
     small_classes: SmallClasses = SmallClasses.STOP
     thresholds: Mapping[str, Sequence[float]] | None = None
+    locate: Callable[[str], tuple[SourceStore, str]] | None = None
 
     @classmethod
     def of(cls, request: DatasetRequest) -> ImageRequest:
@@ -78,13 +81,14 @@ class ImageRequest:
             max_pixels=data.max_pixels,
             small_classes=data.small_classes,
             thresholds=request.thresholds,
+            locate=request.locate,
         )
 
     @property
     def location(self) -> SourceLocation:
         """Location of the rows."""
         return SourceLocation(
-            self.source, self.source_key, self.images, self.images_prefix, self.label
+            self.source, self.source_key, self.images, self.images_prefix, self.label, self.locate
         )
 
     @property
