@@ -60,6 +60,30 @@ class _Place:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Paths below a root that rows name.
+
+    Attributes:
+        paths: the paths.
+        folders: all folders that these are in; a link may stand for one.
+    """
+
+    paths: set[str]
+    folders: set[str]
+
+    @classmethod
+    def of(cls, paths: set[str]) -> _Wanted:
+        """Return paths with their folders."""
+        folders: set[str] = set()
+        for path in paths:
+            folder = path.rpartition("/")[0]
+            while folder and folder not in folders:
+                folders.add(folder)
+                folder = folder.rpartition("/")[0]
+        return cls(paths, folders)
+
+
 @dataclass(slots=True)
 class _Files:
     """Files that were found for the rows of a manifest.
@@ -106,18 +130,22 @@ class _Files:
                 continue
             else:
                 allowed.append(folder)
+        wanted = _Wanted.of(paths)
         for folder in few_folders(allowed, MOST_FOLDERS, lambda name: _can_open(name, opens)):
-            self._list_folder(_Place(root, folder), paths, opens)
+            self._list_folder(_Place(root, folder), wanted, opens)
 
-    def _list_folder(self, folder: _Place, paths: set[str], opens: Open) -> None:
+    def _list_folder(self, folder: _Place, wanted: _Wanted, opens: Open) -> None:
         store, key = opens(folder.path)
         start, prefix = f"{key}/" * bool(key), f"{folder.path}/" * bool(folder.path)
         number = self.number(store)
         try:
             for entry in self.stores[number].list(start):
                 below = entry.key.removeprefix(start)
-                if prefix + below in paths:
+                if prefix + below in wanted.paths:
                     self.found[_Place(folder.root, prefix + below)] = (number, entry)
+                elif entry.problem and prefix + below in wanted.folders:
+                    uri = folder.root + prefix + below
+                    self.refused.append(Problem(uri, f"it {entry.problem}"))
                 elif is_image_name(below) and not is_hidden(below):
                     uri = f"{store.uri.rstrip('/')}/{entry.key}"
                     self.others.append((uri, uri if folder.root else entry.key))

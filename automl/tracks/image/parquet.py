@@ -104,7 +104,7 @@ def _check_type(kind: Any, column: str, name: str) -> None:
 
 
 def _line(columns: tuple[str, str], values: tuple[object, object]) -> TableLine:
-    texts = [_text(value) for value in values]
+    texts = [text_of(value) for value in values]
     odd = [repr(column) for column, text in zip(columns, texts, strict=True) if text is None]
     path, label = ((text or "").strip() for text in texts)
     return TableLine(
@@ -112,7 +112,7 @@ def _line(columns: tuple[str, str], values: tuple[object, object]) -> TableLine:
     )
 
 
-def _text(value: object) -> str | None:
+def text_of(value: object) -> str | None:
     """Return a value as text, "" if it is missing; None if it is no text or integer."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
