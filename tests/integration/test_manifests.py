@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import distributed
 import numpy as np
 import pytest
 
@@ -164,18 +163,11 @@ def test_a_place_that_is_replaced_by_a_link_is_refused_on_workers_too(
     """What may be read travels with each store of the rows."""
     table = write_manifest(tmp_path / "data/in/train.csv", ["0.png", f"{tmp_path}/more/2.png"])
     listing = list_source(located(table, allowed))
-    assert pickle.loads(pickle.dumps(listing.store)) == listing.store  # noqa: S301 - its own
     (tmp_path / "more/2.png").unlink()
     (tmp_path / "more/2.png").symlink_to(tmp_path / "secret/3.png")
 
-    with (
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-        pytest.raises(ConfigError, match="outside the places"),
-    ):
-        client.submit(inspect_rows, RowChunk.of(listing, [0, 1], MOST_PIXELS)).result()
+    with pytest.raises(ConfigError, match="outside the places"):
+        inspect_rows(pickle.loads(pickle.dumps(RowChunk.of(listing, [0, 1], MOST_PIXELS))))  # noqa: S301
 
 
 class Recording(MemoryObjectStore):

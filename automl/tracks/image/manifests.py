@@ -130,7 +130,7 @@ class _Files:
                 continue
             else:
                 allowed.append(folder)
-        wanted = _Wanted.of(paths)
+        wanted = _Wanted.of({path for folder in allowed for path in by_folder[folder]})
         for folder in few_folders(allowed, MOST_FOLDERS, lambda name: _can_open(name, opens)):
             self._list_folder(_Place(root, folder), wanted, opens)
 
