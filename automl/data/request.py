@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from automl.data.files import FileStore
+from automl.data.files import SourceStore
 from automl.domain.specification import DataSection
 
 
@@ -32,4 +32,4 @@ class DatasetRequest:
     thresholds: Mapping[str, Sequence[float]] | None
     is_doubted: bool
     facts: Mapping[str, int | str]
-    locate: Callable[[str], tuple[FileStore, str]]
+    locate: Callable[[str], tuple[SourceStore, str]]

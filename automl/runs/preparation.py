@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from automl.data.files import FileStore
+from automl.data.files import SourceStore
 from automl.data.request import DatasetRequest
 from automl.data.snapshot import Envelope
 from automl.domain.events import RunState
@@ -19,7 +19,7 @@ MOST_PROBLEMS = 20  # that a message lists
 
 
 def dataset_request(
-    context: StepContext, locate: Callable[[str], tuple[FileStore, str]]
+    context: StepContext, locate: Callable[[str], tuple[SourceStore, str]]
 ) -> DatasetRequest:
     """Return what a study asks its track for; what its generation has fixed stays as it is.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from automl.data.files import FileStore
+from automl.data.files import FileStore, SourceStore
 from automl.data.request import DatasetRequest
 from automl.data.splits import SplitSettings
 from automl.domain.specification import Resize, SmallClasses, Split
@@ -41,15 +41,17 @@ class ImageRequest:
         thresholds: those of the generation's first snapshot, if there is one.
         is_doubted: a snapshot that is there is to be read and checked.
         corrections: store and key of a person's corrections; None without any.
+        locate: opens absolute paths and URIs of a manifest, see `DatasetRequest`; None: it has
+            none.
     """
 
     name: str
-    source: FileStore
+    source: SourceStore
     source_key: str
-    images: FileStore | None = None
+    images: SourceStore | None = None
     images_prefix: str | None = None
     label: str | None = None
-    test: tuple[FileStore, str] | None = None
+    test: tuple[SourceStore, str] | None = None
     further: FurtherColumn | None = None
     image_size: Literal["auto"] | int = "auto"
     fixed_size: int | None = None
@@ -64,6 +66,7 @@ class ImageRequest:
     thresholds: Mapping[str, Sequence[float]] | None = None
     is_doubted: bool = False
     corrections: tuple[FileStore, str] | None = None
+    locate: Callable[[str], tuple[SourceStore, str]] | None = None
 
     @classmethod
     def of(cls, request: DatasetRequest) -> ImageRequest:
@@ -104,6 +107,7 @@ class ImageRequest:
             thresholds=request.thresholds,
             is_doubted=request.is_doubted,
             corrections=None if data.corrections is None else request.locate(data.corrections),
+            locate=request.locate,
         )
 
     @property
@@ -116,6 +120,7 @@ class ImageRequest:
             self.images_prefix,
             self.label,
             self.further,
+            self.locate,
         )
 
     @property
@@ -123,8 +128,15 @@ class ImageRequest:
         """Location of the own test set's rows."""
         if self.test is None:
             return None
+        store, key = self.test
         return SourceLocation(
-            *self.test, self.images, self.images_prefix, self.label, name="data.test_source"
+            store,
+            key,
+            self.images,
+            self.images_prefix,
+            self.label,
+            locate=self.locate,
+            name="data.test_source",
         )
 
     @property
