@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -27,10 +26,10 @@ def here(on_progress: OnProgress = unseen) -> LocalWorkers:
 
 
 def reading(listing: Listing, indices: Sequence[int], most_pixels: int = MOST_PIXELS) -> ReadTask:
-    """Return the task to read some rows, as it comes to a worker."""
+    """Return the task to read some rows."""
     rows = [listing.rows[index] for index in indices]
     request = ImageRequest("test", MemoryObjectStore(), "", max_pixels=most_pixels)
-    task = ReadTask(
+    return ReadTask(
         chunk=RowChunk.of(listing, indices),
         states=tuple(state_of(str(n), row.size_bytes, row.etag) for n, row in enumerate(rows)),
         places=tuple(place_of(str(n)) for n in range(len(rows))),
@@ -39,8 +38,6 @@ def reading(listing: Listing, indices: Sequence[int], most_pixels: int = MOST_PI
         store=MemoryObjectStore(),
         prefix="rows/",
     )
-    sent: ReadTask = pickle.loads(pickle.dumps(task))  # noqa: S301 - its own
-    return sent
 
 
 def problems_of(listing: Listing, most_pixels: int = MOST_PIXELS) -> list[str]:

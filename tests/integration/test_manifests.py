@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from automl.storage.sources import SourceFolder, open_source
 from automl.tracks.image import manifests
 from automl.tracks.image.decode import encode_png
 from automl.tracks.image.joined import JoinedFiles
+from automl.tracks.image.listings import Listings
 from automl.tracks.image.sources import Listing, SourceLocation, list_source
 from tests.local import problems_of
 
@@ -63,7 +65,7 @@ def test_paths_may_be_relative_absolute_and_addresses(tmp_path: Path, allowed: S
     assert isinstance(listing.store, JoinedFiles)
     contents = [listing.store.get(row.key).data for row in listing.rows]
     assert contents == [picture(number) for number in (0, 1, 2, 0)]
-    assert not listing.findings
+    assert not Listings.of(listing).findings
 
 
 def test_relative_paths_alone_need_no_joined_store(tmp_path: Path, allowed: Sources) -> None:
@@ -133,7 +135,7 @@ def test_one_file_can_be_all_that_is_allowed(tmp_path: Path, allowed: Sources) -
     listing = list_source(located(table, one))
 
     assert problems_of(listing) == [""]
-    assert not listing.findings
+    assert not Listings.of(listing).findings
     table = write_manifest(tmp_path / "data/train.csv", [tmp_path / "secret" / n for n in "34"])
     with pytest.raises(DataError, match=r"secret/4: it is, or leads, outside"):
         list_source(located(table, one))
@@ -160,7 +162,7 @@ def test_a_place_that_is_replaced_by_a_link_is_refused_on_workers_too(
     (tmp_path / "more/2.png").symlink_to(tmp_path / "secret/3.png")
 
     with pytest.raises(ConfigError, match="outside the places"):
-        problems_of(listing)
+        problems_of(pickle.loads(pickle.dumps(listing)))  # noqa: S301 - its own
 
 
 class Recording(MemoryObjectStore):
@@ -194,7 +196,7 @@ def test_only_the_folders_of_a_manifests_paths_are_listed() -> None:
         "images/a/", "images/b/c/",
     ]  # fmt: skip
     assert not any(row.problem for row in listing.rows)
-    (finding,) = listing.findings
+    (finding,) = Listings.of(listing).findings
     assert (finding.count, finding.examples) == (1, ("images/a/b/3.png",))
 
 
@@ -239,7 +241,7 @@ def test_a_manifest_may_name_files_of_buckets_and_of_disks(
     listing = list_source(located(table, sources))
     assert problems_of(listing) == [""] * 3
     assert len(listing.store.uri.split(", ")) == 2
-    (finding,) = listing.findings
+    (finding,) = Listings.of(listing).findings
     assert finding.examples == (f"{s3_store_uri}/a/1.png",)
 
     bucket.put("a/train.csv", f"path,label\n1.png,a\n{tmp_path}/data/0.png,a".encode())
