@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from automl.data.blocks import read_checked
 from automl.data.prepared import find_prepared, find_snapshot, note_prepared
 from automl.data.snapshot import (
     Envelope,
     QuarantinedRow,
-    read_checked,
     read_shards,
     write_envelope,
     write_shard,
