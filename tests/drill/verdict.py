@@ -148,7 +148,7 @@ def losses(
     """Return what each attempt did again of what the one before it had done.
 
     That is what its learning curve tells beyond the checkpoint that counts, and the time from the
-    curve's last point until the next injection.
+    curve's last point until the next injection, if the attempt was not over before that.
     """
     found, begun_s = [], dict[Flight, float]()
     for event in (event for _, event in events if isinstance(event, TrialClaimed)):
@@ -158,7 +158,8 @@ def losses(
             flight = Flight(name, event.n, event.attempt - 1)
             curve, written_s = _curve(store, flight, begun_s[flight])
             kept = 0 if event.checkpoint is None else checkpoint_epoch(event.checkpoint)
-            hits = [s.hit_s for s in strikes if flight in s.flights and s.hit_s >= written_s]
+            during = (s.hit_s for s in strikes if flight in s.flights)
+            hits = [hit_s for hit_s in during if written_s <= hit_s <= at_s]
             since_s = min(hits, default=written_s) - written_s
             seconds = _seconds_after(curve, kept) + since_s
             found.append(Loss(flight, min(hits, default=at_s), seconds))

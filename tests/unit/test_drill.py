@@ -130,6 +130,17 @@ def test_what_was_not_written_down_when_it_was_hit_is_lost_too() -> None:
     assert lost.seconds == 7.0
 
 
+def test_an_injection_that_comes_after_an_attempt_costs_it_nothing() -> None:
+    flight = Flight("s", 0, 1)
+    late = AT.timestamp() + 9
+    hits = [Strike(1, "kill", Cost(), AT.timestamp(), hit_s=late, flights=[flight])]
+    again = TrialClaimed(at=AT + timedelta(seconds=2), n=0, attempt=2, run="a", worker="w")
+
+    (lost,) = losses("s", MemoryObjectStore(), numbered(*BEGUN, again), hits)
+
+    assert lost.seconds == 0.0
+
+
 def test_a_loss_is_put_down_to_the_injection_before_it() -> None:
     flight = Flight("s", 0, 1)
     strikes = [
