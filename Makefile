@@ -22,7 +22,7 @@ $(STAMP):
 		echo "error: $(PYTHON) is older than Python 3.11. Set PYTHON=/path/to/python3.11." >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[airflow,dev,fab,kubernetes,pretrained,stack]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[airflow,dev,fab,kubernetes,parquet,pretrained,stack]'
 	rm -f .venv/installed-*
 	touch $@
 

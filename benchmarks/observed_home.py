@@ -85,6 +85,10 @@ class ObservedStore(ObservedRecords):
         super().__init__(inner)
         self._store = inner
 
+    def get_range(self, key: str, start: int, size_bytes: int) -> bytes:
+        """Return a part of an object."""
+        return _around("get_range", key, lambda: self._store.get_range(key, start, size_bytes))
+
     def put(self, key: str, data: bytes) -> str:
         """Write an object."""
         return _around("put", key, lambda: self._store.put(key, data), len(data))

@@ -127,6 +127,9 @@ class TurnStore:
     def get(self, key: str) -> StoredObject:
         return turn(lambda: self._inner.get(key))
 
+    def get_range(self, key: str, start: int, size_bytes: int) -> bytes:
+        return turn(lambda: self._inner.get_range(key, start, size_bytes))
+
     def put(self, key: str, data: bytes) -> str:
         return turn(lambda: self._inner.put(key, data))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 import pytest
 
@@ -14,7 +15,8 @@ def require(item: pytest.Item) -> None:
 
     A bare machine has no place of shared datasets, and continuous integration is green there too.
     A place that exists, or that somebody named, promises its content: under `CI=true` a dataset
-    that is missing from it fails the tests that need it, so that they cannot vanish unnoticed.
+    that is missing from it fails the tests that need it, so that they cannot vanish unnoticed. A
+    package of an extra may be missing from an environment, but under `CI=true` it may not.
     """
     for marker in item.iter_markers("needs_shared"):
         missing = _missing(*marker.args)
@@ -22,6 +24,14 @@ def require(item: pytest.Item) -> None:
             continue
         if os.environ.get("CI") == "true" and shared_place_is_promised():
             pytest.fail(f"{missing}, and CI=true skips nothing that was promised", pytrace=False)
+        pytest.skip(missing)
+    for marker in item.iter_markers("needs_package"):
+        (package,) = marker.args
+        if find_spec(package) is not None:
+            continue
+        missing = f"{package}, which comes with an extra, is not installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{missing}, and CI=true skips nothing that it installs", pytrace=False)
         pytest.skip(missing)
 
 

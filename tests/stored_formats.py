@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import io
 import json
 import re
@@ -16,8 +17,10 @@ from typing import Any, get_args
 
 import numpy as np
 from automl_airflow import dag_record
-from safetensors.numpy import load
+from safetensors.numpy import load, save
 
+from automl.data.blocks import Block
+from automl.data.ledger import Page
 from automl.data.prepared import find_prepared, note_prepared
 from automl.data.snapshot import Envelope, write_shard
 from automl.domain.checked_run import CheckedRun
@@ -42,6 +45,7 @@ from automl.storage.sql.log import SqlStudyLog
 from automl.storage.sql.records import SqlRecords
 from automl.storage.study_log import SEGMENT, ObjectStudyLog
 from automl.tracks.feeds import FeedSamples
+from automl.tracks.image.index import RowIndex
 from automl.tracks.image.sample_rows import ImageSamples
 from automl.tracks.track import Fitted, Predictions
 from automl.training.checkpoint import Checkpoint, EpochResult
@@ -254,6 +258,19 @@ def _write_shard(tensors: Any) -> bytes:
     return store.get(shard.key).data
 
 
+def _read_index(data: bytes) -> RowIndex:
+    store = MemoryObjectStore()
+    store.put("index", data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    block = Block(key="index", rows=0, sha256=sha256, size_bytes=len(data))
+    return RowIndex.read(store, block)
+
+
+def _write_index(index: RowIndex) -> bytes:
+    store = MemoryObjectStore()
+    return store.get(index.stored(store, SnapshotKeys("pictures", "s")).key).data
+
+
 def _read_predictions(data: bytes) -> Any:
     arrays = _arrays(data)
     parts = {
@@ -328,7 +345,16 @@ _FORMATS = [
         _write_source,
         module="automl/data/prepared.py",
     ),
-    Format(SHARDS, load, _write_shard, module="automl/data/snapshot.py"),
+    Format(SHARDS, load, _write_shard),
+    Format("block-of-images-{schema}.*", load, save),
+    Format("block-of-files-{schema}.*", load, save),
+    Format("row-index-{schema}.*", _read_index, _write_index),
+    Format(
+        "ledger-page-{schema}.*",
+        lambda data: Page.from_bytes(data, "page"),
+        lambda page: page.to_bytes(),
+        module="automl/data/ledger.py",
+    ),
     Format(
         "checkpoint-{schema}.*",
         Checkpoint.from_bytes,

@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 from automl.data.files import FileStore, SnapshotStore
 from automl.errors import DamagedDataError
 
-DAMAGED_HINT = "delete it; the next run prepares it again"
+DAMAGED_HINT = "start the next run, which prepares it again"
 
 Tensors = Mapping[str, NDArray[np.generic]]
 

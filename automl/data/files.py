@@ -54,6 +54,19 @@ class FileStore(Protocol):
         """Yield the entries whose keys start with `prefix`, sorted by key."""
 
 
+class SourceStore(FileStore, Protocol):
+    """Store of a source's files, of which parts can be read: archives are."""
+
+    def get_range(self, key: str, start: int, size_bytes: int) -> bytes:
+        """Return a part of the content of a key, less where it ends before.
+
+        Args:
+            key: the key; NotFoundError is raised if there is none.
+            start: first byte, from 0.
+            size_bytes: 1 or more.
+        """
+
+
 class SnapshotStore(FileStore, Protocol):
     """Store that snapshots are written to. It must be picklable too."""
 

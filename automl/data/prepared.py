@@ -6,6 +6,7 @@ import json
 import logging
 from typing import TypeVar
 
+from automl.data.blocks import read_checked
 from automl.data.files import FileStore, SnapshotStore
 from automl.data.snapshot import Envelope
 from automl.domain.layout import DatasetKeys
@@ -63,6 +64,24 @@ def find_snapshot(
         log.warning("snapshot %s of %s lacks %d of its %d files, such as %s: built again", *told)
         return None
     return envelope.model_copy(update={"reused": True})
+
+
+def remove_damaged(store: SnapshotStore, envelope: Envelope) -> list[str]:
+    """Remove the files of a snapshot that are not what was written, and return their keys.
+
+    All of them are read. What is removed is built again, as what was deleted is.
+    """
+    damaged = []
+    for key, sha256 in envelope.checksums.items():
+        try:
+            read_checked(store, key, sha256)
+        except NotFoundError:
+            damaged.append(key)
+        except DamagedDataError as error:
+            log.warning("%s It is built again.", error.message)
+            store.delete(key)
+            damaged.append(key)
+    return damaged
 
 
 def note_prepared(store: SnapshotStore, envelope: Envelope, fingerprint: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from automl.data.files import FileStore
+from automl.data.files import SourceStore
 from automl.domain.specification import DataSection
 
 
@@ -19,6 +19,8 @@ class DatasetRequest:
         seed: key of the split.
         thresholds: of the generation's split, by label; None for the generation's first snapshot,
             which fixes them.
+        is_doubted: the study's last run failed: what is stored is to be read and checked.
+        facts: what the generation's runs recorded of their search space; empty before the first.
         locate: gives the store that holds a URI of `data`, and its key there; raises DataError for
             what does not exist, and ConfigError for what the run may not read. The store opens
             nothing else either, in whatever process.
@@ -28,4 +30,6 @@ class DatasetRequest:
     data: DataSection
     seed: int
     thresholds: Mapping[str, Sequence[float]] | None
-    locate: Callable[[str], tuple[FileStore, str]]
+    is_doubted: bool
+    facts: Mapping[str, int | str]
+    locate: Callable[[str], tuple[SourceStore, str]]

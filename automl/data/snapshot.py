@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from automl.data.blocks import Block, Tensors, read_checked
+from automl.data.blocks import DAMAGED_HINT, Block, Tensors, read_checked
 from automl.data.files import FileStore, SnapshotStore
 from automl.data.findings import Finding
 from automl.data.profile import Profile
@@ -25,7 +25,6 @@ from automl.errors import (
 )
 
 SCHEMA = 2
-_DAMAGED_HINT = "delete the snapshot's folder; the next run prepares it again"
 
 AnyEnvelope = TypeVar("AnyEnvelope", bound="Envelope")
 
@@ -105,9 +104,17 @@ class Envelope(_Stored):
     @property
     def sizes(self) -> dict[str, int | None]:
         """Size of each stored file but the envelope, by key; None where the envelope has it not."""
+        return {each.key: each.size_bytes for each in self._stored}
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of each stored file but the envelope, by key."""
+        return {each.key: each.sha256 for each in self._stored}
+
+    @property
+    def _stored(self) -> tuple[Shard | Block, ...]:
         index = () if self.index is None else (self.index,)
-        stored = (*self.shards, *self.blocks, *self.files, *index)
-        return {each.key: each.size_bytes for each in stored}
+        return (*self.shards, *self.blocks, *self.files, *index)
 
     def to_bytes(self) -> bytes:
         """Return the envelope as stored."""
@@ -128,11 +135,11 @@ class Envelope(_Stored):
         except ValidationError as error:
             wrong = "; ".join(f"{_place(each)}: {each['msg']}" for each in error.errors())
             raise DamagedDataError(
-                f"{key} describes no snapshot: {wrong}.", _DAMAGED_HINT
+                f"{key} describes no snapshot: {wrong}.", DAMAGED_HINT
             ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedDataError(
-                f"{key} describes no snapshot: {error}.", _DAMAGED_HINT
+                f"{key} describes no snapshot: {error}.", DAMAGED_HINT
             ) from error
         raise NewerSchemaError(
             f"{key} has schema {schema}, this version reads up to {SCHEMA}.", "upgrade this worker"
@@ -209,4 +216,4 @@ def read_shards(
             try:
                 yield shard, load(content)
             except SafetensorError as error:
-                raise DamagedDataError(f"{shard.key}: {error}.", _DAMAGED_HINT) from error
+                raise DamagedDataError(f"{shard.key}: {error}.", DAMAGED_HINT) from error

@@ -6,7 +6,6 @@ A value is refused here until what it asks for exists; whoever builds the featur
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 from automl.domain.card import Card
@@ -21,14 +20,8 @@ from automl.errors import Problem
 _PLANNED_TASKS = frozenset({"tabular_classification", "tabular_regression"})
 # Keys of `data` that no track reads: how rows are found and held out is the same for all.
 BY_ANYBODY = frozenset({"source", "corrections", "gate"})
-_TABLE_SUFFIXES = frozenset({".parquet", ".pq"})
 
 _AVAILABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    (
-        "data.source",
-        lambda value: PurePosixPath(value).suffix.lower() not in _TABLE_SUFFIXES,
-        "use a CSV manifest, a folder of class folders or an .npz file",
-    ),
     ("data.columns", lambda value: value is None, "leave it out"),
     ("data.weights", lambda value: value is None, "leave it out"),
     ("search.prefer", lambda value: value == Preference.ACCURACY, "use accuracy"),

@@ -12,6 +12,7 @@ from automl.domain.facts import Origin, OriginKind
 from automl.domain.settings import Settings
 from automl.errors import ConfigError
 
+ARCHIVE_SUFFIXES = (".zip", ".tar")  # of files that are read in place, as folders are
 _LOOKS = 100
 _FORMS = "use a folder, file:///folder or s3://bucket/prefix"
 _MOVE = "keep the data in a folder of their own"

@@ -4,14 +4,52 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
+from automl.data.files import SourceStore
+from automl.data.request import DatasetRequest
 from automl.data.snapshot import Envelope
+from automl.domain.events import RunState
+from automl.domain.study import Study
 from automl.errors import DamagedDataError, DataError, NotFoundError, Problem
 from automl.runs.context import StepContext
 
 MOST_PROBLEMS = 20  # that a message lists
+
+
+def dataset_request(
+    context: StepContext, locate: Callable[[str], tuple[SourceStore, str]]
+) -> DatasetRequest:
+    """Return what a study asks its track for; what its generation has fixed stays as it is.
+
+    Args:
+        context: of the run.
+        locate: see `DatasetRequest`.
+
+    Raises:
+        DamagedDataError: nothing tells how the generation's rows are held out.
+    """
+    thresholds = thresholds_of_split(context)
+    study = context.record.study
+    return DatasetRequest(
+        name=context.spec.name,
+        data=context.spec.data,
+        seed=context.spec.search.seed,
+        thresholds=thresholds,
+        is_doubted=bool(study.runs) and study.runs[-1].state is RunState.FAILED,
+        facts=_facts_of_generation(study, context.spec.generation_key),
+        locate=locate,
+    )
+
+
+def _facts_of_generation(study: Study, key: str) -> Mapping[str, int | str]:
+    generation = len(study.generation_keys) - 1
+    if study.generation_keys[-1:] == (key,):
+        for run in reversed(study.runs):
+            if run.generation == generation and run.space is not None:
+                return run.space.recorded
+    return {}
 
 
 def thresholds_of_split(context: StepContext) -> Mapping[str, Sequence[float]] | None:

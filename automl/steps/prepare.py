@@ -6,7 +6,6 @@ from functools import partial
 
 from automl.data.dask import open_workers
 from automl.data.files import OnProgress
-from automl.data.request import DatasetRequest
 from automl.data.snapshot import Envelope
 from automl.domain.documents import JsonValue
 from automl.domain.facts import Origin
@@ -16,7 +15,7 @@ from automl.machine.cores import available_cores
 from automl.machine.process import bound_to_parent
 from automl.runs.admission import admit
 from automl.runs.context import StepContext
-from automl.runs.preparation import shortened, thresholds_of_split
+from automl.runs.preparation import dataset_request, shortened
 from automl.steps.call import StepCall
 from automl.storage.sources import open_source
 from automl.tracks.track import track_of
@@ -31,13 +30,7 @@ def prepare(context: StepContext, on_progress: OnProgress) -> Envelope:
         DataGateError: it has changed suspiciously, and the study's data gate stops that.
     """
     sources = Sources.of(context.settings, Origin.of(context.origin))
-    request = DatasetRequest(
-        name=context.spec.name,
-        data=context.spec.data,
-        seed=context.spec.search.seed,
-        thresholds=thresholds_of_split(context),
-        locate=partial(open_source, sources=sources),
-    )
+    request = dataset_request(context, partial(open_source, sources=sources))
     try:
         with open_workers(available_cores(), on_progress, bound_to_parent) as workers:
             envelope = track_of(context.spec.task).prepare(request, context.store, workers)

@@ -43,6 +43,10 @@ class MemoryObjectStore:
             raise NotFoundError(f"There is no {key} in {self.uri}.")
         return stored
 
+    def get_range(self, key: str, start: int, size_bytes: int) -> bytes:
+        """Return a part of the content of a key; raise NotFoundError if there is none."""
+        return self.get(key).data[start : start + size_bytes]
+
     def put(self, key: str, data: bytes) -> str:
         """Write a key, whatever it held, and return its etag."""
         check_key(key)

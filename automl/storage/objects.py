@@ -70,6 +70,18 @@ class ObjectStore(Protocol):
             NotFoundError: there is no such key.
         """
 
+    def get_range(self, key: str, start: int, size_bytes: int) -> bytes:
+        """Return a part of the content of a key, unchecked: only whole contents have a digest.
+
+        Args:
+            key: the key.
+            start: first byte, from 0.
+            size_bytes: 1 or more; where the content ends before, less is returned.
+
+        Raises:
+            NotFoundError: there is no such key.
+        """
+
     def put(self, key: str, data: bytes) -> str:
         """Write a key, whatever it held, and return its etag."""
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
-from automl.domain.sources import Sources, is_within, real_path
+from automl.domain.sources import ARCHIVE_SUFFIXES, Sources, is_within, real_path
 from automl.errors import AutoMLError, DataError, NotFoundError, Problem
-from automl.storage.file import entry_of, file_errors
+from automl.storage.file import entry_of, file_errors, part_of
 from automl.storage.objects import ObjectEntry, ObjectStore, StoredObject, check_key, check_prefix
 from automl.storage.open import open_store
 
@@ -47,11 +47,22 @@ def open_source(uri: str, sources: Sources) -> tuple[SourceStore, str]:
         bucket, _, key = place.removeprefix("s3://").partition("/")
         return SourceObjects(open_store(f"s3://{bucket}"), sources), key
     path = Path(place)
-    if not path.exists():
-        raise DataError(f"{path} does not exist.", "correct the paths of the section data")
-    if not (path.is_file() or path.is_dir()):
-        raise DataError(f"{uri} {_SPECIAL}.", "name a file or a folder")
-    return SourceFolder(path.parent, sources), path.name
+    with file_errors(uri, str(path.parent)):
+        holder = _holder(path)
+        if holder is None:
+            raise DataError(f"{path} does not exist.", "correct the paths of the section data")
+        if not (holder.is_file() or holder.is_dir()):
+            raise DataError(f"{uri} {_SPECIAL}.", "name a file or a folder")
+    return SourceFolder(holder.parent, sources), path.relative_to(holder.parent).as_posix()
+
+
+def _holder(path: Path) -> Path | None:
+    """Return what is there of a path: itself, or the archive that it leads into; else None."""
+    if path.exists():
+        return path
+    holder = next((above for above in path.parents if above.exists()), path)
+    is_archive = holder.suffix.lower() in ARCHIVE_SUFFIXES and holder.is_file()
+    return holder if is_archive else None
 
 
 def source_problems(locations: Mapping[str, str], sources: Sources) -> list[Problem]:
@@ -83,11 +94,11 @@ def _problems(uri: str, sources: Sources, *, is_listed: bool) -> Iterator[str]:
     if path.startswith("s3://"):
         return
     with file_errors(uri, str(Path(path).parent)):
-        try:
-            mode = os.stat(path).st_mode  # noqa: PTH116
-        except (FileNotFoundError, NotADirectoryError):
+        holder = _holder(Path(path))
+        if holder is None:
             yield f"{uri} does not exist"
             return
+        mode = holder.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         yield f"{uri} {_SPECIAL}"
     elif stat.S_ISDIR(mode) and is_listed:
@@ -130,15 +141,14 @@ class SourceFolder:
             DataError: it is no file but a device or a pipe, which is not opened.
             ConfigError: it may not be read.
         """
-        check_key(key)
-        with file_errors(key, self.uri), self._opened(key) as (seen, status):
-            if stat.S_ISDIR(status.st_mode):
-                raise NotFoundError(f"There is no {key} in {self.uri}.")
-            if not stat.S_ISREG(status.st_mode):
-                raise DataError(f"{key} {_SPECIAL}.", "replace it by a file")
-            with open(f"/proc/self/fd/{seen}", "rb") as file:  # noqa: PTH123 - what was judged
-                modified = datetime.fromtimestamp(status.st_mtime, UTC)
-                return StoredObject(file.read(), entry_of(key, status).etag, modified)
+        with file_errors(key, self.uri), self._opened(key) as (file, status):
+            modified = datetime.fromtimestamp(status.st_mtime, UTC)
+            return StoredObject(file.read(), entry_of(key, status).etag, modified)
+
+    def get_range(self, key: str, start: int, size_bytes: int) -> bytes:
+        """Return a part of the content of a key, less where it ends before; see `get`."""
+        with file_errors(key, self.uri), self._opened(key) as (file, _):
+            return part_of(file, start, size_bytes)
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectEntry]:
         """Yield the entries whose keys start with `prefix`, sorted by key.
@@ -158,6 +168,8 @@ class SourceFolder:
                     return
             at = prefix.rpartition("/")[0]
             folder = real_path(self.root / at)
+            if is_within(folder, self.sources.home):
+                return
             walk = _Walk(self, prefix, start_after)
             yield from walk.entries(folder, at + "/" * bool(at), frozenset())
 
@@ -165,12 +177,19 @@ class SourceFolder:
         return self.sources.problem(real_path(path))
 
     @contextmanager
-    def _opened(self, key: str) -> Iterator[tuple[int, os.stat_result]]:
-        """Yield a descriptor that names a path without opening it, once that has been judged."""
+    def _opened(self, key: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+        """Yield a file; a descriptor names it without opening it, and it is judged by that."""
+        check_key(key)
         seen = os.open(self.root / key, os.O_PATH | os.O_CLOEXEC)
         try:
             self.sources.check(os.readlink(f"/proc/self/fd/{seen}"), key)  # noqa: PTH115
-            yield seen, os.fstat(seen)
+            status = os.fstat(seen)
+            if stat.S_ISDIR(status.st_mode):
+                raise NotFoundError(f"There is no {key} in {self.uri}.")
+            if not stat.S_ISREG(status.st_mode):
+                raise DataError(f"{key} {_SPECIAL}.", "replace it by a file")
+            with open(f"/proc/self/fd/{seen}", "rb") as file:  # noqa: PTH123 - what was judged
+                yield file, status
         finally:
             os.close(seen)
 
@@ -310,6 +329,11 @@ class SourceObjects:
         """
         self.sources.check(self._place(key), f"{self.uri}/{key}")
         return self.bucket.get(key)
+
+    def get_range(self, key: str, start: int, size_bytes: int) -> bytes:
+        """Return a part of the content of a key, less where it ends before; see `get`."""
+        self.sources.check(self._place(key), f"{self.uri}/{key}")
+        return self.bucket.get_range(key, start, size_bytes)
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectEntry]:
         """Yield the entries whose keys start with `prefix`, sorted by key; none of the home's."""

@@ -67,6 +67,31 @@ class TestObjectStoreContract:
         assert store.get("empty").data == b""
         assert [entry.size_bytes for entry in store.list("empty")] == [0]
 
+    def test_a_part_can_be_read(self, store: ObjectStore) -> None:
+        store.put("a/key", b"0123456789")
+
+        assert store.get_range("a/key", 0, 1) == b"0"
+        assert store.get_range("a/key", 3, 4) == b"3456"
+        assert store.get_range("a/key", 0, 10) == b"0123456789"
+
+    def test_a_part_ends_where_the_content_does(self, store: ObjectStore) -> None:
+        store.put("a/key", b"0123456789")
+        store.put("empty", b"")
+
+        assert store.get_range("a/key", 8, 1_000) == b"89"
+        assert store.get_range("a/key", 10, 1) == b""
+        assert store.get_range("a/key", 2**40, 2**40) == b""
+        assert store.get_range("empty", 0, 1) == b""
+
+    def test_a_part_of_what_is_missing_is_not_found(self, store: ObjectStore) -> None:
+        store.put("folder/key", b"")
+
+        for key in ("missing/key", "folder"):
+            with pytest.raises(NotFoundError):
+                store.get_range(key, 0, 1)
+        with pytest.raises(ConfigError, match="not a key"):
+            store.get_range("../up", 0, 1)
+
     def test_put_replaces_and_changes_the_etag(self, store: ObjectStore) -> None:
         first = store.put("key", b"one")
         second = store.put("key", b"two")

@@ -13,18 +13,20 @@ from pathlib import Path
 
 import psutil
 
+from automl.domain.study import Run
 from automl.domain.trial import TrialState
 from automl.storage.leases import TTL_S
 from tests.drill.deaths import RestartedServer
 from tests.drill.injection import Cost, Injection, Lasting
 from tests.drill.nightly import FILE_STUDY
-from tests.drill.site import Flight, Site, skew_file
+from tests.drill.site import Flight, Site, call, skew_file
 from tests.faulty_proxy import Request, refusal
 
 _ROOM = 4096  # bytes of a file on a full disk
 _SKEW_S = 300.0
 _TAKEOVER_S = 30.0  # for another worker to have its turn
 _NIGHT_S = 240.0  # until one of the studies has begun its next search
+_ENDED = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})  # tasks
 _PARSED_S = 45.0  # a file that was mended is parsed by then
 _SOAK = os.environ.get("AUTOML_SOAK") == "1"
 
@@ -161,7 +163,7 @@ class Zombie(Injection):
 
     @staticmethod
     def _is_of(site: Site, process: psutil.Process, flight: Flight) -> bool:
-        """Return whether a process trains a trial, in a search that goes on beyond the lease."""
+        """Return whether a process trains a trial that another worker can take over in time."""
         study = site.study(flight.study)
         name, _, worker = study.trials[flight.trial].worker.rpartition("/")
         run = study.run(name)
@@ -171,7 +173,8 @@ class Zombie(Injection):
             payload = json.loads(Path(f"/proc/{process.pid}/fd/0").read_bytes())
         except (OSError, ValueError):
             return False
-        return (payload["run"], payload["worker"]) == (name, int(worker))
+        is_its = (payload["run"], payload["worker"]) == (name, int(worker))
+        return is_its and _has_others(site, run, int(worker))
 
     def over(self, site: Site) -> str:
         """Return who took the trial over, when the zombie was awake again."""
@@ -189,6 +192,17 @@ class Zombie(Injection):
         """Wake it."""
         with contextlib.suppress(psutil.NoSuchProcess, AttributeError):
             self._process.resume()
+
+
+def _has_others(site: Site, run: Run, worker: int) -> bool:
+    """Return whether other workers of a search will have further turns."""
+    dag = run.origin.dag
+    path = f"dags/{dag}/dagRuns/{run.name.removeprefix(f'{dag}.')}/taskInstances"
+    tasks = call(site, "GET", path)["task_instances"]
+    return any(
+        task["task_id"] == "search" and task["map_index"] != worker and task["state"] not in _ENDED
+        for task in tasks
+    )
 
 
 class BrokenFile(Lasting):

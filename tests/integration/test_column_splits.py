@@ -216,7 +216,10 @@ def test_sources_without_columns_are_refused_with_the_remedy(
     with pytest.raises(DataError, match=r"has no columns, and data\.group names") as caught:
         prepared(request, home)
 
-    assert "use a manifest (.csv, .tsv, .jsonl, .ndjson) with that column" in caught.value.hint
+    assert (
+        "use a manifest (.csv, .tsv, .jsonl, .ndjson, .parquet, .pq) with that column"
+        in caught.value.hint
+    )
 
 
 def test_a_column_that_is_missing_is_named(tmp_path: Path, home: FileObjectStore) -> None:

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import distributed
 import numpy as np
 import pytest
 
-from automl.data.dask import Workers, local_client
 from automl.data.findings import FindingKind
 from automl.domain.settings import Settings
 from automl.errors import ConfigError, DataError
@@ -21,17 +18,7 @@ from automl.tracks.image.prepare import prepare_images
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.snapshot import ImageEnvelope
 from tests.digits import write_digits
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[distributed.Client]:
-    with local_client(2) as client:
-        yield client
-
-
-@pytest.fixture
-def workers(client: distributed.Client) -> Workers:
-    return Workers(client, lambda *_: None)
+from tests.local import here
 
 
 @pytest.fixture
@@ -52,12 +39,12 @@ def counts(envelope: ImageEnvelope) -> dict[str, int]:
 
 
 def test_dropped_rows_are_gone_and_others_have_their_new_labels(
-    tmp_path: Path, home: FileObjectStore, workers: Workers
+    tmp_path: Path, home: FileObjectStore
 ) -> None:
     request = request_of(tmp_path, "x[0],drop,\nx[4],relabel,2\n")
-    plain = prepare_images(replace(request, corrections=None), home, workers)
+    plain = prepare_images(replace(request, corrections=None), home, here())
 
-    envelope = prepare_images(request, home, workers)
+    envelope = prepare_images(request, home, here())
 
     with np.load(tmp_path / "rows.npz") as arrays:
         before = {str(label): int((arrays["y"] == label).sum()) for label in range(3)}
@@ -74,15 +61,13 @@ def test_dropped_rows_are_gone_and_others_have_their_new_labels(
     assert not plain.findings
 
 
-def test_rows_after_a_dropped_one_keep_their_pixels(
-    tmp_path: Path, home: FileObjectStore, workers: Workers
-) -> None:
-    dropped = prepare_images(request_of(tmp_path, "x[0],drop,\n"), home, workers)
+def test_rows_after_a_dropped_one_keep_their_pixels(tmp_path: Path, home: FileObjectStore) -> None:
+    dropped = prepare_images(request_of(tmp_path, "x[0],drop,\n"), home, here())
     arrays = dict(np.load(tmp_path / "rows.npz"))
     np.savez(tmp_path / "less.npz", allow_pickle=False, x=arrays["x"][1:], y=arrays["y"][1:])
     store = FileObjectStore(tmp_path)
 
-    less = prepare_images(ImageRequest("digits", store, "less.npz"), home, workers)
+    less = prepare_images(ImageRequest("digits", store, "less.npz"), home, here())
 
     assert dropped.counts == less.counts
     assert (dropped.mean, dropped.std) == (less.mean, less.std)
@@ -90,36 +75,34 @@ def test_rows_after_a_dropped_one_keep_their_pixels(
 
 
 def test_the_same_corrections_give_the_same_snapshot_and_others_another(
-    tmp_path: Path, home: FileObjectStore, workers: Workers
+    tmp_path: Path, home: FileObjectStore
 ) -> None:
-    first = prepare_images(request_of(tmp_path, "x[0],drop,\n"), home, workers)
-    same = prepare_images(request_of(tmp_path, "x[0],drop,\n\n"), home, workers)
-    other = prepare_images(request_of(tmp_path, "x[3],drop,\n"), home, workers)
+    first = prepare_images(request_of(tmp_path, "x[0],drop,\n"), home, here())
+    same = prepare_images(request_of(tmp_path, "x[0],drop,\n\n"), home, here())
+    other = prepare_images(request_of(tmp_path, "x[3],drop,\n"), home, here())
 
     assert (same.id, same.reused) == (first.id, True)
     assert other.id != first.id
 
 
-def test_a_row_without_a_label_is_mended_by_one(
-    tmp_path: Path, home: FileObjectStore, workers: Workers
-) -> None:
+def test_a_row_without_a_label_is_mended_by_one(tmp_path: Path, home: FileObjectStore) -> None:
     request = request_of(tmp_path, "x[2],relabel,1\n")
     arrays = dict(np.load(tmp_path / "rows.npz"))
     labels = arrays["y"].astype(np.str_)
     labels[2] = ""
     np.savez(tmp_path / "rows.npz", allow_pickle=False, x=arrays["x"], y=labels)
 
-    envelope = prepare_images(request, home, workers)
+    envelope = prepare_images(request, home, here())
 
     assert not envelope.quarantined
     assert sum(envelope.counts.values()) == len(labels)
 
 
 def test_lines_that_cannot_be_applied_stop_the_preparation(
-    tmp_path: Path, home: FileObjectStore, workers: Workers
+    tmp_path: Path, home: FileObjectStore
 ) -> None:
     with pytest.raises(DataError, match=r"fixes\.csv cannot be applied") as caught:
-        prepare_images(request_of(tmp_path, "x[99],drop,\nx[1],keep,\n"), home, workers)
+        prepare_images(request_of(tmp_path, "x[99],drop,\nx[1],keep,\n"), home, here())
 
     assert [problem.path for problem in caught.value.problems] == ["line 2", "line 3"]
     assert not (tmp_path / "home" / "datasets").exists()

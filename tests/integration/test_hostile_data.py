@@ -22,17 +22,15 @@ from automl.runs.context import StepContext
 from automl.steps.prepare import prepare
 from automl.steps.study_file import study_spec
 from automl.storage.file import FileObjectStore
-from automl.storage.memory import MemoryObjectStore
 from automl.storage.sources import SourceFolder
 from automl.tracks.image.decode import encode_png
-from automl.tracks.image.passes import ReadTask, RowChunk, read_rows
+from automl.tracks.image.passes import ReadTask, read_rows
 from automl.tracks.image.prepare import prepare_images
-from automl.tracks.image.recipe import Recipe
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.snapshot import ImageEnvelope
 from automl.tracks.image.sources import SourceLocation, list_source
 from automl.tracks.image.tables import FurtherColumn
-from tests.local import here
+from tests.local import here, reading
 
 GOOD = 40  # images of each class
 FEW = 0.9  # of the rows may be bad
@@ -167,21 +165,17 @@ class Denying:
         return self.store.list(prefix, start_after)
 
 
-def reading(folder: Path, store: FileStore) -> ReadTask:
+def from_store(folder: Path, store: FileStore) -> ReadTask:
     """Return the task to read the ten rows of both classes from a store."""
     listing = replace(list_source(request(folder).location), store=store)
-    chunk = RowChunk.of(listing, range(10))
-    recipe = Recipe.of(request(folder), (8, ""), {})
-    states = tuple(bytes([number]) * 16 for number in range(10))
-    places = tuple(bytes([number]) * 8 for number in range(10))
-    return ReadTask(chunk, states, places, ((),) * 10, recipe, MemoryObjectStore(), "rows/")
+    return reading(listing, range(10))
 
 
 def test_a_file_that_may_not_be_read_is_left_out(tmp_path: Path) -> None:
     write_classes(tmp_path / "in")
     store = request(tmp_path).source
 
-    found = read_rows(reading(tmp_path, Denying(store, ("000.png", "004.png"))))
+    found = read_rows(from_store(tmp_path, Denying(store, ("000.png", "004.png"))))
 
     assert list(found.problems) == [0, 2]
     told = "the file may not be read: in/a/000.png cannot be accessed"
@@ -194,7 +188,7 @@ def test_a_store_that_lets_nothing_be_read_any_more_is_no_bad_row(tmp_path: Path
     store = request(tmp_path).source
 
     with pytest.raises(StorageAccessError, match="Permission denied"):
-        read_rows(reading(tmp_path, Denying(store, (".png",))))
+        read_rows(from_store(tmp_path, Denying(store, (".png",))))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from automl.data.snapshot import Envelope
@@ -16,12 +17,16 @@ from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
 from automl.steps.open_run import open_search
 from automl.steps.prepare import prepare
+from automl.tracks.image.snapshot import ImageEnvelope
 from tests.digits import study_of_digits, write_digits
 
 
-def night(folder: Path, run: str, rows: int) -> StepContext:
+def night(folder: Path, run: str, rows: int, size: int | str = 8) -> StepContext:
     """Return the context of a run on so many digits."""
-    more: dict[str, Any] = {"search": {"workers": 1, "max_trials": 1, "strategy": "random"}}
+    more: dict[str, Any] = {
+        "search": {"workers": 1, "max_trials": 1, "strategy": "random"},
+        "data": {"source": str(folder / "rows.npz"), "image_size": size},
+    }
     spec = study_of_digits(folder, rows=rows, **more)
     return StepContext.open(Settings(str(folder / "home")), spec, run, "test")
 
@@ -132,4 +137,35 @@ def test_a_snapshot_that_lacks_a_file_or_its_end_is_built_again(
     assert prepared(context).id == first.id
 
     assert {e.key: context.store.get(e.key).data for e in context.store.list(folder)} == files
+    assert prepared(context).reused
+
+
+def test_a_generation_keeps_the_size_of_its_images(tmp_path: Path) -> None:
+    opened(night(tmp_path, "one", 300, "auto"))
+    context = night(tmp_path, "two", 300, "auto")
+    with np.load(tmp_path / "rows.npz") as rows:
+        x, y = np.kron(rows["x"], np.ones((1, 4, 4), np.uint8)), rows["y"]
+    np.savez(tmp_path / "rows.npz", x=x, y=y)
+
+    found = ImageEnvelope.read(context.store, "digits", prepared(context).id)
+
+    assert found.image_size == 8
+    assert "first run of this generation" in found.image_size_reason
+
+
+@pytest.mark.parametrize("name", ["preprocess.onnx", "rows-", "images-", "files-"])
+def test_a_file_that_is_damaged_is_built_again_after_a_run_has_failed(
+    tmp_path: Path, name: str
+) -> None:
+    first = opened(night(tmp_path, "one", 300))
+    context = night(tmp_path, "two", 300)
+    keys = [entry.key for entry in context.store.list("datasets/digits/")]
+    key = next(key for key in keys if key.rpartition("/")[2].startswith(name))
+    whole = context.store.get(key).data
+    context.store.put(key, whole[:-1] + bytes([whole[-1] ^ 1]))
+
+    again = prepared(context)
+
+    assert again.id == first.id
+    assert context.store.get(key).data == whole
     assert prepared(context).reused

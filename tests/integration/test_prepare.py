@@ -484,7 +484,8 @@ def test_an_error_ends_the_processes_at_once() -> None:
 def test_a_table_or_arrays_beyond_memory_are_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("automl.tracks.image.sources.usable_bytes", lambda: 4000)
+    for module in ("listing", "sources"):
+        monkeypatch.setattr(f"automl.tracks.image.{module}.usable_bytes", lambda: 4000)
     for name, size in {"rows.csv": 100, "rows.npz": 3000}.items():
         (tmp_path / name).write_bytes(bytes(size))
         with pytest.raises(DataError, match=f"has {size:,} bytes, and may have"):

@@ -110,6 +110,24 @@ class TestPassingTrouble:
         assert store.get("key").data == b"data"
         assert faulty_s3.count("PUT") == 3
 
+    def test_a_part_that_breaks_off_is_read_again(
+        self, store: S3ObjectStore, faulty_s3: FaultyProxy
+    ) -> None:
+        store.put("key", b"0123456789" * 1000)
+        faulty_s3.plan(cut_body(100), times=2, matches=lambda request: request.method == "GET")
+
+        assert store.get_range("key", 10, 4000) == b"0123456789" * 400
+        assert faulty_s3.count("GET") == 3
+
+    def test_a_server_that_sends_no_parts_is_named(
+        self, store: S3ObjectStore, faulty_s3: FaultyProxy
+    ) -> None:
+        store.put("key", b"0123456789")
+        faulty_s3.plan(refusal(200, ""), matches=lambda request: request.method == "GET")
+
+        with pytest.raises(StorageAccessError, match=r"all of key instead of a part\..* Range"):
+            store.get_range("key", 1, 3)
+
     def test_a_silent_server_is_left_after_the_read_limit(
         self, s3_store_uri: str, faulty_s3: FaultyProxy
     ) -> None:

@@ -300,10 +300,9 @@ def test_the_process_of_a_step_refuses_too(
     assert why in str(result.failure)
 
 
-@pytest.mark.parametrize("path", ["../data-secret/pets/cat/1.png", "{}/pets/cat/1.png"])
-def test_a_row_that_leaves_the_folder_of_images_is_left_out(town: Town, path: str) -> None:
+def test_a_row_that_leaves_the_folder_of_images_is_left_out(town: Town) -> None:
     lines = [f"pets/{'cat' if n % 2 else 'dog'}/{n}.png,{'ab'[n % 2]}" for n in range(12)]
-    lines.append(path.format(town.other) + ",a")
+    lines.append("../data-secret/pets/cat/1.png,a")
     (town.allowed / "train.csv").write_text("\n".join(["path,label", *lines]))
 
     snapshot = prepare(

@@ -24,7 +24,7 @@ FORMATS = formats()
 SCHEMAS = schemas()
 # the golden file of each key of a home
 STORED = {
-    "SnapshotKeys.envelope": "envelopes-1/image_envelope.json",
+    "SnapshotKeys.envelope": "envelopes-2/image_envelope.json",
     "SnapshotKeys.preprocess": "snapshot-1/datasets/pictures/*/preprocess.onnx",
     "SnapshotKeys.shard": "snapshot-1/datasets/pictures/*/train-*.safetensors",
     "DatasetKeys.source": "prepared-source-1.json",
@@ -55,7 +55,7 @@ ELSEWHERE = {
     "LogKeys.segments", "AttemptKeys.of", "AttemptKeys.checkpoints", "StudyKeys.folder",
     "StudyKeys.leases", "StudyKeys.log", "StudyKeys.run", "StudyKeys.trial", "ModelKeys.file",
     "ModelKeys.from_champion", "ModelKeys.prefix", "ModelKeys.promotions", "ModelKeys.version",
-    "checkpoint_epoch", "shard_digest", "study_of_log",
+    "DatasetKeys.files", "DatasetKeys.rows", "checkpoint_epoch", "shard_digest", "study_of_log",
 }  # fmt: skip
 # files that today's code reads and writes otherwise, those of older schemas aside
 OLDER = {

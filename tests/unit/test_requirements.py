@@ -21,21 +21,23 @@ def needs(request):
     require(request.node)
 
 
-@pytest.mark.needs_shared("pictures")
+@pytest.mark.{needs}
 def test_something():
     pass
 """
 
 
-def outcome(folder: Path, shared: Path, *, ci: str, named: bool) -> str:
-    """Return the closing line of pytest for a test that needs the dataset `pictures`."""
+def outcome(
+    folder: Path, shared: Path, *, ci: str, named: bool, needs: str = 'needs_shared("pictures")'
+) -> str:
+    """Return what pytest prints for a test that needs something, the dataset `pictures` or else."""
     checkout = folder / "checkout"
     for name in ("benchmarks/shared_data.py", "tests/requirements.py"):
         (checkout / name).parent.mkdir(parents=True)
         for part in (Path(name).parent / "__init__.py", Path(name)):
             (checkout / part).write_bytes((REPOSITORY / part).read_bytes())
-    (checkout / "pytest.ini").write_text("[pytest]\nmarkers = needs_shared\n")
-    (checkout / "test_sample.py").write_text(SAMPLE)
+    (checkout / "pytest.ini").write_text("[pytest]\nmarkers =\n  needs_shared\n  needs_package\n")
+    (checkout / "test_sample.py").write_text(SAMPLE.replace("{needs}", needs))
     environment = {k: v for k, v in os.environ.items() if k not in {"CI", "AUTOML_SHARED"}}
     environment |= {"CI": ci} | ({"AUTOML_SHARED": str(shared)} if named else {})
     done = subprocess.run(
@@ -76,3 +78,19 @@ def test_a_dataset_that_is_there_is_used(tmp_path: Path, ci: str) -> None:
     (folder / "train.csv").write_text("File Name,Label\n")
 
     assert "1 passed" in outcome(tmp_path, tmp_path / "shared", ci=ci, named=False)
+
+
+@pytest.mark.parametrize(
+    ("package", "ci", "outcomes"),
+    [("no_such_package", "", "1 skipped"), ("no_such_package", "true", "1 error"),
+     ("json", "true", "1 passed")],
+)  # fmt: skip
+def test_a_package_of_an_extra_may_be_missing_but_in_ci(
+    tmp_path: Path, package: str, ci: str, outcomes: str
+) -> None:
+    shown = outcome(
+        tmp_path, tmp_path / "shared", ci=ci, named=False, needs=f'needs_package("{package}")'
+    )
+
+    assert outcomes in shown
+    assert "1 passed" in shown or f"{package}, which comes with an extra, is not installed" in shown

@@ -278,7 +278,6 @@ class TestAvailability:
     @pytest.mark.parametrize(
         ("path", "value"),
         [
-            ("data.source", "table.parquet"),
             ("data.columns", {"age": "number"}),
             ("data.weights", "weight"),
             ("search.objective", "log_loss"),

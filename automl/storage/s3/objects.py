@@ -14,13 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from automl.errors import DamagedDataError, NotFoundError, PreconditionFailedError, StorageError
+from automl.errors import (
+    DamagedDataError,
+    NotFoundError,
+    PreconditionFailedError,
+    StorageAccessError,
+    StorageError,
+)
 from automl.storage.durable import make_folder, replace_file, sync_file, temporary_name
 from automl.storage.objects import ObjectEntry, StoredObject, check_key, check_prefix
 from automl.storage.s3 import transfer
 from automl.storage.s3.errors import is_conflict, is_missing, place, translate
 from automl.storage.s3.retries import DEFAULT_LIMITS, OutOfTimeError, Retries, S3Limits
-from automl.storage.s3.transfer import Connection, DamagedBodyError, Target
+from automl.storage.s3.transfer import Connection, DamagedBodyError, RangeIgnoredError, Target
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -71,6 +77,15 @@ class S3ObjectStore:
         with self._translated(key):
             data, reply = transfer.read(self._connection, self._target(key))
             return StoredObject(data, reply["ETag"], reply["LastModified"].astimezone(UTC))
+
+    def get_range(self, key: str, start: int, size_bytes: int) -> bytes:
+        """Return a part of the content of a key; raise NotFoundError if there is none.
+
+        Raises:
+            StorageAccessError: the server cannot send parts.
+        """
+        with self._translated(key):
+            return transfer.read_range(self._connection, self._target(key), start, size_bytes)
 
     def put(self, key: str, data: bytes) -> str:
         """Write a key, whatever it held, and return its etag."""
@@ -235,6 +250,11 @@ class S3ObjectStore:
             raise DamagedDataError(
                 f"{key} in {self.uri} does not have the SHA-256 it was written with.",
                 "restore it from a backup of the home; see docs/runbook.md",
+            ) from error
+        except RangeIgnoredError as error:
+            raise StorageAccessError(
+                f"{place(self._endpoint, self._bucket)} sends all of {key} instead of a part.",
+                "use a server that obeys the header Range, or a local copy",
             ) from error
         except ClientError as error:
             if is_missing(error):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -36,6 +37,7 @@ PART_BYTES = 16 * 2**20  # files of more than one part are uploaded in parts
 _CONCURRENT_PARTS = 4
 _CHUNK_BYTES = 2**20
 _REPLACED = {412, 416}  # answers to a request for the rest: the object has been replaced
+_BEYOND_THE_END, _PART = 416, 206  # answers to a request for a part
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,10 @@ class Target(TypedDict):
 
 class DamagedBodyError(Exception):
     """The content of an object is not what was written."""
+
+
+class RangeIgnoredError(Exception):
+    """A server answered a request for a part with the whole."""
 
 
 def upload(connection: Connection, path: Path, target: Target) -> None:
@@ -154,6 +160,30 @@ def read(connection: Connection, target: Target) -> tuple[bytes, GetObjectOutput
                 continue
             _check(reply, hashlib.sha256(data).hexdigest())
             return data, reply
+
+
+def read_range(connection: Connection, target: Target, start: int, size_bytes: int) -> bytes:
+    """Return a part of an object's content, less where the content ends before.
+
+    Raises:
+        RangeIgnoredError: the server sends the whole.
+    """
+    wanted = f"bytes={start}-{start + size_bytes - 1}"
+    with connection.retries.one_budget() as budget:
+        while True:
+            try:
+                reply = connection.client.get_object(**target, Range=wanted)
+            except ClientError as error:
+                if status_of(error) == _BEYOND_THE_END:
+                    return b""
+                raise
+            with closing(reply["Body"]) as body:
+                if reply["ResponseMetadata"]["HTTPStatusCode"] != _PART:
+                    raise RangeIgnoredError
+                try:
+                    return body.read()
+                except BROKEN_BODY as error:
+                    budget.pause("GetObject", error)
 
 
 def list_pages(

@@ -78,6 +78,10 @@ class GuardedObjectStore:
         """Return the content of a key; raise NotFoundError if there is none."""
         return self._store.get(key)
 
+    def get_range(self, key: str, start: int, size_bytes: int) -> bytes:
+        """Return a part of the content of a key; raise NotFoundError if there is none."""
+        return self._store.get_range(key, start, size_bytes)
+
     def put(self, key: str, data: bytes) -> str:
         """Write a key, whatever it held, and return its etag."""
         return self._store.put(key, data)

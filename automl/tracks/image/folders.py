@@ -69,7 +69,8 @@ def read_folders(entries: Iterable[FileEntry], start: str, uri: str) -> ClassFol
         text = "the only folder at the top holds the class folders"
         found.findings.append(Finding.of(FindingKind.WRAPPER_FOLDER, text, [name], 1))
         depth += 1
-    _refuse_split([path.parts[depth:] for _, path in images], uri)
+    wrapper = "".join(f"/{part}" for part in images[0][1].parts[:depth]) if images else ""
+    _refuse_split([path.parts[depth:] for _, path in images], uri + readable(wrapper))
     nested = []
     for entry, path in images:
         if len(path.parts) < depth + 2:

@@ -70,9 +70,9 @@ def list_sources(request: ImageRequest) -> Listings:
 
 def _unnamed(listings: Sequence[Listing]) -> list[Finding]:
     """Return a finding about images beside manifests that are in no row of any of them."""
-    named = {_place(listing, row.key) for listing in listings for row in listing.rows}
-    others = {_place(listing, key): key for listing in listings for key in listing.unnamed}
-    left = [readable(key) for place, key in others.items() if place not in named]
+    named = frozenset[str]().union(*(listing.named for listing in listings))
+    others = {place: shown for listing in listings for place, shown in listing.unnamed.items()}
+    left = [readable(shown) for place, shown in others.items() if place not in named]
     if not left:
         return []
     text = f"{len(left):,} images are in no row of the manifest"

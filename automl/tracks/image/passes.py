@@ -260,7 +260,9 @@ class _Found:
         """Return what is known now."""
         columns: dict[str, NDArray[np.generic]] = {
             "digest": digests((each.digest for each in self.facts), 32),
-            "statistics": np.asarray([each.statistics for each in self.facts], np.float64),
+            "statistics": np.asarray([each.statistics for each in self.facts]).reshape(
+                -1, len(STATISTICS)
+            ),
             "sums": np.asarray([each.sums for each in self.facts], np.int64).reshape(-1, 3),
             "squares": np.asarray([each.squares for each in self.facts], np.int64).reshape(-1, 3),
         }

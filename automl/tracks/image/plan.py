@@ -141,16 +141,12 @@ def _without_small_classes(
     return kept, sorted(left_out, key=lambda row: row.path)
 
 
-def fingerprint(
-    request: ImageRequest,
-    listing: Listings,
-    versions: Mapping[str, str],
-    thresholds: Mapping[str, Sequence[float]] | None,
-) -> str:
+def fingerprint(request: ImageRequest, listing: Listings, versions: Mapping[str, str]) -> str:
     """Return what names a listing together with everything else the snapshot depends on."""
+    thresholds = request.thresholds
     fixed = None if thresholds is None else {name: list(t) for name, t in thresholds.items()}
     settings = asdict(request.split_settings) | {
-        "image_size": request.image_size,
+        "image_size": request.fixed_size or request.image_size,
         "max_bad_fraction": request.max_bad_fraction,
         "max_pixels": request.max_pixels,
         "small_classes": request.small_classes,

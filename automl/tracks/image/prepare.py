@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 
 from PIL import features
@@ -12,7 +13,7 @@ from PIL import features
 from automl.data.dask import TaskRunner
 from automl.data.files import SnapshotStore
 from automl.data.ledger import Ledger
-from automl.data.prepared import find_prepared, find_snapshot, note_prepared
+from automl.data.prepared import find_prepared, find_snapshot, note_prepared, remove_damaged
 from automl.data.profile import Distribution, Profile
 from automl.data.snapshot import write_envelope
 from automl.data.splits import PARTS, Part
@@ -40,17 +41,18 @@ def prepare_images(
     listing = list_sources(request)
     check_times(request, listing)
     versions = _versions()
-    name = fingerprint(request, listing, versions, request.thresholds)
+    name = fingerprint(request, listing, versions)
     known = find_prepared(store, request.name, name, ImageEnvelope)
-    if known is not None:
+    if known is not None and not (request.is_doubted and remove_damaged(store, known)):
         return known
-    size = image_size(request.image_size, listing.source, request.max_pixels)
-    recipe = Recipe.of(request, size, versions)
+    recipe = Recipe.of(request, image_size(request, listing.source), versions)
     reading = Reading(request.name, listing, recipe, store, workers)
     with reading.nothing_left_of_refused_data():
         envelope = _snapshot(request, reading)
-    for fixed in (request.thresholds, envelope.thresholds):
-        note_prepared(store, envelope, fingerprint(request, listing, versions, fixed))
+    size = envelope.image_size if request.image_size == "auto" else None
+    next_one = replace(request, thresholds=envelope.thresholds, fixed_size=size)
+    for asked in (request, next_one):  # as the generation's next run will ask
+        note_prepared(store, envelope, fingerprint(asked, listing, versions))
     return envelope
 
 

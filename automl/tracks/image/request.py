@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from automl.data.files import FileStore
+from automl.data.files import FileStore, SourceStore
 from automl.data.request import DatasetRequest
 from automl.data.splits import SplitSettings
 from automl.domain.specification import Resize, SmallClasses, Split
@@ -29,6 +29,7 @@ class ImageRequest:
         test: store and key of an own sealed test set; None: rows of the source are held out.
         further: column of the source that decides about the split, if one does.
         image_size: pixels, or from the rows.
+        fixed_size: pixels that `auto` has chosen for the generation's first run, if it did.
         resize: how an image of any shape becomes a square.
         split: how rows are held out.
         validation_fraction: of all rows.
@@ -38,18 +39,22 @@ class ImageRequest:
         max_pixels: of an image; those with more are unusable.
         small_classes: what becomes of classes with too few rows for the split.
         thresholds: those of the generation's first snapshot, if there is one.
+        is_doubted: a snapshot that is there is to be read and checked.
         corrections: store and key of a person's corrections; None without any.
+        locate: opens absolute paths and URIs of a manifest, see `DatasetRequest`; None: it has
+            none.
     """
 
     name: str
-    source: FileStore
+    source: SourceStore
     source_key: str
-    images: FileStore | None = None
+    images: SourceStore | None = None
     images_prefix: str | None = None
     label: str | None = None
-    test: tuple[FileStore, str] | None = None
+    test: tuple[SourceStore, str] | None = None
     further: FurtherColumn | None = None
     image_size: Literal["auto"] | int = "auto"
+    fixed_size: int | None = None
     resize: Resize = Resize.STRETCH
     split: Split = Split.STRATIFIED
     validation_fraction: float = 0.2
@@ -59,7 +64,9 @@ class ImageRequest:
     max_pixels: int = MOST_PIXELS
     small_classes: SmallClasses = SmallClasses.STOP
     thresholds: Mapping[str, Sequence[float]] | None = None
+    is_doubted: bool = False
     corrections: tuple[FileStore, str] | None = None
+    locate: Callable[[str], tuple[SourceStore, str]] | None = None
 
     @classmethod
     def of(cls, request: DatasetRequest) -> ImageRequest:
@@ -70,6 +77,7 @@ class ImageRequest:
         """
         data = request.data
         source, source_key = request.locate(data.source)
+        fixed = request.facts.get("image_size") if data.image_size == "auto" else None
         test = None if data.test_source is None else request.locate(data.test_source)
         further = [
             FurtherColumn(name, f"data.{key}")
@@ -87,6 +95,7 @@ class ImageRequest:
             test=test,
             further=further[0] if further else None,
             image_size=data.image_size,
+            fixed_size=None if fixed is None else int(fixed),
             resize=data.resize,
             split=data.split,
             validation_fraction=data.validation_fraction,
@@ -96,7 +105,9 @@ class ImageRequest:
             max_pixels=data.max_pixels,
             small_classes=data.small_classes,
             thresholds=request.thresholds,
+            is_doubted=request.is_doubted,
             corrections=None if data.corrections is None else request.locate(data.corrections),
+            locate=request.locate,
         )
 
     @property
@@ -109,6 +120,7 @@ class ImageRequest:
             self.images_prefix,
             self.label,
             self.further,
+            self.locate,
         )
 
     @property
@@ -116,8 +128,15 @@ class ImageRequest:
         """Location of the own test set's rows."""
         if self.test is None:
             return None
+        store, key = self.test
         return SourceLocation(
-            *self.test, self.images, self.images_prefix, self.label, name="data.test_source"
+            store,
+            key,
+            self.images,
+            self.images_prefix,
+            self.label,
+            locate=self.locate,
+            name="data.test_source",
         )
 
     @property

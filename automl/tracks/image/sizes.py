@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 from automl.data.ledger import place_of
 from automl.tracks.image.decode import longer_side
 from automl.tracks.image.passes import fetched, unreadable
+from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.sources import Listing
 
 MAX_AUTO_SIZE = 64
@@ -17,22 +17,21 @@ SIZE_STEP = 8
 MOST_LOOKED_AT = 512  # images: the median of more differs little
 
 
-def image_size(
-    wanted: Literal["auto"] | int, listing: Listing, most_pixels: int
-) -> tuple[int, str]:
+def image_size(request: ImageRequest, listing: Listing) -> tuple[int, str]:
     """Return the side of the snapshot's images in pixels, and the reason for it.
 
     Args:
-        wanted: what the study says.
-        listing: its rows, of which some are looked at where it says `auto`.
-        most_pixels: that an image may have.
+        request: what the study says, and what its generation has fixed.
+        listing: its rows, of which some are looked at where nothing is fixed.
     """
-    if isinstance(wanted, int):
-        return wanted, "set by data.image_size"
+    if isinstance(request.image_size, int):
+        return request.image_size, "set by data.image_size"
+    if request.fixed_size is not None:
+        return request.fixed_size, "auto: what the first run of this generation has chosen"
     if listing.pixels is not None:
         return choose_image_size([max(listing.pixels.shape[1:3])], 0)
     sides: list[int] = []
-    for side in _sides(listing, most_pixels):
+    for side in _sides(listing, request.max_pixels):
         sides.append(side)
         if len(sides) == MOST_LOOKED_AT:
             return choose_image_size(sides, len(listing.rows))

@@ -50,6 +50,11 @@ class ImageEnvelope(Envelope):
         """Size of each stored file; the graph's is not told."""
         return {**super().sizes, self.keys.preprocess: None}
 
+    @property
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of each stored file, the graph's as well."""
+        return {**super().checksums, self.keys.preprocess: self.versions["graph_sha256"]}
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:

@@ -71,11 +71,11 @@ def read_file_table(
         place = f"byte {error.start}"
         raise DataError(f"{name} is not UTF-8 text: {place}.", "save it as UTF-8") from error
     read = _FORMS.get(PurePosixPath(f"x{key}").suffix.lower(), _FORMS[".csv"])
-    return list(read(text, _Columns(name, label, further)))
+    return list(read(text, Columns(name, label, further)))
 
 
 @dataclass(frozen=True, slots=True)
-class _Columns:
+class Columns:
     """Columns that a table has to have.
 
     Attributes:
@@ -113,8 +113,8 @@ class _Columns:
         )
 
 
-def _separated(separator: str) -> Callable[[str, _Columns], Iterator[TableLine]]:
-    def read(text: str, wanted: _Columns) -> Iterator[TableLine]:
+def _separated(separator: str) -> Callable[[str, Columns], Iterator[TableLine]]:
+    def read(text: str, wanted: Columns) -> Iterator[TableLine]:
         reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
         line = 1
         try:
@@ -139,7 +139,7 @@ def _line_of(values: Sequence[str], at: Sequence[int], columns: int) -> TableLin
     return TableLine(path, label, "" if len(values) == columns else problem, *further)
 
 
-def _json_lines(text: str, wanted: _Columns) -> Iterator[TableLine]:
+def _json_lines(text: str, wanted: Columns) -> Iterator[TableLine]:
     found: tuple[str, ...] | None = None
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -187,10 +187,10 @@ def _is_scalar_or_float(value: object) -> bool:
     return isinstance(value, float) or _is_scalar(value)
 
 
-_FORMS: Mapping[str, Callable[[str, _Columns], Iterator[TableLine]]] = {
+_FORMS: Mapping[str, Callable[[str, Columns], Iterator[TableLine]]] = {
     ".csv": _separated(","),
     ".tsv": _separated("\t"),
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
 }
-TABLE_SUFFIXES = tuple(_FORMS)
+TEXT_SUFFIXES = tuple(_FORMS)
