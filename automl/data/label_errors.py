@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 BLOCK_ROWS = 65_536
 PRIOR_ROWS = 2.0  # rows of average confidence that each class is counted to have besides its own
 SMALLEST = 1e-6  # probability that is told from none: predictions are stored in 32 bits
-MOST_SHARE = 0.1  # of the rows that a person is shown
+MOST_SHARE, FEW_ROWS = 0.1, 50  # of all rows that a person is shown; so many are not too many
 
 Probabilities = NDArray[np.float64] | NDArray[np.float32]
 
@@ -68,9 +68,9 @@ class LabelErrors:
 
         The number of flagged rows is an estimate of the number of errors; the rows themselves are
         the first ones of the ranking, which is better than the flags. They are twice as many, and
-        at most a tenth of all rows: weak predictions flag more than anybody would look at.
+        at most a tenth of all rows or 50: weak predictions flag more than anybody would look at.
         """
-        most = int(MOST_SHARE * len(self.order))
+        most = max(FEW_ROWS, int(MOST_SHARE * len(self.order)))
         return self.order[: min(2 * int(self.flagged.sum()), most)]
 
 

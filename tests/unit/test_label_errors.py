@@ -51,7 +51,7 @@ def test_a_row_that_surely_looks_like_another_class_is_flagged() -> None:
     assert found.order[0] == 18
     assert found.suggested[18] == 1
     assert found.pairs == (ConfusedPair(given=0, suggested=1, rows=1),)
-    assert found.shown().tolist() == [18]
+    assert found.shown()[0] == 18
 
 
 def test_a_row_that_looks_like_another_class_less_than_its_members_do_is_not_flagged() -> None:
@@ -130,10 +130,10 @@ def test_blocks_change_nothing(seed: int, block: int) -> None:
 def test_at_most_a_tenth_of_the_rows_is_shown() -> None:
     rng = np.random.default_rng(0)
 
-    found = find_label_errors(rng.dirichlet([0.3] * 3, 200), rng.integers(0, 3, 200))
+    found = find_label_errors(rng.dirichlet([0.3] * 3, 800), rng.integers(0, 3, 800))
 
-    assert found.flagged.sum() > 20
-    assert len(found.shown()) == 20
+    assert found.flagged.sum() > 80
+    assert len(found.shown()) == 80
 
 
 def test_probabilities_of_zero_have_finite_scores() -> None:
