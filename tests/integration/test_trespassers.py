@@ -114,7 +114,7 @@ def test_one_folder_or_one_file_can_be_all_that_is_allowed(town: Town) -> None:
     assert prepared(town.context(rows, sources=str(rows))) == 12
 
     (table := town.folder / "rows.csv").write_text("path,label\ndata/pets/cat/1.png,cat\n")
-    with pytest.raises(ConfigError, match="outside the places"):  # nor are its neighbours
+    with pytest.raises(DataError, match="outside the places"):  # nor are its neighbours
         prepared(town.context(table, sources=str(table)))
 
 
