@@ -46,9 +46,8 @@ def local_client(
 ) -> Iterator[distributed.Client]:
     """Yield a client of a scheduler in this process and of workers in others.
 
-    They are commands, not forks: a fork has the locks of this process's threads, and
-    multiprocessing runs the caller's main module once more. An exception in the block kills them,
-    whatever they do.
+    They are commands: a fork has the locks of this process's threads, and multiprocessing runs the
+    caller's main module once more. An exception in the block kills them, whatever they do.
 
     Args:
         processes: how many workers there are, of one thread each.

@@ -25,7 +25,7 @@ _COLUMNS = ("path", "action", "label", "suggested")
 
 
 class Action(StrEnum):
-    """What becomes of a row."""
+    """Change of a row."""
 
     DROP = "drop"
     RELABEL = "relabel"

@@ -27,7 +27,7 @@ _WORKERS_S = 60.0  # for a cluster to have a worker, at the beginning and after 
 _LOOK_S, _ASK_S = 5.0, 0.2  # whether there are workers: while they work, and while there are none
 
 
-class TaskRunner(Protocol):
+class Runner(Protocol):
     """Runs functions and reports how far they are."""
 
     def map(
@@ -58,7 +58,7 @@ def open_workers(
     processes: int,
     on_progress: OnProgress,
     bound_to_parent: Callable[[list[str]], list[str]] = list,
-) -> Iterator[TaskRunner]:
+) -> Iterator[Runner]:
     """Yield the cluster at DASK_SCHEDULER_ADDRESS, or else this process and others beside it.
 
     Args:
@@ -102,7 +102,7 @@ class LocalWorkers:
         total: int,
         what: str,
     ) -> list[Result]:
-        """Return the results in the order of `tasks`; see `TaskRunner.map`."""
+        """Return the results in the order of `tasks`; see `Runner.map`."""
         first = list(islice(tasks, _FEW + 1))
         if self.processes == 1 or (len(first) <= _FEW and not self._clients):
             return self._map_here(function, chain(first, tasks), total, what)
@@ -152,7 +152,7 @@ class Workers:
         total: int,
         what: str,
     ) -> list[Result]:
-        """Return the results in the order of `tasks`; see `TaskRunner.map`.
+        """Return the results in the order of `tasks`; see `Runner.map`.
 
         Raises:
             StorageError: the cluster has no worker, loses one task after another, or is away.

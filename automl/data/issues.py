@@ -110,7 +110,7 @@ class AuditedRows:
 
 @dataclass(frozen=True, slots=True)
 class Issues:
-    """What an audit of a snapshot has found.
+    """Findings of an audit of a snapshot.
 
     Attributes:
         issues: by kind, the worst of each first.

@@ -89,7 +89,7 @@ def digests(values: Iterable[bytes], size: int = DIGEST_BYTES) -> NDArray[np.uin
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Page:
-    """What one task has found.
+    """Findings of one task.
 
     Attributes:
         seen: the files it has read.
@@ -167,7 +167,7 @@ def _key(prefix: str, content: bytes) -> str:
 
 
 class Ledger:
-    """What is known of files, from all pages.
+    """Knowledge about files, from all pages.
 
     Args:
         pages: by key; their order is that of the keys, whoever wrote them when.

@@ -23,7 +23,7 @@ from automl.tracks.track import Use, track_of
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What is known of the rows of a study's newest snapshot.
+    """Findings about the rows of a study's newest snapshot.
 
     Attributes:
         study: the study's name.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from automl.data.dask import TaskRunner
+from automl.data.dask import Runner
 from automl.data.files import FileStore, SnapshotStore
 from automl.data.request import DatasetRequest
 from automl.data.snapshot import Envelope, read_shards, write_envelope, write_shard
@@ -194,9 +194,7 @@ class SleepingTrack:
     tolerance = track.Tolerance(max_abs_diff=1e-4)
     scores, samples = ValueScores(Objective.RMSE), FeedSamples()
 
-    def prepare(
-        self, request: DatasetRequest, store: SnapshotStore, workers: TaskRunner
-    ) -> Envelope:
+    def prepare(self, request: DatasetRequest, store: SnapshotStore, workers: Runner) -> Envelope:
         """Store the rows: some to test, the others to learn from."""
         source, key = request.locate(request.data.source)
         data = source.get(key).data

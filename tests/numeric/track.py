@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from automl.data.dask import TaskRunner
+from automl.data.dask import Runner
 from automl.data.files import FileStore, SnapshotStore
 from automl.data.profile import Bins, Distribution, Profile, Scale
 from automl.data.request import DatasetRequest
@@ -226,9 +226,7 @@ class NumericTrack:
     tolerance = track.Tolerance(max_abs_diff=1e-4, relative=True)
     scores, samples = ValueScores(Objective.RMSE), FeedSamples()
 
-    def prepare(
-        self, request: DatasetRequest, store: SnapshotStore, workers: TaskRunner
-    ) -> Envelope:
+    def prepare(self, request: DatasetRequest, store: SnapshotStore, workers: Runner) -> Envelope:
         source, key = request.locate(request.data.source)
         columns, x, y = read_csv(source.get(key).data, request.data.label or "label")
         rows, fraction = digests(x, y), request.data.test_fraction

@@ -94,9 +94,9 @@ def test_an_envelope_of_another_track_is_refused(store: FileObjectStore) -> None
 
 
 def test_a_newer_envelope_is_refused_with_the_remedy(store: FileObjectStore) -> None:
-    document = json.loads(written(store).to_bytes()) | {"schema": 2}
+    document = json.loads(written(store).to_bytes()) | {"schema": 3}
 
-    with pytest.raises(NewerSchemaError, match=r"has schema 2.*upgrade"):
+    with pytest.raises(NewerSchemaError, match=r"has schema 3.*upgrade"):
         Envelope.from_bytes(json.dumps(document).encode(), "datasets/numbers/s1/manifest.json")
 
 

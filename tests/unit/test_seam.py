@@ -30,4 +30,4 @@ def test_no_code_knows_images(room: str) -> None:
 def test_the_second_track_is_small() -> None:
     modules = (AUTOML.parent / "tests" / "numeric").rglob("*.py")
 
-    assert sum(len(module.read_text().splitlines()) for module in modules) <= 300
+    assert sum(len(module.read_text().splitlines()) for module in modules) <= 310

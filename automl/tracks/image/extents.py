@@ -19,7 +19,7 @@ _MARK = "@"
 
 
 class Method(IntEnum):
-    """How a member's content is stored; of zip archives with the numbers that they use."""
+    """Form in which a member's content is stored, with the numbers that zip archives use."""
 
     STORED = 0
     DEFLATED = 8

@@ -163,7 +163,7 @@ class ReadTask:
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """What a task has found.
+    """Findings of a task.
 
     Attributes:
         page: what it adds to the ledger; it is stored.

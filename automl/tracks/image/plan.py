@@ -71,14 +71,9 @@ def make_plan(
     source = [index for index in held.rows if not listing.is_test(index)]
     _check_classes(request, [listing.rows[index].label for index in source])
     _check_parts(request, held.parts)
+    named = list(zip(digests, labels, strict=True))
     return Plan(
-        id=_id(
-            request,
-            list(zip(digests, labels, strict=True)),
-            held,
-            _applied(listing.source),
-            recipe,
-        ),
+        id=_id(request, named, held, _applied(listing.source), recipe),
         rows=held.rows,
         contents=tuple(inspected[index].content for index in held.rows),
         digests=digests,

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from PIL import features
 
-from automl.data.dask import TaskRunner
+from automl.data.dask import Runner
 from automl.data.files import SnapshotStore
 from automl.data.ledger import Ledger
 from automl.data.prepared import find_prepared, find_snapshot, note_prepared, remove_damaged
@@ -30,9 +30,7 @@ from automl.tracks.image.snapshot import ImageEnvelope
 from automl.tracks.image.statistics import STATISTICS
 
 
-def prepare_images(
-    request: ImageRequest, store: SnapshotStore, workers: TaskRunner
-) -> ImageEnvelope:
+def prepare_images(request: ImageRequest, store: SnapshotStore, workers: Runner) -> ImageEnvelope:
     """Return the envelope of the source's snapshot, `reused` if it existed already.
 
     Raises:

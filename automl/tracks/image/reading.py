@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from automl.data.dask import TaskRunner
+from automl.data.dask import Runner
 from automl.data.files import SnapshotStore
 from automl.data.ledger import Ledger, digests, place_of, state_of
 from automl.data.splits import Part
@@ -51,7 +51,7 @@ class Reading:
     listing: Listings
     recipe: Recipe
     store: SnapshotStore
-    workers: TaskRunner
+    workers: Runner
 
     @property
     def _rows_prefix(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from automl.data.dask import TaskRunner
+from automl.data.dask import Runner
 from automl.data.files import FileStore, SnapshotStore
 from automl.data.request import DatasetRequest
 from automl.domain.card import Card
@@ -55,7 +55,7 @@ class ImageTrack:
         return ImageMemory()
 
     def prepare(
-        self, request: DatasetRequest, store: SnapshotStore, workers: TaskRunner
+        self, request: DatasetRequest, store: SnapshotStore, workers: Runner
     ) -> ImageEnvelope:
         """Return the envelope of the source's snapshot, building it unless it exists.
 

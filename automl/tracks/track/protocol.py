@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
-from automl.data.dask import TaskRunner
+from automl.data.dask import Runner
 from automl.data.files import FileStore, SnapshotStore
 from automl.data.request import DatasetRequest
 from automl.data.snapshot import Envelope
@@ -190,9 +190,7 @@ class Track(Protocol):
     def samples(self) -> Samples:
         """The format of the rows stored with a version."""
 
-    def prepare(
-        self, request: DatasetRequest, store: SnapshotStore, workers: TaskRunner
-    ) -> Envelope:
+    def prepare(self, request: DatasetRequest, store: SnapshotStore, workers: Runner) -> Envelope:
         """Return the envelope of the source's snapshot, building it unless it exists.
 
         Raises:
