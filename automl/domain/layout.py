@@ -2,7 +2,7 @@
 
 ```
 datasets/<name>/<snapshot>/manifest.json, preprocess.onnx, rows   datasets/<name>/sources/<n>.json
-datasets/<name>/rows-<recipe>/, files/: blocks and pages of the ledger
+datasets/<name>/sources/rows-<recipe>/, files/: blocks and pages of the ledger
 studies/<name>/log/…    studies/<name>/leases/<n>.json    studies/<name>/pretrained/<n>.safetensors
 studies/<name>/trials/<n>/<attempt>/checkpoint-<epoch>.safetensors, curve.jsonl, weights.safetensors
 studies/<name>/runs/<run>/spec.json, weights.safetensors, final-fit.safetensors, export.json
@@ -28,7 +28,7 @@ STUDIES = "studies/"
 PROBES = "probes/"  # keys that a check of the store writes, and removes again
 _LOG = "log"
 _CHECKPOINT = "checkpoint-"
-_SHARD = re.compile(r"datasets/[^/]+/[^/]+/[^/]+-([0-9a-f]{16})\.safetensors")
+_SHARD = re.compile(r"datasets/[^/]+/(?:sources/)?[^/]+/[^/]+-([0-9a-f]{16})\.safetensors")
 
 
 def probe_key() -> str:
@@ -88,18 +88,23 @@ class DatasetKeys:
         """Folder that all of them lie under."""
         return f"datasets/{self.name}"
 
+    @property
+    def _sources(self) -> str:
+        """Folder of what is known of sources, and was made from their rows."""
+        return f"{self.folder}/sources"
+
     def source(self, fingerprint: str) -> str:
         """Return the key of the file that maps the state of a source to its snapshot."""
-        return f"{self.folder}/sources/{fingerprint}.json"
+        return f"{self._sources}/{fingerprint}.json"
 
     def rows(self, recipe: str) -> str:
         """Return the beginning of the keys of all that was made from rows in one way."""
-        return f"{self.folder}/rows-{recipe}/"
+        return f"{self._sources}/rows-{recipe}/"
 
     @property
     def files(self) -> str:
         """Beginning of the keys of files that are kept as they are."""
-        return f"{self.folder}/files/"
+        return f"{self._sources}/files/"
 
     def snapshot(self, snapshot: str) -> SnapshotKeys:
         """Return the keys of a snapshot."""

@@ -93,8 +93,10 @@ def trial_weights(context: StepContext) -> object:
 
 READERS: dict[str, Callable[[StepContext], Any]] = {
     "datasets/digits/*/preprocess.onnx": opened,
-    "datasets/digits/*/train-*.safetensors": lambda c: opened(c).tensors(Part.TRAIN),
-    "datasets/digits/*/report-*.safetensors": lambda c: list(opened(c).files(Part.REPORT)),
+    "datasets/digits/sources/rows-*/images-*.safetensors": lambda c: opened(c).tensors(Part.TRAIN),
+    "datasets/digits/sources/files/files-*.safetensors": lambda c: list(
+        opened(c).files(Part.REPORT)
+    ),
     "studies/digits/trials/0/*/weights.safetensors": trial_weights,
     "studies/digits/runs/*/weights.safetensors": published_weights,
 }

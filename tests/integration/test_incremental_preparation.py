@@ -127,9 +127,9 @@ def test_touched_files_are_read_but_not_decoded(tmp_path: Path, decoded: list[in
     assert again.id == first.id
     assert not decoded
     assert images_in(home) == before
-    read = list(home.list("datasets/pictures/rows-"))
+    read = list(home.list("datasets/pictures/sources/rows-"))
     assert prepared(request, home) == again
-    assert list(home.list("datasets/pictures/rows-")) == read  # they are known now
+    assert list(home.list("datasets/pictures/sources/rows-")) == read  # they are known now
 
 
 def test_files_that_were_moved_or_copied_are_recognised(tmp_path: Path, decoded: list[int]) -> None:
@@ -263,7 +263,11 @@ def prepare_here(request: ImageRequest, home: Stopping) -> ImageEnvelope:
     return prepare_images(request, home, here())
 
 
+def _is_note(key: str) -> bool:
+    return "/sources/" in key and key.endswith(".json")
+
+
 def content(home: MemoryObjectStore) -> dict[str, bytes]:
     """Return all that is stored but the notes by which a source is recognised."""
-    keys = [entry.key for entry in home.list("") if "/sources/" not in entry.key]
+    keys = [entry.key for entry in home.list("") if not _is_note(entry.key)]
     return {key: home.get(key).data for key in keys}
