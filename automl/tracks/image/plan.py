@@ -66,7 +66,7 @@ def make_plan(
     digests = tuple(inspected[index].digest for index in rows)
     _check_classes(request, labels)
     parts, thresholds = split_rows(digests, labels, request.split_settings, request.thresholds)
-    _check_parts(request, parts)
+    _check_parts(request, parts, len(set(digests)))
     size, reason = choose_image_size(
         request.image_size, [max(inspected[i].height, inspected[i].width) for i in rows]
     )
@@ -205,13 +205,14 @@ def _check_classes(request: ImageRequest, labels: Sequence[str]) -> None:
         )
 
 
-def _check_parts(request: ImageRequest, parts: Sequence[Part]) -> None:
+def _check_parts(request: ImageRequest, parts: Sequence[Part], different: int) -> None:
     needed = [Part.TRAIN, Part.SELECTION]
     if request.test_fraction:
         needed.append(Part.GATE)
     missing = [part.value for part in needed if part not in parts]
     if missing:
         raise DataError(
-            f"The {len(parts)} rows of {request.location.uri} leave none for {', '.join(missing)}.",
+            f"The {len(parts)} rows of {request.location.uri} have {different} different images, "
+            f"which leave none for {', '.join(missing)}.",
             "add rows, or change data.validation_fraction and data.test_fraction",
         )
