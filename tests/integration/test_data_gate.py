@@ -17,7 +17,7 @@ from automl.data.profile import Bins, Distribution, Profile, Scale
 from automl.data.snapshot import Envelope, write_envelope
 from automl.domain.data_change import ChangeKind
 from automl.domain.events import DataAccepted, DataChanged, Event
-from automl.errors import ConfigError, DataGateError
+from automl.errors import ConfigError, DataError, DataGateError
 from automl.machine.process import run_step
 from automl.runs import opening
 from automl.runs.admission import admit
@@ -306,6 +306,14 @@ def test_an_acceptance_needs_a_reason(home: Path) -> None:
 
 
 # --- real images, and a real process ---
+
+
+def test_a_source_of_copies_of_one_image_is_called_that(home: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "rows.npz", x=np.zeros((60, 8, 8), np.uint8), y=np.arange(60) % 2)
+    spec = spec_with(data={"source": str(tmp_path / "rows.npz"), **STOP})
+
+    with pytest.raises(DataError, match=r"60 rows of .* have 1 different images, which leave"):
+        prepare(context_of(home, "one", spec, "cli"), lambda *_: None)
 
 
 def test_the_step_stops_with_code_3_for_images_that_have_lost_their_light(

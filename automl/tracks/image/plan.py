@@ -70,7 +70,7 @@ def make_plan(
     digests = tuple(inspected[index].digest for index in held.rows)
     source = [index for index in held.rows if not listing.is_test(index)]
     _check_classes(request, [listing.rows[index].label for index in source])
-    _check_parts(request, held.parts)
+    _check_parts(request, held.parts, len(set(digests)))
     named = list(zip(digests, labels, strict=True))
     return Plan(
         id=_id(request, named, held, _applied(listing.source), recipe),
@@ -219,14 +219,15 @@ def _check_classes(request: ImageRequest, labels: Sequence[str]) -> None:
         )
 
 
-def _check_parts(request: ImageRequest, parts: Sequence[Part]) -> None:
+def _check_parts(request: ImageRequest, parts: Sequence[Part], different: int) -> None:
     needed = [Part.TRAIN, Part.SELECTION]
     if request.test_fraction or request.test is not None:
         needed.append(Part.GATE)
     missing = [part.value for part in needed if part not in parts]
     if missing:
         raise DataError(
-            f"The {len(parts)} rows of {request.location.uri} leave none for {', '.join(missing)}.",
+            f"The {len(parts)} rows of {request.location.uri} have {different} different images, "
+            f"which leave none for {', '.join(missing)}.",
             "add rows (or groups, or times), or change data.validation_fraction and "
             "data.test_fraction",
         )
