@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import distributed
 
 _CLOSE_S = 5.0  # for a scheduler and its workers to end by themselves
+_BREAK_OFF_S = 0.5  # for the scheduler, where its workers were killed
 
 
 @contextmanager
@@ -67,20 +68,31 @@ def local_client(
             silence_logs=logging.CRITICAL,
         )
         workers: list[subprocess.Popen[bytes]] = []
+        client, close_s = None, _CLOSE_S
         try:
             command = bound_to_parent(_worker(cluster.scheduler_address, folder))
             for _ in range(processes):
                 workers.append(subprocess.Popen(command, env=_environment()))
-            with distributed.Client(cluster, set_as_default=False) as client:
-                try:
-                    yield client
-                except BaseException:
-                    _kill(workers)  # what they do may take minutes
-                    raise
+            client = distributed.Client(cluster, set_as_default=False)
+            yield client
+        except BaseException:
+            _kill(workers)  # what they do may take minutes
+            close_s = _BREAK_OFF_S
+            raise
         finally:
-            with suppress(TimeoutError):
-                cluster.close(timeout=_CLOSE_S)
+            _end(client, cluster, close_s)
             _kill(workers)
+
+
+def _end(
+    client: distributed.Client | None, cluster: distributed.LocalCluster, within_s: float
+) -> None:
+    """Close a client and its scheduler in this process."""
+    with suppress(TimeoutError):
+        if client is not None:
+            client.close(timeout=within_s)
+    with suppress(TimeoutError):
+        cluster.close(timeout=within_s)
 
 
 def _worker(address: str, folder: str) -> list[str]:
