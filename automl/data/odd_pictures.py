@@ -3,8 +3,11 @@
 A number is odd where its modified z-score, 0.6745 (x - median) / MAD, is beyond 3.5 (Iglewicz and
 Hoaglin, "How to detect and handle outliers", ASQC 1993). Where more than half of the values are
 equal, so that their median absolute deviation is 0, its place is taken by 1.2533 times the mean
-absolute deviation, which is as large for a normal distribution. Sharpness and sizes are compared by
-their logarithms, since they are products of many causes.
+absolute deviation, which is as large for a normal distribution. The score alone takes the tail of a
+skewed distribution for odd; so the number also has to be far out, more than three interquartile
+ranges beyond the quartiles (Tukey, "Exploratory data analysis", 1977). Sharpness and sizes are
+compared by their logarithms, since they are products of many causes; they are odd where they differ
+from the median by a factor of two at least, since most pictures of a camera have one size.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_Z = 3.5
+MOST_Z, MOST_RANGES, LEAST_FACTOR = 3.5, 3.0, 2.0
 _MAD, _MEAN_DEVIATION = 0.6745, 1.253314
 _TINY = 1e-9  # of what has logarithms
 
@@ -69,8 +72,12 @@ def odd_pictures(statistics: Mapping[str, Values]) -> list[OddPicture]:
 def _found(statistics: Mapping[str, Values]) -> Iterator[OddPicture]:
     for name, values, low, high in _judged(statistics):
         is_log = name not in {"brightness", "contrast"}
-        scores = modified_z(np.log(np.maximum(values, _TINY)) if is_log else values)
+        compared = np.log(np.maximum(values, _TINY)) if is_log else values
+        scores = np.where(is_far_out(compared), modified_z(compared), 0.0)
         middle = float(np.median(values[np.isfinite(values)])) if np.isfinite(values).any() else 0.0
+        if is_log:
+            ratios = np.maximum(values, _TINY) / max(middle, _TINY)
+            scores[np.maximum(ratios, 1 / ratios) < LEAST_FACTOR] = 0.0
         for row in np.flatnonzero(np.abs(scores) > MOST_Z).tolist():
             oddity = low if scores[row] < 0 else high
             if oddity is not None:
@@ -92,6 +99,17 @@ def _judged(
         height, width = statistics["height"], statistics["width"]
         yield "shorter side", np.minimum(height, width), Oddity.TINY, None
         yield "width by height", width / np.maximum(height, 1.0), Oddity.OUTLIER, Oddity.OUTLIER
+
+
+def is_far_out(values: Values) -> NDArray[np.bool_]:
+    """Return which values are more than three interquartile ranges beyond the quartiles [n]."""
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return np.zeros(len(values), np.bool_)
+    low, high = np.percentile(known, [25, 75])
+    margin = MOST_RANGES * (high - low)
+    far: NDArray[np.bool_] = (values < low - margin) | (values > high + margin)
+    return far
 
 
 def modified_z(values: Values) -> Values:

@@ -44,6 +44,19 @@ def test_a_tiny_picture_and_one_of_another_shape_are_told() -> None:
     assert [(odd.row, odd.oddity) for odd in found] == [(3, Oddity.TINY), (7, Oddity.OUTLIER)]
 
 
+def test_the_long_tail_of_a_skewed_distribution_is_not_odd() -> None:
+    contrast = np.sort(np.random.default_rng(0).exponential(10, 400))
+
+    assert (modified_z(contrast) > 3.5).sum() > 10
+    assert len(odd_pictures({"contrast": contrast})) < 8
+
+
+def test_sizes_that_differ_by_less_than_two_are_not_odd() -> None:
+    height = np.array([96.0] * 90 + [60.0] * 10)
+
+    assert not odd_pictures({"height": height, "width": np.full(100, 128.0)})
+
+
 def test_sharp_pictures_are_not_odd() -> None:
     sharpness = with_first(np.linspace(20, 30, 99), 1e6)
 
