@@ -1,4 +1,4 @@
-"""What preparing images costs: against a bare loop, in memory, and when little has changed.
+"""Cost of preparing images: against a bare loop, in memory, and when little has changed.
 
 `make bench-data` prints a table and writes `benchmarks/out/data.json`. Photographs are made up:
 JPEGs of 64 to 640 pixels a side. The bare loop reads, decodes and resizes them with the very graph
@@ -183,7 +183,7 @@ def _peak() -> Iterator[list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where sources and homes are.
+    """Place of sources and homes.
 
     Attributes:
         name: of the kind of place.

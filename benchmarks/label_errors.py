@@ -1,4 +1,4 @@
-"""How well wrong labels are found: `make bench-label_errors`.
+"""Ranking of wrong labels, judged on flipped ones: `make bench-label_errors`.
 
 One label in twenty is flipped, at random or to the class that it is confused with most. A cheap
 model predicts each row out of sample: logistic regression on small pixels and on histograms of

@@ -155,7 +155,7 @@ def test_files_beside_the_home_may_be_named(tmp_path: Path) -> None:
 def test_a_place_that_is_replaced_by_a_link_is_refused_on_workers_too(
     tmp_path: Path, allowed: Sources
 ) -> None:
-    """What may be read travels with each store of the rows."""
+    """The places that may be read travel with each store of the rows."""
     table = write_manifest(tmp_path / "data/in/train.csv", ["0.png", f"{tmp_path}/more/2.png"])
     listing = list_source(located(table, allowed))
     (tmp_path / "more/2.png").unlink()
