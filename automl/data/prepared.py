@@ -66,22 +66,29 @@ def find_snapshot(
     return envelope.model_copy(update={"reused": True})
 
 
-def remove_damaged(store: SnapshotStore, envelope: Envelope) -> list[str]:
-    """Remove the files of a snapshot that are not what was written, and return their keys.
+def remove_damaged(store: SnapshotStore, dataset: str, snapshot: str, kind: type[Envelope]) -> None:
+    """Remove the files of a snapshot that are not what was written; all of them are read.
 
-    All of them are read. What is removed is built again, as what was deleted is.
+    What is removed is built again, as what was deleted is, also for snapshots that share it.
+
+    Args:
+        store: of the snapshots.
+        dataset: whose snapshot it is.
+        snapshot: its id; one that is gone, or whose envelope is damaged, has nothing to check.
+        kind: what the track's envelopes are.
     """
-    damaged = []
+    try:
+        envelope = kind.read(store, dataset, snapshot)
+    except (NotFoundError, DamagedDataError):
+        return
     for key, sha256 in envelope.checksums.items():
         try:
             read_checked(store, key, sha256)
         except NotFoundError:
-            damaged.append(key)
+            continue
         except DamagedDataError as error:
             log.warning("%s It is built again.", error.message)
             store.delete(key)
-            damaged.append(key)
-    return damaged
 
 
 def note_prepared(store: SnapshotStore, envelope: Envelope, fingerprint: str) -> None:

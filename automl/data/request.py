@@ -19,7 +19,8 @@ class DatasetRequest:
         seed: key of the split.
         thresholds: of the generation's split, by label; None for the generation's first snapshot,
             which fixes them.
-        is_doubted: the study's last run failed: what is stored is to be read and checked.
+        doubted: snapshot of the study's last run, if that failed: what is stored of it is to be
+            read and checked, also where the new one is another; None: nothing is.
         facts: what the generation's runs recorded of their search space; empty before the first.
         locate: gives the store that holds a URI of `data`, and its key there; raises DataError for
             what does not exist, and ConfigError for what the run may not read. The store opens
@@ -30,6 +31,6 @@ class DatasetRequest:
     data: DataSection
     seed: int
     thresholds: Mapping[str, Sequence[float]] | None
-    is_doubted: bool
+    doubted: str | None
     facts: Mapping[str, int | str]
     locate: Callable[[str], tuple[SourceStore, str]]

@@ -37,10 +37,16 @@ def dataset_request(
         data=context.spec.data,
         seed=context.spec.search.seed,
         thresholds=thresholds,
-        is_doubted=bool(study.runs) and study.runs[-1].state is RunState.FAILED,
+        doubted=_doubted(study),
         facts=_facts_of_generation(study, context.spec.generation_key),
         locate=locate,
     )
+
+
+def _doubted(study: Study) -> str | None:
+    """Return the snapshot of the last run if it failed, which its data may have caused."""
+    last = study.runs[-1] if study.runs else None
+    return None if last is None or last.state is not RunState.FAILED else last.snapshot
 
 
 def _facts_of_generation(study: Study, key: str) -> Mapping[str, int | str]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from automl.data.snapshot import Envelope
+from automl.data.splits import Part
 from automl.domain.events import RunState
 from automl.domain.settings import Settings
 from automl.errors import DamagedDataError
@@ -17,7 +18,7 @@ from automl.runs.context import StepContext
 from automl.runs.run_lease import RunLease
 from automl.steps.open_run import open_search
 from automl.steps.prepare import prepare
-from automl.tracks.image.snapshot import ImageEnvelope
+from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
 from tests.digits import study_of_digits, write_digits
 
 
@@ -169,3 +170,18 @@ def test_a_file_that_is_damaged_is_built_again_after_a_run_has_failed(
     assert again.id == first.id
     assert context.store.get(key).data == whole
     assert prepared(context).reused
+
+
+def test_a_damaged_block_is_built_again_for_a_snapshot_of_more_rows_too(tmp_path: Path) -> None:
+    opened(night(tmp_path, "one", 300))
+    context = night(tmp_path, "two", 400)
+    keys = [entry.key for entry in context.store.list("datasets/digits/")]
+    key = next(key for key in keys if "/images-" in key)
+    whole = context.store.get(key).data
+    context.store.put(key, whole[:-1] + bytes([whole[-1] ^ 1]))
+
+    found = prepared(context)
+
+    snapshot = ImageSnapshot.open(context.store, "digits", found.id)
+    images, _ = snapshot.tensors(*Part)
+    assert len(images) == 400

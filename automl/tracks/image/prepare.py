@@ -36,12 +36,14 @@ def prepare_images(request: ImageRequest, store: SnapshotStore, workers: Runner)
     Raises:
         DataError: the dataset cannot be used, or too many rows cannot; the problems say which.
     """
+    if request.doubted is not None:
+        remove_damaged(store, request.name, request.doubted, ImageEnvelope)
     listing = list_sources(request)
     check_times(request, listing)
     versions = _versions()
     name = fingerprint(request, listing, versions)
     known = find_prepared(store, request.name, name, ImageEnvelope)
-    if known is not None and not (request.is_doubted and remove_damaged(store, known)):
+    if known is not None:
         return known
     recipe = Recipe.of(request, image_size(request, listing.source), versions)
     reading = Reading(request.name, listing, recipe, store, workers)

@@ -39,7 +39,7 @@ class ImageRequest:
         max_pixels: of an image; those with more are unusable.
         small_classes: what becomes of classes with too few rows for the split.
         thresholds: those of the generation's first snapshot, if there is one.
-        is_doubted: a snapshot that is there is to be read and checked.
+        doubted: id of a snapshot that is to be read and checked; None: none is.
         corrections: store and key of a person's corrections; None without any.
         locate: opens absolute paths and URIs of a manifest, see `DatasetRequest`; None: it has
             none.
@@ -64,7 +64,7 @@ class ImageRequest:
     max_pixels: int = MOST_PIXELS
     small_classes: SmallClasses = SmallClasses.STOP
     thresholds: Mapping[str, Sequence[float]] | None = None
-    is_doubted: bool = False
+    doubted: str | None = None
     corrections: tuple[FileStore, str] | None = None
     locate: Callable[[str], tuple[SourceStore, str]] | None = None
 
@@ -105,7 +105,7 @@ class ImageRequest:
             max_pixels=data.max_pixels,
             small_classes=data.small_classes,
             thresholds=request.thresholds,
-            is_doubted=request.is_doubted,
+            doubted=request.doubted,
             corrections=None if data.corrections is None else request.locate(data.corrections),
             locate=request.locate,
         )
