@@ -10,11 +10,11 @@ from typing import Any
 
 from automl.data.issues import UNKNOWN, AuditedRows, Issues, find_issues, to_csv
 from automl.domain.settings import Settings
-from automl.domain.study import Run, Study
+from automl.domain.study import Run
 from automl.errors import ConfigError, StorageError
 from automl.runs.out_of_sample import OutOfSample, mean_predictions
 from automl.storage.durable import write_file
-from automl.storage.home import Home
+from automl.storage.home import no_study
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
 from automl.tracks.cards import card_of, load
@@ -75,7 +75,9 @@ def audit_data(settings: Settings, name: str) -> Audit:
         StorageError: the log or the snapshot cannot be read.
     """
     home = open_home(settings)
-    study = _study(home, name)
+    study = StudyRecord(home.study_log(name)).refresh()
+    if not study.runs:
+        raise no_study(home, name)
     run = study.runs[-1]
     auditor = card_of(run.task).auditor
     if not auditor:
@@ -92,16 +94,6 @@ def audit_data(settings: Settings, name: str) -> Audit:
     found = find_issues(rows, predicted.means)
     notes = tuple(_notes(rows, predicted, found))
     return Audit(name, run, found, rows.classes, predicted.trials, notes)
-
-
-def _study(home: Home, name: str) -> Study:
-    study = StudyRecord(home.study_log(name)).refresh()
-    if not study.runs:
-        known = ", ".join(home.study_names()) or "none"
-        raise ConfigError(
-            f"There is no study {name!r} under {home.store.uri}.", f"known here: {known}"
-        )
-    return study
 
 
 def _notes(rows: AuditedRows, predicted: OutOfSample, found: Issues) -> Iterator[str]:

@@ -10,8 +10,7 @@ from automl.domain.events import DataAccepted, DataChanged
 from automl.domain.study import Study
 from automl.errors import ConfigError
 from automl.runs.context import StoreClock
-from automl.runs.ownership import check_exists
-from automl.storage.home import Home
+from automl.storage.home import Home, no_study
 from automl.storage.study_log import StudyRecord
 
 
@@ -65,7 +64,8 @@ def accept(home: Home, study: str, who: str, why: str) -> Acceptance:
 
     def decide(now: Study) -> Sequence[DataAccepted]:
         nonlocal is_new
-        check_exists(home, study, now)
+        if not now.runs:
+            raise no_study(home, study)
         is_new = _accepted(now) is None
         if not is_new:
             return ()

@@ -13,7 +13,7 @@ from automl.domain.facts import FORM_DAG, Origin, OriginKind
 from automl.domain.study import Study
 from automl.errors import ConfigError, Problem
 from automl.runs.context import StepContext, StoreClock
-from automl.storage.home import Home
+from automl.storage.home import Home, no_study
 from automl.storage.study_log import StudyRecord
 
 _DAG_ID = re.compile(r"[A-Za-z0-9_.-]{1,250}")
@@ -113,25 +113,13 @@ def give(home: Home, study: str, owner: Origin, who: str) -> Gift:
 
     def decide(now: Study) -> list[StudyGiven]:
         nonlocal before, is_new
-        check_exists(home, study, now)
+        if not now.runs:
+            raise no_study(home, study)
         before, is_new = now.owner, now.owner != owner
         return [StudyGiven(at=clock.now(), owner=str(owner), by=who)] if is_new else []
 
     record.commit(decide)
     return Gift(before, owner, is_new)
-
-
-def check_exists(home: Home, name: str, study: Study) -> None:
-    """Refuse the name of a study that has had no run.
-
-    Raises:
-        ConfigError: it has had none.
-    """
-    if not study.runs:
-        raise ConfigError(
-            f"There is no study {name!r} under {home.store.uri}.",
-            "`automl studies` lists what is there",
-        )
 
 
 def shown(origin: Origin) -> str:

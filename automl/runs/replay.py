@@ -21,7 +21,7 @@ from automl.runs.proposals import (
 )
 from automl.search.memory_model import MemoryBound
 from automl.search.space import SearchSpace
-from automl.storage.home import Home
+from automl.storage.home import Home, no_study
 from automl.tracks.track import track_of
 
 
@@ -60,10 +60,7 @@ def replay_document(home: Home, name: str) -> dict[str, Any]:
     """
     events = home.study_log(name).read()
     if not events:
-        known = ", ".join(home.study_names()) or "none"
-        raise ConfigError(
-            f"There is no study {name!r} under {home.store.uri}.", f"known here: {known}"
-        )
+        raise no_study(home, name)
 
     def space_of(run: Run, bound: MemoryBound | None) -> SearchSpace:
         _check_version(run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from automl.domain.layout import STUDIES, StudyKeys, study_of_log
+from automl.errors import ConfigError
 from automl.storage.leases import TTL_S, Leases
 from automl.storage.objects import ObjectStore
 from automl.storage.study_log import ObjectStudyLog, StudyLog
@@ -28,6 +29,14 @@ class Home(Protocol):
 
     def study_names(self) -> list[str]:
         """Return the names of all studies whose log is not empty, sorted."""
+
+
+def no_study(home: Home, name: str) -> ConfigError:
+    """Return the error for the name of a study that is not there, with those that are."""
+    known = ", ".join(home.study_names()) or "none"
+    return ConfigError(
+        f"There is no study {name!r} under {home.store.uri}.", f"known here: {known}"
+    )
 
 
 class ObjectHome:

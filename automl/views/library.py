@@ -11,7 +11,7 @@ from automl.domain.trial import Trial
 from automl.errors import ConfigError
 from automl.publishing.manifest import Manifest
 from automl.publishing.registry import Registry
-from automl.storage.home import Home
+from automl.storage.home import Home, no_study
 from automl.storage.objects import ObjectStore
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
@@ -76,10 +76,7 @@ class Library:
             study = followed.record.refresh()
         if not study.runs:
             self._followed.pop(name, None)  # whatever names are asked for, none is kept for nothing
-            known = ", ".join(self.names()) or "none"
-            raise ConfigError(
-                f"There is no study {name!r} under {self.store.uri}.", f"known here: {known}"
-            )
+            raise no_study(self._home, name)
         return study
 
     def registry(self, name: str) -> Registry:
