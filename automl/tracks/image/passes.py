@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ _PIXEL_BYTES = 4  # of a file without compression: eight bits of four channels
 _OTHER_BYTES = 16 * 2**20  # of its metadata
 _READERS = 8  # files of a remote store that are asked for at once
 _AHEAD_BYTES = 64 * 2**20  # that they may take together, beyond one file
+
+Unread: TypeAlias = DataError | StorageAccessError  # why a file could not be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class RowChunk:
         pixels = None if listing.pixels is None else listing.pixels[np.asarray(indices, dtype=int)]
         return cls(listing.store, tuple(listing.rows[index] for index in indices), pixels)
 
-    def read(self) -> Iterator[RawImage | Exception]:
+    def read(self) -> Iterator[RawImage | Unread]:
         """Yield what is in each row's file, in order, or why it cannot be read."""
         if self.pixels is not None:
             for image in self.pixels:
@@ -58,7 +61,7 @@ class RowChunk:
                 yield RawImage(bytes.fromhex(pixel_digest(rgb))[:16], None, rgb)
             return
         for data in fetched(self.store, self.rows):
-            yield data if isinstance(data, Exception) else RawImage(content_of(data), data, None)
+            yield RawImage(content_of(data), data, None) if isinstance(data, bytes) else data
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ def unreadable(row: SourceRow, most_pixels: int) -> str:
     )
 
 
-def fetched(store: FileStore, rows: Sequence[SourceRow]) -> Iterator[bytes | Exception]:
+def fetched(store: FileStore, rows: Sequence[SourceRow]) -> Iterator[bytes | Unread]:
     """Yield the files of rows; those of a remote store are asked for before they are needed."""
     if not store.uri.startswith("s3://"):
         for row in rows:
@@ -114,7 +117,7 @@ def fetched(store: FileStore, rows: Sequence[SourceRow]) -> Iterator[bytes | Exc
     with ExitStack() as stack:
         pool = ThreadPoolExecutor(_READERS)
         stack.callback(pool.shutdown, cancel_futures=True)
-        waiting: list[tuple[Future[bytes | Exception], int]] = []
+        waiting: list[tuple[Future[bytes | Unread], int]] = []
         ahead = iter(rows)
         following = next(ahead, None)
         while waiting or following is not None:
@@ -129,7 +132,7 @@ def _may_ask(waiting: Sequence[tuple[object, int]], size_bytes: int) -> bool:
     return not waiting or (len(waiting) < 2 * _READERS and taken + size_bytes <= _AHEAD_BYTES)
 
 
-def _get(store: FileStore, row: SourceRow) -> bytes | Exception:
+def _get(store: FileStore, row: SourceRow) -> bytes | Unread:
     try:
         return store.get(row.key).data
     except NotFoundError:
@@ -190,11 +193,9 @@ def read_rows(task: ReadTask) -> ReadResult:
                 found.add(raw)
         elif isinstance(raw, DataError):
             problems[index] = raw.message
-        elif isinstance(raw, StorageAccessError):
+        else:
             denied = raw
             problems[index] = f"the file may not be read: {raw.message}"
-        else:
-            raise raw
     if denied is not None:
         _check_access(task.chunk, problems, denied)
     if not seen:
@@ -322,7 +323,7 @@ def keep_files(task: KeepTask) -> bytes:
     """
     encoded = []
     for index, raw in enumerate(task.chunk.read()):
-        if isinstance(raw, Exception) and not isinstance(raw, DataError):
+        if isinstance(raw, StorageAccessError):
             raise raw
         if not isinstance(raw, RawImage) or raw.content != task.contents[index]:
             raise DataError(

@@ -43,7 +43,7 @@ def _sides(listing: Listing, most_pixels: int) -> Iterator[int]:
     rows = [row for row in listing.rows if not unreadable(row, most_pixels)]
     rows.sort(key=lambda row: place_of(row.key))
     for data in fetched(listing.store, rows):
-        side = None if isinstance(data, Exception) else longer_side(data, most_pixels)
+        side = longer_side(data, most_pixels) if isinstance(data, bytes) else None
         if side is not None:
             yield side
 
