@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import pickle
-import stat
 import struct
-import tarfile
-import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,102 +25,32 @@ from automl.storage.open import open_store
 from automl.storage.sources import SourceFolder, open_source, source_problems
 from automl.tracks.image import archives
 from automl.tracks.image.archives import Archive, ArchiveFiles
-from automl.tracks.image.decode import MOST_PIXELS, encode_png
 from automl.tracks.image.listings import Listings
 from automl.tracks.image.passes import read_rows
 from automl.tracks.image.prepare import prepare_images
 from automl.tracks.image.request import ImageRequest
-from automl.tracks.image.sources import Listing, SourceLocation, SourceRow, list_source
+from automl.tracks.image.sources import SourceLocation, list_source
 from tests.local import here, problems_of, reading
+from tests.packing import (
+    CLASSES,
+    PACKS,
+    TAR,
+    ZIP,
+    Files,
+    Pack,
+    content,
+    holding,
+    listed,
+    picture,
+    reasons,
+    stored,
+    tarred,
+    tarred_gnu,
+    with_64_bits,
+    zipped,
+)
 
-Files = dict[str, bytes]
-Pack = Callable[[Files], bytes]
-
-
-def picture(number: int) -> bytes:
-    rng = np.random.default_rng(number)
-    return encode_png(rng.integers(0, 256, (9, 7, 3), dtype=np.uint8))
-
-
-CLASSES: Files = {f"{'ab'[n % 2]}/{n:02d}.png": picture(n) for n in range(20)}
-
-
-def zipped(files: Files, method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
-
-
-def stored(files: Files) -> bytes:
-    return zipped(files, zipfile.ZIP_STORED)
-
-
-def with_64_bits(files: Files) -> bytes:
-    """Return an archive with a comment, and sizes that its local headers tell in 64 bits."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, data in files.items():
-            with archive.open(name, "w", force_zip64=True) as file:
-                file.write(data)
-        archive.comment = b"PK\x05\x06 is how an end begins"
-    return buffer.getvalue()
-
-
-def behind_a_program(files: Files) -> bytes:
-    return b"#!/bin/sh\n" * 100 + zipped(files)
-
-
-def tarred(files: Files, form: int = tarfile.PAX_FORMAT) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def tarred_gnu(files: Files) -> bytes:
-    return tarred(files, tarfile.GNU_FORMAT)
-
-
-def tarred_ustar(files: Files) -> bytes:
-    return tarred(files, tarfile.USTAR_FORMAT)
-
-
-PACKS: dict[str, tuple[str, Pack]] = {
-    "deflated": ("x.zip", zipped),
-    "stored": ("x.ZIP", stored),
-    "64 bits": ("x.zip", with_64_bits),
-    "behind a program": ("x.zip", behind_a_program),
-    "pax": ("x.tar", tarred),
-    "gnu": ("x.tar", tarred_gnu),
-    "ustar": ("x.tar", tarred_ustar),
-}
 BOTH = pytest.mark.parametrize(("name", "pack"), [("x.zip", zipped), ("x.tar", tarred)])
-
-
-def holding(key: str, data: bytes) -> MemoryObjectStore:
-    store = MemoryObjectStore()
-    store.put(key, data)
-    return store
-
-
-def listed(name: str, data: bytes, inside: str = "") -> Listing:
-    store = holding(f"data/{name}", data)
-    return list_source(SourceLocation(store, f"data/{name}/{inside}".rstrip("/")))
-
-
-def content(listing: Listing, row: SourceRow) -> bytes:
-    return listing.store.get(row.key).data
-
-
-def reasons(listing: Listing, most_pixels: int = MOST_PIXELS) -> dict[str, str]:
-    """Return why rows cannot be used, by path; the rows are read."""
-    found = zip(listing.rows, problems_of(listing, most_pixels), strict=True)
-    return {row.path: problem for row, problem in found if problem}
 
 
 @pytest.mark.parametrize(("name", "pack"), PACKS.values(), ids=PACKS)
@@ -221,197 +147,6 @@ def test_a_manifest_may_name_images_of_an_archive(tmp_path: Path) -> None:
     assert [row.path for row in listing.rows] == list(CLASSES)
     assert not reasons(listing)
     assert len(pickle.dumps(listing.store)) < 1000
-
-
-def _marked(mode: int, name: str = "a/odd.png") -> bytes:
-    buffer = io.BytesIO(zipped(CLASSES))
-    with zipfile.ZipFile(buffer, "a") as archive:
-        info = zipfile.ZipInfo(name)
-        info.external_attr = (mode | 0o644) << 16
-        archive.writestr(info, b"../b/01.png")
-    return buffer.getvalue()
-
-
-def _patched(old: bytes, new: bytes, data: bytes | None = None) -> bytes:
-    data = zipped(CLASSES) if data is None else data
-    assert old in data
-    return data.replace(old, new)
-
-
-def _one(name: str, method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO(zipped(CLASSES))
-    with zipfile.ZipFile(buffer, "a", method) as archive:
-        archive.writestr(name, picture(100))
-    return buffer.getvalue()
-
-
-def _entry(data: bytes, offset: int, value: bytes) -> bytes:
-    """Return an archive with a part of its directory's last entry replaced."""
-    at = data.rindex(b"PK\x01\x02") + offset
-    return data[:at] + value + data[at + len(value) :]
-
-
-def _twice() -> bytes:
-    one = zipped({**CLASSES, "a/odd.png": picture(100), "a/odq.png": picture(101)})
-    return one.replace(b"a/odq.png", b"a/odd.png")
-
-
-def _corrupt() -> bytes:
-    data = _one("a/odd.png", zipfile.ZIP_STORED)
-    return data.replace(picture(100), picture(100)[:-1] + b"\0")
-
-
-def _torn_deflate() -> bytes:
-    good = _one("a/odd.png")
-    start = good.index(b"a/odd.png") + len("a/odd.png")
-    return good[:start] + b"\xff" * 8 + good[start + 8 :]
-
-
-def _misplaced() -> bytes:
-    return _entry(_one("a/odd.png"), 42, struct.pack("<L", 7))
-
-
-ODD_ZIPS: dict[str, tuple[bytes, str, str]] = {
-    "a link": (_marked(stat.S_IFLNK), "a/odd.png", "it is a link"),
-    "a device": (_marked(stat.S_IFBLK), "a/odd.png", "it is neither a file nor a folder"),
-    "encrypted": (_entry(_one("a/odd.png"), 8, b"\x01"), "a/odd.png", "it is encrypted"),
-    "bzip2": (_one("a/odd.png", zipfile.ZIP_BZIP2), "a/odd.png", "unusual way (method 12)"),
-    "there twice": (_twice(), "a/odd.png", "more than once"),
-    "above": (_one("../odd.png"), "../odd.png", "its name leads out of the archive"),
-    "absolute": (_one("/a/odd.png"), "/a/odd.png", "its name in the archive is absolute"),
-    "a drive": (_one("C:/a/odd.png"), "C:/a/odd.png", "its name in the archive is absolute"),
-    "corrupt": (_corrupt(), "a/odd.png", "its checksum is another"),
-    "torn": (_torn_deflate(), "a/odd.png", "damaged in the archive"),
-    "elsewhere": (_misplaced(), "a/odd.png", "not where the archive's directory says"),
-    "a smaller size": (_entry(_one("a/odd.png"), 24, struct.pack("<L", 99)), "a/odd.png",
-                       "expands to more than the 99 bytes"),
-    "a larger size": (_entry(_one("a/odd.png"), 24, struct.pack("<L", 9999)), "a/odd.png",
-                      "its checksum is another"),
-    "too large": (_entry(_one("a/odd.png"), 24, struct.pack("<L", 2**31)), "a/odd.png",
-                  "the file has 2,147,483,648 bytes, more than"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("data", "path", "reason"), ODD_ZIPS.values(), ids=ODD_ZIPS)
-def test_an_odd_member_of_a_zip_archive_is_named_with_its_reason(
-    data: bytes, path: str, reason: str
-) -> None:
-    listing = listed("x.zip", data)
-    found = reasons(listing)
-
-    assert list(found) == [f"x.zip/{path}"]
-    assert reason in found[f"x.zip/{path}"]
-    assert len(listing.rows) == len(CLASSES) + 1
-
-
-def _tar_with(*odd: tarfile.TarInfo, data: bytes = b"") -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, each in CLASSES.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(each)
-            archive.addfile(info, io.BytesIO(each))
-        for info in odd:
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def _of_kind(kind: bytes, name: str = "a/odd.png", **words: str) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.pax_headers = kind, "b/01.png", words
-    return info
-
-
-ODD_TARS: dict[str, tuple[bytes, str, str]] = {
-    "a symbolic link": (_tar_with(_of_kind(tarfile.SYMTYPE)), "a/odd.png", "it is a link"),
-    "a hard link": (_tar_with(_of_kind(tarfile.LNKTYPE)), "a/odd.png", "it is a link"),
-    "a pipe": (_tar_with(_of_kind(tarfile.FIFOTYPE)), "a/odd.png", "neither a file nor a folder"),
-    "a device": (_tar_with(_of_kind(tarfile.CHRTYPE)), "a/odd.png", "neither a file nor a folder"),
-    "of a new kind": (_tar_with(_of_kind(b"V")), "a/odd.png", "of an unusual kind (b'V')"),
-    "sparse": (_tar_with(_of_kind(tarfile.REGTYPE, **{"GNU.sparse.major": "1"})), "a/odd.png",
-               "a sparse file"),
-    "there twice": (_tar_with(_of_kind(tarfile.REGTYPE), _of_kind(tarfile.REGTYPE),
-                              data=picture(100)), "a/odd.png", "more than once"),
-    "above": (_tar_with(_of_kind(tarfile.REGTYPE, "a/../../odd.png"), data=picture(100)),
-              "a/../../odd.png", "leads out of the archive"),
-    "absolute": (_tar_with(_of_kind(tarfile.REGTYPE, "/a/odd.png"), data=picture(100)),
-                 "/a/odd.png", "is absolute"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("data", "path", "reason"), ODD_TARS.values(), ids=ODD_TARS)
-def test_an_odd_member_of_a_tar_archive_is_named_with_its_reason(
-    data: bytes, path: str, reason: str
-) -> None:
-    listing = listed("x.tar", data)
-    found = reasons(listing)
-
-    assert list(found) == [f"x.tar/{path}"]
-    assert reason in found[f"x.tar/{path}"]
-    assert len(listing.rows) == len(CLASSES) + 1
-
-
-def test_odd_members_that_are_no_images_are_counted() -> None:
-    listing = listed("x.zip", _one("../notes.txt"))
-
-    assert len(listing.rows) == len(CLASSES)
-    (finding,) = listing.findings
-    assert finding.examples == ("../notes.txt",)
-
-
-def test_a_member_larger_than_any_image_is_not_expanded() -> None:
-    data = zipped({**CLASSES, "a/bomb.png": bytes(30_000_000)})
-
-    found = reasons(listed("x.zip", data), most_pixels=1000)
-
-    assert list(found) == ["x.zip/a/bomb.png"]
-    assert "30,000,000 bytes, more than" in found["x.zip/a/bomb.png"]
-
-
-def _header(name: str, **values: int | bytes) -> bytes:
-    info = tarfile.TarInfo(name)
-    for key, value in values.items():
-        setattr(info, key, value)
-    return info.tobuf(tarfile.GNU_FORMAT)
-
-
-TAR, ZIP = tarred(CLASSES), zipped(CLASSES)
-DAMAGED: dict[str, tuple[str, bytes, str]] = {
-    "an empty zip": ("x.zip", b"", "no whole zip archive"),
-    "no zip": ("x.zip", b"PK\x03\x04 or so", "no whole zip archive"),
-    "half a zip": ("x.zip", ZIP[: len(ZIP) // 2], "does not end as one"),
-    "a zip without its beginning": ("x.zip", ZIP[len(ZIP) // 2 :], "would begin before it does"),
-    "a torn directory": ("x.zip", ZIP.replace(b"PK\x01\x02", b"PK\x01\x03", 1), "entry 1 of its"),
-    "a wrong count": ("x.zip", ZIP[:-14] + b"\x02\0\x02\0" + ZIP[-10:], "entries, not 2"),
-    "a part of a zip": ("x.zip", ZIP[:-18] + b"\1\0" + ZIP[-16:], "put the parts together"),
-    "an entry that leads out": ("x.zip", _entry(ZIP, 20, struct.pack("<L", 2**31)), "leads out"),
-    "an empty tar": ("x.tar", b"", "it breaks off"),
-    "no tar": ("x.tar", b"x" * 4096, "byte 0 begins no member"),
-    "half a tar": ("x.tar", TAR[: 512 * 7], "it breaks off"),
-    "a tar cut within a member": ("x.tar", TAR[: 512 * 2 - 100], "breaks off within"),
-    "two tars in one": ("x.tar", TAR + TAR, "something after its end"),
-    "gzip": ("x.tar", b"\x1f\x8b" + bytes(1000), "compressed with gzip"),
-    "less than nothing": ("x.tar", _header("a", size=-512) + bytes(1024), "less than no bytes"),
-    "a huge header": ("x.tar", _header("a", type=b"L", size=2**40) + bytes(1024), "has 1,099,511"),
-    "a header of nothing": ("x.tar", _header("a", type=b"x", size=512) + bytes(512), "cannot be"),
-    "sparse": ("x.tar", _header("a", type=b"S") + bytes(1024), "without --sparse"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "data", "words"), DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_archive_is_refused_with_its_reason(name: str, data: bytes, words: str) -> None:
-    with pytest.raises(DataError, match=words) as caught:
-        listed(name, data)
-
-    assert f"data/{name}" in caught.value.message
-    assert caught.value.hint
-
-
-@pytest.mark.parametrize("name", ["x.tar.gz", "x.tgz", "x.TAR.xz", "x.7z", "x.rar"])
-def test_archives_that_are_read_from_their_start_alone_are_refused(name: str) -> None:
-    with pytest.raises(DataError, match=r"a \.zip or a plain \.tar, which are read in place"):
-        listed(name, b"\x1f\x8b")
 
 
 @BOTH
