@@ -71,6 +71,8 @@ class Envelope(_Stored):
         blocks: files with rows that other snapshots have, too; which are its own, `index` tells.
         files: the same, of rows before preprocessing.
         index: what each row is, and where; None where all rows are in shards.
+        sealed: the same of rows that nothing may decide by before the winner is chosen; None where
+            `index` has all.
         versions: of whatever made the stored rows from the source's.
         source: where the rows came from.
         profile: what the snapshot is compared with others by; None where an earlier release, or a
@@ -91,6 +93,7 @@ class Envelope(_Stored):
     blocks: tuple[Block, ...] = ()
     files: tuple[Block, ...] = ()
     index: Block | None = None
+    sealed: Block | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     source: str
     profile: Profile | None = None
@@ -113,8 +116,8 @@ class Envelope(_Stored):
 
     @property
     def _stored(self) -> tuple[Shard | Block, ...]:
-        index = () if self.index is None else (self.index,)
-        return (*self.shards, *self.blocks, *self.files, *index)
+        indices = (each for each in (self.index, self.sealed) if each is not None)
+        return (*self.shards, *self.blocks, *self.files, *indices)
 
     def to_bytes(self) -> bytes:
         """Return the envelope as stored."""

@@ -23,7 +23,7 @@ from automl.steps.prepare import prepare
 from automl.steps.study_file import study_spec
 from automl.storage.file import FileObjectStore
 from automl.tracks.image.decode import encode_png
-from automl.tracks.image.index import RowIndex
+from automl.tracks.image.index import read_index
 from automl.tracks.image.prepare import prepare_images
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.snapshot import ImageEnvelope
@@ -77,8 +77,7 @@ def prepared(request: ImageRequest, home: FileObjectStore) -> ImageEnvelope:
 
 def parts_of(home: FileObjectStore, envelope: ImageEnvelope) -> dict[str, Part]:
     """Return the part of each row, by its path."""
-    assert envelope.index is not None
-    index = RowIndex.read(home, envelope.index)
+    index = read_index(home, envelope, PARTS)
     return {path: PARTS[part] for path, part in zip(index.paths, index.parts, strict=True)}
 
 

@@ -78,7 +78,9 @@ def require_whole(store: ObjectStore, snapshot: str, leftovers: frozenset[str]) 
     prefix = f"datasets/{DATASET}/{snapshot}/"
     envelope = opened.envelope
     assert envelope.index is not None
-    stored = {each.key: each for each in (*envelope.blocks, *envelope.files, envelope.index)}
+    assert envelope.sealed is not None
+    indices = envelope.index, envelope.sealed
+    stored = {each.key: each for each in (*envelope.blocks, *envelope.files, *indices)}
     keys = {entry.key for entry in store.list("")}
     sources = {key for key in keys if "/sources/" in key and key.endswith(".json")}
     pages = {key for key in keys if "/page-" in key}

@@ -20,7 +20,7 @@ from automl.steps.local_run import run_study
 from automl.steps.study_file import study_spec
 from automl.storage.open import open_home
 from automl.tracks.image.decode import decode_image
-from automl.tracks.image.index import RowIndex
+from automl.tracks.image.index import read_index
 from automl.tracks.image.snapshot import ImageSnapshot
 from benchmarks.shared_data import shared_dataset
 from tests.quiet import Quiet
@@ -65,8 +65,7 @@ def publish(folder: Path, files: dict[str, bytes], image_size: int) -> Published
     store = open_home(settings).store
     (key,) = [e.key for e in store.list("datasets/pictures/") if e.key.endswith("/manifest.json")]
     snapshot = ImageSnapshot.open(store, "pictures", key.split("/")[2])
-    assert snapshot.envelope.index is not None
-    paths = RowIndex.read(store, snapshot.envelope.index).paths
+    paths = read_index(store, snapshot.envelope, tuple(Part)).paths
     tensors = dict(zip(paths, snapshot.tensors(*Part)[0], strict=True))
     return Published(Path(result["onnx"]).read_bytes(), tensors)
 

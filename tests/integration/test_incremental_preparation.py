@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from automl.data.splits import Part
-from automl.errors import DataError, StorageError
+from automl.errors import DataError, NotFoundError, StorageError
 from automl.storage.file import FileObjectStore
 from automl.storage.memory import MemoryObjectStore
 from automl.storage.objects import ObjectEntry, StoredObject
@@ -93,6 +93,21 @@ def test_only_new_files_are_decoded_and_stored(tmp_path: Path, decoded: list[int
         )
     ]
     assert files[0] == files[1]
+
+
+def test_labels_of_sealed_rows_are_in_a_file_that_trainings_do_not_read(tmp_path: Path) -> None:
+    home = MemoryObjectStore()
+    envelope = prepared(write(tmp_path, range(ROWS)), home)
+    assert envelope.sealed is not None
+    home.delete(envelope.sealed.key)
+    snapshot = ImageSnapshot.open(home, "pictures", envelope.id)
+
+    images, labels = snapshot.tensors(Part.TRAIN, Part.SELECTION, Part.CALIBRATION)
+
+    assert len(images) == len(labels) == ROWS - envelope.sealed.rows
+    assert envelope.sealed.rows == envelope.counts[Part.GATE] + envelope.counts[Part.REPORT]
+    with pytest.raises(NotFoundError):
+        snapshot.tensors(Part.GATE)
 
 
 def test_removed_files_cost_nothing(tmp_path: Path, decoded: list[int]) -> None:

@@ -14,7 +14,7 @@ from automl.data.ledger import Ledger
 from automl.data.near_duplicates import find_near_duplicates, straddlers
 from automl.data.splits import PARTS, Part
 from automl.tracks.image.hashing import THUMBNAIL_SIDE, difference_hashes, thumbnails
-from automl.tracks.image.index import RowIndex
+from automl.tracks.image.index import read_index
 from automl.tracks.image.snapshot import ImageEnvelope
 from automl.tracks.image.statistics import STATISTICS
 from automl.tracks.image.stored_rows import stored_rows
@@ -64,16 +64,15 @@ def _statistics(store: FileStore, envelope: ImageEnvelope) -> Mapping[str, NDArr
     """
     if envelope.index is None:
         return {}
-    index = RowIndex.read(store, envelope.index)
-    order = index.of_parts(PARTS)
-    found = np.full((len(order), len(STATISTICS)), np.nan)
+    index = read_index(store, envelope, PARTS)
+    found = np.full((len(index.paths), len(STATISTICS)), np.nan)
     for prefix in sorted({f"{block.key.rpartition('/')[0]}/" for block in envelope.blocks}):
         ledger = Ledger.read(store, prefix)
         if not ledger.blocks:
             continue
         numbers = {block.key: number for number, block in enumerate(ledger.blocks)}
         of_block = np.array([numbers.get(block.key, -1) for block in envelope.blocks])
-        wanted = _places(of_block[index.images[order, 0]], index.images[order, 1])
+        wanted = _places(of_block[index.images[:, 0]], index.images[:, 1])
         known = _places(ledger.block_numbers, ledger.rows)
         known[ledger.rows < 0] = -1
         by_place = np.argsort(known, kind="stable")

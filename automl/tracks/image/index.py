@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from automl.data.blocks import Block, read_block, write_block
 from automl.data.files import FileStore, SnapshotStore
 from automl.data.ledger import Ledger
+from automl.data.snapshot import Envelope
 from automl.data.splits import PARTS, Part
 from automl.domain.layout import SnapshotKeys
 from automl.tracks.image.listings import Listings
 from automl.tracks.image.plan import Plan
 
+SEALED = (Part.REPORT, Part.GATE)
+OPEN = tuple(part for part in PARTS if part not in SEALED)
 _TRAIN = PARTS.index(Part.TRAIN)
 
 
@@ -41,10 +44,29 @@ class RowIndex:
     files: NDArray[np.int32]
     paths: Sequence[str]
 
-    def of_parts(self, parts: Sequence[Part]) -> NDArray[np.int64]:
-        """Return the places of the rows of some parts, in the order of the parts."""
+    def of(self, parts: Sequence[Part]) -> RowIndex:
+        """Return the rows of some parts, in the order of the parts."""
         places = [np.flatnonzero(self.parts == PARTS.index(part)) for part in parts]
-        return np.concatenate([np.zeros(0, np.int64), *places])
+        rows = np.concatenate([np.zeros(0, np.int64), *places])
+        return RowIndex(
+            self.parts[rows],
+            self.labels[rows],
+            self.digests[rows],
+            self.images[rows],
+            self.files[rows],
+            [self.paths[row] for row in rows.tolist()],
+        )
+
+    def and_also(self, other: RowIndex) -> RowIndex:
+        """Return these rows and those of another index of the same snapshot."""
+        return RowIndex(
+            np.concatenate([self.parts, other.parts]),
+            np.concatenate([self.labels, other.labels]),
+            np.concatenate([self.digests, other.digests]),
+            np.concatenate([self.images, other.images]),
+            np.concatenate([self.files, other.files]),
+            [*self.paths, *other.paths],
+        )
 
     def stored(self, store: SnapshotStore, keys: SnapshotKeys) -> Block:
         """Store the index with its snapshot."""
@@ -90,6 +112,30 @@ class Located:
     index: RowIndex
     blocks: tuple[Block, ...]
     files: tuple[Block, ...]
+
+    def stored(self, store: SnapshotStore, keys: SnapshotKeys) -> dict[str, object]:
+        """Store the index, that of the sealed rows apart, and return what an envelope tells."""
+        return {
+            "blocks": self.blocks,
+            "files": self.files,
+            "index": self.index.of(OPEN).stored(store, keys),
+            "sealed": self.index.of(SEALED).stored(store, keys),
+        }
+
+
+def read_index(store: FileStore, envelope: Envelope, parts: Sequence[Part]) -> RowIndex:
+    """Return the rows of some parts, in the order of the parts.
+
+    The index of sealed rows is read only where some of them are asked for.
+
+    Raises:
+        DamagedDataError: an index is not what was written.
+    """
+    assert envelope.index is not None
+    index = RowIndex.read(store, envelope.index)
+    if envelope.sealed is not None and set(parts) & set(SEALED):
+        index = index.and_also(RowIndex.read(store, envelope.sealed))
+    return index.of(parts)
 
 
 def locate(listing: Listings, plan: Plan, ledger: Ledger, files: Ledger) -> Located:

@@ -76,14 +76,8 @@ def _snapshot(request: ImageRequest, reading: Reading) -> ImageEnvelope:
     keys = SnapshotKeys(request.name, plan.id)
     store.put(keys.preprocess, recipe.graph)
     located = locate(reading.listing, plan, ledger, reading.keep_files(plan, ledger))
-    stored = {
-        "blocks": located.blocks,
-        "files": located.files,
-        "index": located.index.stored(store, keys),
-    }
-    return write_envelope(
-        store, _envelope(request, len(inspected), plan, ledger).model_copy(update=stored)
-    )
+    envelope = _envelope(request, len(inspected), plan, ledger)
+    return write_envelope(store, envelope.model_copy(update=located.stored(store, keys)))
 
 
 def _envelope(request: ImageRequest, listed: int, plan: Plan, ledger: Ledger) -> ImageEnvelope:

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from automl.data.blocks import Block, read_block
+from automl.data.blocks import read_block
 from automl.data.files import FileStore
 from automl.data.snapshot import Envelope, read_shards
 from automl.data.splits import Part
-from automl.tracks.image.index import RowIndex
+from automl.tracks.image.index import read_index
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,50 +73,43 @@ def stored_rows(store: FileStore, envelope: Envelope) -> StoredRows:
     """Return the rows that an envelope describes."""
     if envelope.index is None:
         return _ShardedRows(store, envelope)
-    index = RowIndex.read(store, envelope.index)
-    return _BlockRows(store, index, envelope.blocks, envelope.files)
+    return _BlockRows(store, envelope)
 
 
 @dataclass(frozen=True, slots=True)
 class _BlockRows:
     store: FileStore
-    index: RowIndex
-    blocks: Sequence[Block]
-    kept: Sequence[Block]
+    envelope: Envelope
 
     def pieces(self, parts: Sequence[Part]) -> Iterator[Piece]:
-        rows = self.index.of_parts(parts)
-        where = self.index.images[rows]
-        for number in np.unique(where[:, 0]).tolist():
-            places = np.flatnonzero(where[:, 0] == number)
-            content: Any = read_block(self.store, self.blocks[number])["images"]
-            images = content[where[places, 1]]
-            yield Piece(places, images, self.index.labels[rows[places]])
+        index = read_index(self.store, self.envelope, parts)
+        for number in np.unique(index.images[:, 0]).tolist():
+            places = np.flatnonzero(index.images[:, 0] == number)
+            content: Any = read_block(self.store, self.envelope.blocks[number])["images"]
+            yield Piece(places, content[index.images[places, 1]], index.labels[places])
 
     def digests(self, part: Part) -> NDArray[np.uint8]:
-        return self.index.digests[self.index.of_parts((part,))]
+        return read_index(self.store, self.envelope, (part,)).digests
 
     def paths(self, part: Part) -> Sequence[str]:
-        return [self.index.paths[row] for row in self.index.of_parts((part,)).tolist()]
+        return read_index(self.store, self.envelope, (part,)).paths
 
     def files(self, parts: Sequence[Part]) -> Iterator[EncodedRow]:
         """Yield the rows from a file without a name, into which their blocks are copied first."""
-        rows = self.index.of_parts(parts)
-        where = self.index.files[rows]
-        spans = np.zeros((len(rows), 2), np.int64)
+        index = read_index(self.store, self.envelope, parts)
+        where, spans = index.files, np.zeros((len(index.files), 2), np.int64)
         with tempfile.TemporaryFile(prefix="automl-files-") as copy:
             for number in np.unique(where[:, 0]).tolist():
-                content = read_block(self.store, self.kept[number])
+                content = read_block(self.store, self.envelope.files[number])
                 ends, encoded = content["encoded_ends"], content["encoded"].tobytes()
                 for place in np.flatnonzero(where[:, 0] == number).tolist():
                     start, end = (int(ends[where[place, 1] + step]) for step in (0, 1))
                     spans[place] = copy.tell(), end - start
                     copy.write(encoded[start:end])
-            for place, row in enumerate(rows.tolist()):
+            for place, path in enumerate(index.paths):
                 copy.seek(int(spans[place, 0]))
                 data = copy.read(int(spans[place, 1]))
-                index = self.index
-                yield EncodedRow(index.paths[row], index.digests[row], int(index.labels[row]), data)
+                yield EncodedRow(path, index.digests[place], int(index.labels[place]), data)
 
 
 @dataclass(frozen=True, slots=True)
