@@ -124,9 +124,8 @@ class TrialSource:
             if lease is None:
                 continue
             try:
-                with (
-                    lease.keep_alive() as alive
-                ):  # a claim in a crowd may take longer than it lives
+                # A claim in a crowd may take longer than the lease lives.
+                with lease.keep_alive() as alive:
                     claimed = self._claim(trial, alive)
             except LeaseLostError as error:
                 log.warning("trial %d is not claimed: %s", trial.number, error)
