@@ -21,6 +21,7 @@ class FindingKind(StrEnum):
     SIMILAR_LABELS = "similar_labels"
     UNTRAINED_CLASSES = "untrained_classes"
     UNTESTED_CLASSES = "untested_classes"
+    EXCLUDED_ROWS = "excluded_rows"
     DROPPED_ROWS = "dropped_rows"
     RELABELLED_ROWS = "relabelled_rows"
     NEW_LABELS = "new_labels"

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl.data.label_errors import ConfusedPair, find_label_errors
-from automl.data.near_duplicates import NearDuplicates, Straddler, exact_duplicates
+from automl.data.near_duplicates import NearDuplicates, exact_duplicates
 from automl.data.odd_pictures import Oddity, odd_pictures
+from automl.data.snapshot import ExcludedRow
 
 UNKNOWN = -1  # in the place of a label: that of a sealed row
 
@@ -75,8 +76,8 @@ class AuditedRows:
         parts: of the split [n].
         labels: indices of classes, `UNKNOWN` for rows that are sealed [n].
         digests: of the rows' content.
-        near: rows that show nearly the same.
-        straddlers: training rows that show nearly what held-out rows do.
+        near: rows that show nearly the same; None if that is not known.
+        excluded: rows that were left out for what they show, and are none of the n.
         statistics: numbers of the rows by name, as far as they are known [n].
     """
 
@@ -85,8 +86,8 @@ class AuditedRows:
     parts: NDArray[np.str_]
     labels: NDArray[np.int64]
     digests: Sequence[str]
-    near: NearDuplicates
-    straddlers: Sequence[Straddler]
+    near: NearDuplicates | None
+    excluded: Sequence[ExcludedRow]
     statistics: Mapping[str, NDArray[np.float64]]
 
     def label(self, row: int) -> str:
@@ -184,15 +185,13 @@ def _duplicates(rows: AuditedRows) -> Iterator[Issue]:
 
 
 def _near_duplicates(rows: AuditedRows) -> list[Issue]:
-    """Return a row of each pair that is not equal: the training row if the pair straddles."""
-    training = {straddler.row for straddler in rows.straddlers}
-    found = []
-    for (one, other), distance in zip(
-        rows.near.pairs.tolist(), rows.near.distances.tolist(), strict=True
-    ):
-        if rows.digests[one] == rows.digests[other]:
+    """Return a row of each pair that is not equal, and the rows that are left out."""
+    found = list(_left_out(rows))
+    pairs = [] if rows.near is None else rows.near.pairs.tolist()
+    distances = [] if rows.near is None else rows.near.distances.tolist()
+    for (near, row), distance in zip(pairs, distances, strict=True):
+        if rows.digests[row] == rows.digests[near]:
             continue
-        row, near = (one, other) if one in training and other not in training else (other, one)
         known = UNKNOWN not in {int(rows.labels[row]), int(rows.labels[near])}
         if known and rows.labels[row] != rows.labels[near]:
             kind = IssueKind.NEAR_DUPLICATE_LABELS
@@ -204,6 +203,26 @@ def _near_duplicates(rows: AuditedRows) -> list[Issue]:
             kind, note = IssueKind.NEAR_DUPLICATE, "nearly equal"
         found.append(rows.issue(row, kind, distance, note, related=rows.paths[near]))
     return sorted(found, key=lambda issue: issue.score)
+
+
+def _left_out(rows: AuditedRows) -> Iterator[Issue]:
+    """Yield the rows that are left out since they show nearly what one of another part does."""
+    of_path = {path: row for row, path in enumerate(rows.paths)} if rows.excluded else {}
+    for row in rows.excluded:
+        label = rows.label(near) if (near := of_path.get(row.near)) is not None else ""
+        is_other = bool(label and row.label and label != row.label)
+        kind = IssueKind.NEAR_DUPLICATE_LABELS if is_other else IssueKind.NEAR_DUPLICATE_PARTS
+        note = f"left out: nearly equal to a row of the part {row.near_part}"
+        yield Issue(
+            path=row.path,
+            part=row.part,
+            label=row.label,
+            suggested="",
+            kind=kind,
+            score=round(row.distance, 4),
+            related=row.near,
+            note=note + (f", which is labelled {label}" if is_other else ""),
+        )
 
 
 def to_csv(issues: Iterable[Issue]) -> str:

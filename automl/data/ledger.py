@@ -98,6 +98,7 @@ class Page:
         facts: what the track found in them, by name, `[k, ...]`.
         problems: why contents cannot be used, by index in `contents`.
         block: holds the rows; None if there are none.
+        previews: holds what is looked up of some rows alone, such as thumbnails, in the same order.
     """
 
     seen: Seen
@@ -106,6 +107,12 @@ class Page:
     facts: Mapping[str, NDArray[np.generic]]
     problems: Mapping[int, str] = field(default_factory=dict)
     block: Block | None = None
+    previews: Block | None = None
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks that it tells of."""
+        return tuple(each for each in (self.block, self.previews) if each is not None)
 
     def to_bytes(self) -> bytes:
         """Return the page as stored; equal pages are equal bytes."""
@@ -118,8 +125,13 @@ class Page:
             "rows": self.rows,
         }
         tensors |= {f"fact.{name}": values for name, values in self.facts.items()}
-        block = None if self.block is None else self.block.model_dump(by_alias=True)
-        told = {"schema": SCHEMA, "block": block, "problems": dict(self.problems)}
+        told = {
+            "schema": SCHEMA,
+            "block": _told(self.block),
+            "problems": dict(self.problems),
+        }
+        if self.previews is not None:
+            told["previews"] = _told(self.previews)
         metadata = {"page": json.dumps(told, sort_keys=True)}  # one key: their order is not stable
         return save({name: np.ascontiguousarray(each) for name, each in tensors.items()}, metadata)
 
@@ -133,19 +145,27 @@ class Page:
         try:
             told = json.loads(_metadata(data)["page"])
             tensors = load(data)
-            block = None if told["block"] is None else Block.model_validate(told["block"])
             return cls(
                 Seen(tensors["states"], tensors["places"], tensors["sizes"], tensors["seen"]),
                 tensors["contents"],
                 tensors["rows"],
                 {n.removeprefix("fact."): v for n, v in tensors.items() if n.startswith("fact.")},
                 {int(index): reason for index, reason in told["problems"].items()},
-                block,
+                _block(told["block"]),
+                _block(told.get("previews")),
             )
         except (SafetensorError, ValidationError, ValueError, KeyError, TypeError) as error:
             raise DamagedDataError(
                 f"{key} is no page of a ledger: {error}.", "delete it"
             ) from error
+
+
+def _told(block: Block | None) -> dict[str, Any] | None:
+    return None if block is None else block.model_dump(by_alias=True)
+
+
+def _block(told: dict[str, Any] | None) -> Block | None:
+    return None if told is None else Block.model_validate(told)
 
 
 def _metadata(data: bytes) -> dict[str, str]:
@@ -171,12 +191,18 @@ class Ledger:
 
     Args:
         pages: by key; their order is that of the keys, whoever wrote them when.
+
+    Attributes:
+        blocks: hold the rows of the contents.
+        previews: hold what is looked up of some of these rows, for each block; None for nothing.
     """
 
     def __init__(self, pages: Mapping[str, Page]) -> None:
         self._by_key = dict(sorted(pages.items()))
         self._pages = tuple(self._by_key.values())
-        self.blocks = tuple(page.block for page in self._pages if page.block is not None)
+        with_rows = [page for page in self._pages if page.block is not None]
+        self.blocks = tuple(page.block for page in with_rows if page.block is not None)
+        self.previews = tuple(page.previews for page in with_rows)
 
     @classmethod
     def read(cls, store: FileStore, prefix: str) -> Ledger:
@@ -194,10 +220,11 @@ class Ledger:
             except DamagedDataError as error:
                 log.warning("what it tells is looked up again: %s", error.message)
                 continue
-            if page.block is None or stored.get(page.block.key) == page.block.size_bytes:
-                pages[key] = page
+            lost = [each.key for each in page.blocks if stored.get(each.key) != each.size_bytes]
+            if lost:
+                log.warning("%s is gone or damaged, its rows are read again", lost[0])
             else:
-                log.warning("%s is gone or damaged, its rows are read again", page.block.key)
+                pages[key] = page
         return cls(pages)
 
     def with_pages(self, prefix: str, pages: Iterable[bytes]) -> Ledger:

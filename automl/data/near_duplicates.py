@@ -4,13 +4,17 @@ Each row has a perceptual hash of 64 bits. Candidates are pairs whose hashes dif
 bits. Of eight bytes at least two are then equal, so that every such pair meets in a bucket of rows
 that share two given bytes; 28 tables have a bucket for each value of theirs. (Seven bands of which
 one is equal would do, too, with buckets a hundred times as full.) A candidate is confirmed by the
-root mean square of the differences of thumbnails. Nothing of n times n is ever made.
+root mean square of the differences of thumbnails; most are refuted by means over areas of them,
+which cannot differ more. Nothing of n times n is ever made.
+
+Dark, blank and flat pictures are all alike, and tell nothing of each other: two need some contrast,
+beside which their differences must be small.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
@@ -20,11 +24,14 @@ from numpy.typing import NDArray
 
 MOST_BITS = 6  # in which hashes of candidates differ
 MOST_RMS = 10.0  # of 255, between thumbnails of 32 pixels
+LEAST_CONTRAST = 8.0  # standard deviation of a thumbnail that tells something, of 255
+MOST_OF_CONTRAST = 0.5  # RMS by the standard deviation of the two: a correlation of 7/8 or more
 BUCKET_ROWS = 256  # of a bucket, with which each hash is compared
 GROUP_ROWS = 16  # of one hash, which are compared with those of another
 MOST_PAIRS = 1_000_000  # of different hashes
 _BYTES = 8
 _BLOCK = 256  # pairs of thumbnails at a time
+_AREA = 8  # pixels of a thumbnail's side that are averaged to refute candidates
 Indices = NDArray[np.int64]
 
 
@@ -42,7 +49,24 @@ class Candidates:
     capped: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Thumbnails:
+    """Thumbnails of some rows.
+
+    Attributes:
+        rows: indices of the rows, sorted [k].
+        images: uint8 [k, ...]; may be a map of a file.
+    """
+
+    rows: Indices
+    images: NDArray[np.uint8]
+
+    def distances(self, pairs: Indices) -> NDArray[np.float64]:
+        """Return the root mean square of the differences of pairs of rows [m]."""
+        return rms(self.images, np.searchsorted(self.rows, pairs))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class NearDuplicates:
     """Rows that show nearly the same.
 
@@ -50,29 +74,24 @@ class NearDuplicates:
         pairs: indices of rows, the smaller first, sorted [m, 2].
         distances: root mean square of the thumbnails' differences, 0 to 255 [m].
         clusters: rows that pairs connect, directly or by others; sorted.
+        thumbnails: of these rows at least.
         capped: how many rows were not compared with all rows that are candidates.
     """
 
     pairs: Indices
     distances: NDArray[np.float64]
     clusters: tuple[tuple[int, ...], ...]
+    thumbnails: Thumbnails
     capped: int
-
-    def across(self, groups: NDArray[np.generic]) -> Indices:
-        """Return the places of pairs whose rows are of different groups, such as classes.
-
-        Args:
-            groups: of the rows [n].
-        """
-        return np.flatnonzero(groups[self.pairs[:, 0]] != groups[self.pairs[:, 1]])
 
 
 class Straddler(NamedTuple):
-    """A training row that shows nearly what a held-out row does.
+    """A row that shows nearly what a row does that is asked about later.
 
     Attributes:
         row: its index.
-        near: index of the held-out row of its cluster that is nearest to it.
+        near: index of a row of its cluster, of those that are asked about last: the nearest one, or
+            of those that only others connect it with the nearest of a few.
         distance: root mean square of the two thumbnails' differences.
     """
 
@@ -191,7 +210,7 @@ def _rows_of(similar: Indices, sizes: Indices) -> tuple[Indices, Indices]:
 
 def find_near_duplicates(
     hashes: NDArray[np.uint64],
-    thumbnails: NDArray[np.uint8],
+    thumbnails_of: Callable[[Indices], NDArray[np.uint8]],
     most_bits: int = MOST_BITS,
     most_rms: float = MOST_RMS,
 ) -> NearDuplicates:
@@ -199,16 +218,60 @@ def find_near_duplicates(
 
     Args:
         hashes: of the rows [n].
-        thumbnails: of the rows, uint8 [n, ...]; may be a map of a file.
+        thumbnails_of: returns the thumbnails of rows [k] as uint8 [k, side, side, channels]; it is
+            asked once, for the rows that are candidates.
         most_bits: in which the hashes of a pair may differ.
         most_rms: root mean square of the differences of their thumbnails.
     """
-    assert len(hashes) == len(thumbnails)
     candidates = candidate_pairs(hashes, most_bits)
-    distances = rms(thumbnails, candidates.pairs)
-    is_near = distances <= most_rms
-    pairs, distances = candidates.pairs[is_near], distances[is_near]
-    return NearDuplicates(pairs, distances, clusters_of(pairs), candidates.capped)
+    rows = np.unique(candidates.pairs)
+    thumbnails = Thumbnails(rows, thumbnails_of(rows))
+    pairs = candidates.pairs[_may_be_near(thumbnails, candidates.pairs, most_rms)]
+    distances = thumbnails.distances(pairs)
+    variances = _variances(thumbnails.images)[np.searchsorted(rows, pairs)].mean(axis=1)
+    contrasts = np.sqrt(variances)
+    is_near = distances <= np.minimum(most_rms, MOST_OF_CONTRAST * contrasts)
+    is_near &= contrasts >= LEAST_CONTRAST
+    pairs, distances = pairs[is_near], distances[is_near]
+    return NearDuplicates(pairs, distances, clusters_of(pairs), thumbnails, candidates.capped)
+
+
+def _may_be_near(thumbnails: Thumbnails, pairs: Indices, most_rms: float) -> NDArray[np.bool_]:
+    """Return which pairs are near as far as sums over areas tell, which never refute a near one.
+
+    The mean square of a set of numbers is at least the square of their mean.
+    """
+    sums = _area_sums(thumbnails.images)
+    most = (most_rms * _AREA**2) ** 2 * sums.shape[1]  # of the squares of the sums' differences
+    is_near = np.empty(len(pairs), np.bool_)
+    for start in range(0, len(pairs), 64 * _BLOCK):
+        one, other = np.searchsorted(thumbnails.rows, pairs[start : start + 64 * _BLOCK]).T
+        differences = (sums[one] - sums[other]).astype(np.float64)
+        squares = np.einsum("ij,ij->i", differences, differences)  # of integers: exact
+        is_near[start : start + 64 * _BLOCK] = squares <= most
+    return is_near
+
+
+def _area_sums(images: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Return the sums over areas of 8 by 8 pixels, by channel [k, areas]."""
+    k, height, width, channels = images.shape
+    assert height % _AREA == width % _AREA == 0
+    sums = np.empty((k, height // _AREA, width // _AREA, channels), np.int32)
+    for start in range(0, k, _BLOCK):
+        part = images[start : start + _BLOCK]
+        areas = part.reshape(-1, height // _AREA, _AREA, width // _AREA, _AREA, channels)
+        sums[start : start + _BLOCK] = areas.sum(axis=(2, 4), dtype=np.int32)
+    return sums.reshape(k, math.prod(sums.shape[1:]))
+
+
+def _variances(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the variance of each picture's values [k]."""
+    found, pixels = np.empty(len(images)), math.prod(images.shape[1:])
+    for start in range(0, len(images), _BLOCK):
+        values = images[start : start + _BLOCK].reshape(-1, pixels).astype(np.float64)
+        sums, squares = values.sum(axis=1), np.einsum("ij,ij->i", values, values)  # exact
+        found[start : start + _BLOCK] = (pixels * squares - sums * sums) / pixels**2
+    return found
 
 
 def rms(thumbnails: NDArray[np.uint8], pairs: Indices) -> NDArray[np.float64]:
@@ -244,30 +307,40 @@ def clusters_of(pairs: Indices) -> tuple[tuple[int, ...], ...]:
     return tuple(map(tuple, found.values()))
 
 
-def straddlers(
-    found: NearDuplicates, is_training: NDArray[np.bool_], thumbnails: NDArray[np.uint8]
-) -> list[Straddler]:
-    """Return the training rows of clusters that hold held-out rows too, in order.
+def straddlers(found: NearDuplicates, levels: NDArray[np.int64]) -> list[Straddler]:
+    """Return the rows of clusters that hold rows of a higher level too, in order.
 
-    Such a row would let a network learn what it is judged by. A row never moves from one part of a
-    split to another, so it is the training row that is to be left out, and all of its cluster: what
-    is near to a row that is left out may be as near to the held-out one.
+    A row of a lower level would let a network learn what it is asked about later. A row never moves
+    from one part of a split to another, so it is to be left out, and all of its cluster below the
+    highest level: what is near to a row that is left out may be as near to the highest one.
 
     Args:
         found: the near-duplicates.
-        is_training: whether each row is one to train on [n].
-        thumbnails: what `found` was found with.
+        levels: of the rows; the higher, the later a row is asked about [n].
     """
+    nearest = _nearest(found, levels)
     left_out = []
     for cluster in found.clusters:
         rows = np.array(cluster)
-        held_out, training = rows[~is_training[rows]], rows[is_training[rows]]
-        if not held_out.size:
-            continue
-        for row in training.tolist():
-            pairs = np.stack([np.full(len(held_out), row), held_out], axis=1)
-            distances = rms(thumbnails, pairs)
-            nearest = int(distances.argmin())
-            near, distance = int(held_out[nearest]), float(distances[nearest])
-            left_out.append(Straddler(row, near, distance))
+        is_last = levels[rows] == levels[rows].max()
+        some = rows[is_last][:GROUP_ROWS]
+        for row in rows[~is_last].tolist():
+            known = nearest.get(row)
+            if known is None or levels[known.near] < levels[some[0]]:  # others connect the two
+                pairs = np.stack([np.full(len(some), row), some], axis=1)
+                distances = found.thumbnails.distances(pairs)
+                place = int(distances.argmin())
+                known = Straddler(row, int(some[place]), float(distances[place]))
+            left_out.append(known)
     return sorted(left_out)
+
+
+def _nearest(found: NearDuplicates, levels: NDArray[np.int64]) -> dict[int, Straddler]:
+    """Return for rows the nearest one of the highest level that they make a pair with."""
+    best: dict[int, Straddler] = {}
+    for (one, other), distance in zip(found.pairs.tolist(), found.distances.tolist(), strict=True):
+        for row, near in ((one, other), (other, one)):
+            known = best.get(row)
+            if known is None or (-levels[near], distance) < (-levels[known.near], known.distance):
+                best[row] = Straddler(row, near, distance)
+    return best

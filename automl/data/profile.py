@@ -98,6 +98,7 @@ class Profile(_Stored):
         rows_listed: rows that the source listed.
         rows: those of them that the snapshot holds.
         rows_per_label: those by label; empty where labels are no classes.
+        excluded: rows that are left out since they show nearly what others do.
         duplicates: rows whose content an earlier row has already.
         statistics: numbers of the rows, by name. A statistic that is measured in another way has
             another name.
@@ -106,6 +107,7 @@ class Profile(_Stored):
     rows_listed: int
     rows: int
     rows_per_label: dict[str, int] = Field(default_factory=dict)
+    excluded: int = 0
     duplicates: int = 0
     statistics: dict[str, Distribution] = Field(default_factory=dict)
 
@@ -116,6 +118,7 @@ class Profile(_Stored):
         digests: Sequence[str],
         labels: Sequence[str],
         statistics: Mapping[str, Distribution],
+        excluded: int = 0,
     ) -> Profile:
         """Return the profile of a snapshot.
 
@@ -124,16 +127,18 @@ class Profile(_Stored):
             digests: of the content of each row that the snapshot holds.
             labels: class of each of them; none where labels are no classes.
             statistics: of these rows, by name.
+            excluded: rows that are left out since they show nearly what others do.
         """
         return cls(
             rows_listed=rows_listed,
             rows=len(digests),
             rows_per_label=dict(sorted(Counter(labels).items())),
+            excluded=excluded,
             duplicates=len(digests) - len(set(digests)),
             statistics=dict(statistics),
         )
 
     @property
     def quarantined(self) -> int:
-        """Number of the listed rows that the snapshot does not hold."""
-        return self.rows_listed - self.rows
+        """Number of the listed rows that cannot be used."""
+        return self.rows_listed - self.rows - self.excluded

@@ -42,6 +42,26 @@ class QuarantinedRow(_Stored):
     reason: str
 
 
+class ExcludedRow(_Stored):
+    """A row that was left out since it shows nearly what a row does that is asked about later.
+
+    Attributes:
+        path: how the source calls it.
+        label: its label.
+        part: of the split that it would be in.
+        near: how the source calls the other row.
+        near_part: the part that the other row is in.
+        distance: how much the two differ, 0 to 255.
+    """
+
+    path: str
+    label: str
+    part: str
+    near: str
+    near_part: str
+    distance: float
+
+
 class Shard(_Stored):
     """One stored file of rows of one part."""
 
@@ -63,7 +83,8 @@ class Envelope(_Stored):
         id: names the content.
         dataset: whose snapshot this is.
         counts: rows per part; the parts are the track's.
-        quarantined: rows left out.
+        quarantined: rows that cannot be used.
+        excluded: rows that would tell what is asked about later.
         findings: what is odd about the source.
         thresholds: what the split fixed for rows to come, per group of rows such as a class: the
             ends of the parts' intervals.
@@ -87,6 +108,7 @@ class Envelope(_Stored):
     dataset: str
     counts: dict[str, int]
     quarantined: tuple[QuarantinedRow, ...] = ()
+    excluded: tuple[ExcludedRow, ...] = ()
     findings: tuple[Finding, ...] = ()
     thresholds: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     shards: tuple[Shard, ...] = ()

@@ -109,13 +109,13 @@ def _notes(rows: AuditedRows, predicted: OutOfSample, found: Issues) -> Iterator
     sealed = int((rows.labels == UNKNOWN).sum())
     if sealed:
         yield f"the labels of {sealed:,} sealed test rows are not looked at before a run opens them"
-    if rows.near.capped:
+    if rows.near is not None and rows.near.capped:
         yield (
             f"{rows.near.capped:,} rows look like so many others, as blank ones do, that they were "
             "compared with some of these only"
         )
     if not rows.statistics:
-        yield "an earlier release made this snapshot: odd rows are told of the next one"
+        yield "an earlier release made this snapshot: odd and similar rows are told of the next one"
     yield from predicted.problems
 
 

@@ -61,7 +61,7 @@ ELSEWHERE = {
 OLDER = {
     "lease-1.json", "run_opened.json", "log-segment-1.json", "sql-1.sql", "envelope.json",
     "image_envelope.json", "envelope.2.json", "image_envelope.2.json", "image_envelope.3.json",
-    "image_envelope.missing.json",
+    "image_envelope.missing.json", "envelope.sealed.json", "image_envelope.sealed.json",
 }  # fmt: skip
 
 

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from automl.data import near_duplicates
 from automl.data.near_duplicates import (
-    NearDuplicates,
     Straddler,
     candidate_pairs,
     clusters_of,
     exact_duplicates,
     find_near_duplicates,
+    rms,
     straddlers,
 )
 from automl.tracks.image.decode import decode_image
@@ -37,6 +38,17 @@ def flipped(number: int, bits: list[int]) -> int:
     for bit in bits:
         number ^= 1 << bit
     return number
+
+
+def pictures(*halves: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return grey pictures, uint8 [n, 8, 8, 1], given the values of their halves."""
+    values = np.array(halves, np.uint8)[:, None, :, None]
+    return np.repeat(np.repeat(values, 8, axis=1), 4, axis=2)
+
+
+def shades(*values: int) -> NDArray[np.uint8]:
+    """Return pictures that differ from each other by these values alone."""
+    return pictures(*[(each, each + 50) for each in values])
 
 
 def pairs_of(found: NDArray[np.int64]) -> list[tuple[int, int]]:
@@ -112,26 +124,58 @@ def test_thousands_of_blank_images_among_many_rows_are_no_trouble() -> None:
 
 
 def test_no_rows_have_no_duplicates() -> None:
-    found = find_near_duplicates(words([]), np.zeros((0, 4), np.uint8))
+    found = find_near_duplicates(words([]), np.zeros((0, 8, 8, 1), np.uint8).__getitem__)
 
     assert found.pairs.shape == (0, 2)
     assert found.clusters == ()
 
 
 def test_a_candidate_is_confirmed_by_its_thumbnail() -> None:
-    pictures = np.array([[100, 100], [100, 120], [100, 114]], np.uint8)
+    images = pictures((100, 200), (100, 220), (100, 214))
 
-    found = find_near_duplicates(words([5, 5, 5]), pictures)
+    found = find_near_duplicates(words([5, 5, 5]), images.__getitem__)
 
     assert pairs_of(found.pairs) == [(0, 2), (1, 2)]
     np.testing.assert_allclose(found.distances, [14 / 2**0.5, 6 / 2**0.5])
     assert found.clusters == ((0, 1, 2),)
 
 
-def test_pairs_across_classes_are_told() -> None:
-    found = NearDuplicates(np.array([[0, 1], [1, 2]]), np.zeros(2), ((0, 1, 2),), 0)
+@given(
+    rows=arrays(np.uint8, (5, 8, 8, 3)), close=arrays(np.uint8, (5, 8, 8, 3), elements=st.just(9))
+)
+def test_sums_over_areas_refute_no_pair_that_is_near(
+    rows: NDArray[np.uint8], close: NDArray[np.uint8]
+) -> None:
+    images = np.concatenate([rows, np.minimum(rows, 246) + close])
 
-    assert found.across(np.array(["cat", "cat", "dog"])).tolist() == [1]
+    found = find_near_duplicates(words([0] * 10), images.__getitem__)
+
+    pairs = np.array(list(combinations(range(10), 2)))
+    variances = images.reshape(10, -1).astype(float).var(axis=1)[pairs].mean(axis=1)
+    contrasts = variances**0.5
+    near = pairs[(rms(images, pairs) <= np.minimum(10.0, 0.5 * contrasts)) & (contrasts >= 8)]
+    assert pairs_of(found.pairs) == pairs_of(near)
+
+
+def test_flat_pictures_tell_nothing_of_each_other() -> None:
+    images = pictures((4, 6), (4, 9), (5, 5), (5, 5), (100, 104), (100, 105), (9, 29), (9, 30))
+
+    found = find_near_duplicates(words([0] * 8), images.__getitem__)
+
+    assert pairs_of(found.pairs) == [(6, 7)]
+
+
+def test_thumbnails_of_candidates_alone_are_asked_for() -> None:
+    asked: list[list[int]] = []
+
+    def thumbnails_of(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        asked.append(rows.tolist())
+        return shades(*[0] * len(rows))
+
+    found = find_near_duplicates(words([5, 2**60 - 1, 7, 2**63 - 2**50]), thumbnails_of)
+
+    assert asked == [[0, 2]]
+    assert pairs_of(found.pairs) == [(0, 2)]
 
 
 def test_equal_digests_are_exact_duplicates() -> None:
@@ -139,14 +183,31 @@ def test_equal_digests_are_exact_duplicates() -> None:
 
 
 def test_training_rows_go_where_a_cluster_straddles_and_held_out_rows_stay() -> None:
-    pictures = np.array([[0], [6], [12], [90], [93], [200], [201]], np.uint8)
-    is_training = np.array([False, True, True, True, True, False, False])
-    found = find_near_duplicates(words([0] * 7), pictures)
+    images = shades(0, 6, 12, 90, 93, 200, 201)
+    levels = np.array([3, 0, 1, 0, 0, 3, 3])
+    found = find_near_duplicates(words([0] * 7), images.__getitem__)
 
-    left_out = straddlers(found, is_training, pictures)
+    left_out = straddlers(found, levels)
 
     assert found.clusters == ((0, 1, 2), (3, 4), (5, 6))
     assert left_out == [Straddler(1, 0, 6.0), Straddler(2, 0, 12.0)]
+
+
+def test_rows_that_are_scored_on_stay_with_training_rows_gone_unless_tests_are_as_near() -> None:
+    images = shades(0, 4, 9, 100, 105, 108)
+    found = find_near_duplicates(words([0] * 6), images.__getitem__)
+
+    left_out = straddlers(found, np.array([0, 1, 3, 0, 1, 1]))
+
+    assert left_out == [Straddler(0, 2, 9.0), Straddler(1, 2, 5.0), Straddler(3, 4, 5.0)]
+
+
+def test_thousands_of_blank_images_are_left_out_without_all_pairs() -> None:
+    images = shades(*[0] * 3000)
+    levels = np.where(np.arange(3000) < 2000, 0, 3)
+    found = find_near_duplicates(words([0] * 3000), images.__getitem__)
+
+    assert [each.row for each in straddlers(found, levels)] == list(range(2000))
 
 
 @given(pairs=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=30))
@@ -190,18 +251,23 @@ def read(name: str, *labels: str) -> Pictures:
     )
 
 
+def across(pairs: NDArray[np.int64], groups: NDArray[np.str_]) -> list[int]:
+    """Return the places of pairs whose rows are of different groups."""
+    return np.flatnonzero(groups[pairs[:, 0]] != groups[pairs[:, 1]]).tolist()
+
+
 @pytest.mark.needs_shared("plant_seedlings")
 def test_seedlings_that_were_photographed_twice_are_found() -> None:
     pictures = read("plant_seedlings")
 
-    found = find_near_duplicates(pictures.hashes, pictures.thumbnails)
+    found = find_near_duplicates(pictures.hashes, pictures.thumbnails.__getitem__)
 
     assert len(found.pairs) == 44  # of the 45 of all pairs whose thumbnails are as near
     assert found.capped == 0
     assert (found.distances > 0).sum() == 40
-    assert found.across(pictures.labels).size == 0
-    assert found.across(pictures.parts).size == 9
-    left_out = straddlers(found, pictures.parts == "train", pictures.thumbnails)
+    assert across(found.pairs, pictures.labels) == []
+    assert len(across(found.pairs, pictures.parts)) == 9
+    left_out = straddlers(found, np.where(pictures.parts == "train", 0, 3))
     assert {str(pictures.parts[each.row]) for each in left_out} == {"train"}
     assert {str(pictures.parts[each.near]) for each in left_out} == {"test"}
 
@@ -210,9 +276,9 @@ def test_seedlings_that_were_photographed_twice_are_found() -> None:
 def test_a_picture_under_two_labels_is_found() -> None:
     pictures = read("clothing", "shorts", "skirt")
 
-    found = find_near_duplicates(pictures.hashes, pictures.thumbnails)
+    found = find_near_duplicates(pictures.hashes, pictures.thumbnails.__getitem__)
 
     assert [[pictures.names[row] for row in pair] for pair in found.pairs.tolist()] == [
         ["shorts_0089.jpg", "skirt_0042.jpg"]
     ]
-    assert found.across(pictures.labels).tolist() == [0]
+    assert across(found.pairs, pictures.labels) == [0]

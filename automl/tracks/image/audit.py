@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 from automl.data.files import FileStore
 from automl.data.issues import UNKNOWN, AuditedRows
 from automl.data.ledger import Ledger
-from automl.data.near_duplicates import find_near_duplicates, straddlers
-from automl.data.splits import PARTS, Part
-from automl.tracks.image.hashing import THUMBNAIL_SIDE, difference_hashes, thumbnails
+from automl.data.near_duplicates import NearDuplicates
+from automl.data.splits import PARTS
 from automl.tracks.image.index import read_index
+from automl.tracks.image.look_alikes import near_duplicates
 from automl.tracks.image.snapshot import ImageEnvelope
 from automl.tracks.image.statistics import STATISTICS
 from automl.tracks.image.stored_rows import stored_rows
@@ -35,51 +36,69 @@ def audited_rows(
         NotFoundError, DamagedDataError, NewerSchemaError: it cannot be read.
     """
     envelope = ImageEnvelope.read(store, dataset, snapshot)
-    rows, n = stored_rows(store, envelope), sum(envelope.counts[part] for part in PARTS)
-    labels, hashes = np.full(n, UNKNOWN), np.zeros(n, np.uint64)
-    small = np.zeros((n, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
-    for piece in rows.pieces(PARTS):
-        labels[piece.places] = piece.labels
-        hashes[piece.places] = difference_hashes(piece.images)
-        small[piece.places] = thumbnails(piece.images)
+    rows = stored_rows(store, envelope).listed(PARTS)
     parts = np.repeat([part.value for part in PARTS], [envelope.counts[part] for part in PARTS])
-    labels[np.isin(parts, list(sealed))] = UNKNOWN
-    near = find_near_duplicates(hashes, small)
+    labels = np.where(np.isin(parts, list(sealed)), UNKNOWN, rows.labels)
+    known = _known(store, envelope)
     return AuditedRows(
         classes=envelope.classes,
-        paths=[path for part in PARTS for path in rows.paths(part)],
+        paths=rows.paths,
         parts=parts,
         labels=labels,
-        digests=[row.tobytes().hex() for part in PARTS for row in rows.digests(part)],
-        near=near,
-        straddlers=straddlers(near, parts == Part.TRAIN.value, small),
-        statistics=_statistics(store, envelope),
+        digests=[row.tobytes().hex() for row in rows.digests],
+        near=None if known is None else known.near_duplicates(store),
+        excluded=envelope.excluded,
+        statistics={} if known is None else known.statistics(),
     )
 
 
-def _statistics(store: FileStore, envelope: ImageEnvelope) -> Mapping[str, NDArray[np.float64]]:
-    """Return what was measured of each row when it was read; NaN where the ledger lacks it.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    """Notes about the rows of a snapshot.
+
+    Attributes:
+        ledger: has them.
+        contents: indices in it, of the rows [n]; -1 for a row that it lacks.
+    """
+
+    ledger: Ledger
+    contents: NDArray[np.int64]
+
+    def near_duplicates(self, store: FileStore) -> NearDuplicates:
+        """Return the rows that show nearly the same; one that is not known is like none."""
+        rows = np.flatnonzero(self.contents >= 0)
+        found = near_duplicates(store, self.ledger, self.contents[rows])
+        clusters = tuple(tuple(rows[list(cluster)].tolist()) for cluster in found.clusters)
+        return replace(found, pairs=rows[found.pairs], clusters=clusters)
+
+    def statistics(self) -> Mapping[str, NDArray[np.float64]]:
+        """Return what was measured of each row; NaN for one that is not known."""
+        found = np.full((len(self.contents), len(STATISTICS)), np.nan)
+        is_known = self.contents >= 0
+        found[is_known] = self.ledger.fact("statistics")[self.contents[is_known]]
+        return dict(zip(STATISTICS, found.T, strict=True))
+
+
+def _known(store: FileStore, envelope: ImageEnvelope) -> _Known | None:
+    """Return what was noted of the rows when they were read.
 
     Nothing is known of snapshots of earlier releases, which have no ledger.
     """
-    if envelope.index is None:
-        return {}
+    if not envelope.blocks:
+        return None
+    (prefix,) = {f"{block.key.rpartition('/')[0]}/" for block in envelope.blocks}
+    ledger = Ledger.read(store, prefix)
+    if not ledger.blocks:
+        return None
     index = read_index(store, envelope, PARTS)
-    found = np.full((len(index.paths), len(STATISTICS)), np.nan)
-    for prefix in sorted({f"{block.key.rpartition('/')[0]}/" for block in envelope.blocks}):
-        ledger = Ledger.read(store, prefix)
-        if not ledger.blocks:
-            continue
-        numbers = {block.key: number for number, block in enumerate(ledger.blocks)}
-        of_block = np.array([numbers.get(block.key, -1) for block in envelope.blocks])
-        wanted = _places(of_block[index.images[:, 0]], index.images[:, 1])
-        known = _places(ledger.block_numbers, ledger.rows)
-        known[ledger.rows < 0] = -1
-        by_place = np.argsort(known, kind="stable")
-        at = by_place[np.minimum(np.searchsorted(known[by_place], wanted), len(known) - 1)]
-        is_known = (wanted >= 0) & (known[at] == wanted)
-        found[is_known] = ledger.fact("statistics")[at[is_known]]
-    return dict(zip(STATISTICS, found.T, strict=True))
+    numbers = {block.key: number for number, block in enumerate(ledger.blocks)}
+    of_block = np.array([numbers.get(block.key, -1) for block in envelope.blocks])
+    wanted = _places(of_block[index.images[:, 0]], index.images[:, 1])
+    places = _places(ledger.block_numbers, ledger.rows)
+    places[ledger.rows < 0] = -1
+    by_place = np.argsort(places, kind="stable")
+    at = by_place[np.minimum(np.searchsorted(places[by_place], wanted), len(places) - 1)]
+    return _Known(ledger, np.where((wanted >= 0) & (places[at] == wanted), at, -1))
 
 
 def _places(blocks: NDArray[np.integer[Any]], rows: NDArray[np.int32]) -> NDArray[np.int64]:

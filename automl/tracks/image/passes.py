@@ -14,11 +14,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from automl.data.blocks import Block, write_block
+from automl.data.blocks import write_block
 from automl.data.files import FileStore, SnapshotStore
 from automl.data.ledger import Page, Seen, content_of, digests, write_page
 from automl.errors import DataError, NotFoundError, StorageAccessError
 from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
+from automl.tracks.image.hashing import difference_hashes, thumbnails
 from automl.tracks.image.recipe import Recipe
 from automl.tracks.image.resize import ImagePreprocessor
 from automl.tracks.image.sources import Listing, SourceRow
@@ -200,8 +201,7 @@ def read_rows(task: ReadTask) -> ReadResult:
         _check_access(task.chunk, problems, denied)
     if not seen:
         return ReadResult(b"", problems)
-    block = found.stored(task)
-    page = found.page(Seen.of(seen), block)
+    page = found.page(Seen.of(seen), task)
     return ReadResult(write_page(task.store, task.prefix, page), problems)
 
 
@@ -249,26 +249,30 @@ class _Found:
         self.images.append(image)
         self.facts.append(_Facts.of(pixels, image))
 
-    def stored(self, task: ReadTask) -> Block | None:
-        """Store the images, if there are any."""
-        if not self.images:
-            return None
-        used = [content for content, row in self.contents.items() if row >= 0]
-        tensors = {"images": np.stack(self.images), "contents": digests(used)}
-        return write_block(task.store, f"{task.prefix}images", len(self.images), tensors)
-
-    def page(self, seen: Seen, block: Block | None) -> Page:
-        """Return what is known now."""
+    def page(self, seen: Seen, task: ReadTask) -> Page:
+        """Store the images, if there are any, and return what is known now."""
+        rows = np.asarray(list(self.contents.values()), np.int32)
+        hashes = np.zeros(len(rows), np.uint64)
+        block = previews = None
+        if self.images:
+            images = np.stack(self.images)
+            used = [content for content, row in self.contents.items() if row >= 0]
+            tensors = {"images": images, "contents": digests(used)}
+            block = write_block(task.store, f"{task.prefix}images", len(images), tensors)
+            hashes[rows >= 0] = difference_hashes(images)
+            small = {"thumbnails": thumbnails(images)}
+            previews = write_block(task.store, f"{task.prefix}thumbnails", len(images), small)
         columns: dict[str, NDArray[np.generic]] = {
             "digest": digests((each.digest for each in self.facts), 32),
+            "hash": hashes,
             "statistics": np.asarray([each.statistics for each in self.facts]).reshape(
                 -1, len(STATISTICS)
             ),
             "sums": np.asarray([each.sums for each in self.facts], np.int64).reshape(-1, 3),
             "squares": np.asarray([each.squares for each in self.facts], np.int64).reshape(-1, 3),
         }
-        rows = np.asarray(list(self.contents.values()), np.int32)
-        return Page(seen, digests(self.contents), rows, columns, self.problems, block)
+        contents = digests(self.contents)
+        return Page(seen, contents, rows, columns, self.problems, block, previews)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from automl.data.corrections import Applied
 from automl.data.findings import Finding, similar_labels
-from automl.data.snapshot import QuarantinedRow
+from automl.data.snapshot import ExcludedRow, QuarantinedRow
 from automl.data.splits import Part, Thresholds
 from automl.domain.specification import SmallClasses, Split
 from automl.errors import DataError, Problem
@@ -23,6 +23,7 @@ from automl.tracks.image.held_out import (
 )
 from automl.tracks.image.inspected import Inspected
 from automl.tracks.image.listings import Listings
+from automl.tracks.image.look_alikes import FindNear, look_alike_findings, without_look_alikes
 from automl.tracks.image.recipe import Recipe
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.resize import resize_graph
@@ -46,6 +47,7 @@ class Plan:
     classes: tuple[str, ...]
     thresholds: dict[str, Thresholds]
     quarantined: tuple[QuarantinedRow, ...]
+    excluded: tuple[ExcludedRow, ...]
     findings: tuple[Finding, ...]
     recipe: Recipe
 
@@ -55,8 +57,16 @@ def make_plan(
     listing: Listings,
     inspected: Sequence[Inspected],
     recipe: Recipe,
+    find_near: FindNear,
 ) -> Plan:
     """Return the snapshot that the rows make.
+
+    Args:
+        request: what the study says of the dataset.
+        listing: the rows.
+        inspected: what was found in each.
+        recipe: what becomes of an image.
+        find_near: returns which rows show nearly the same, given their contents.
 
     Raises:
         DataError: too many rows are unusable, or the rest cannot be learnt from.
@@ -66,11 +76,13 @@ def make_plan(
     refuse_unknown_labels(request, listing, rows)
     rows, small = _without_small_classes(request, listing, rows)
     held = hold_out(request, listing, inspected, rows)
+    contents = [inspected[index].content for index in held.rows]
+    held, excluded = without_look_alikes(listing, held, contents, find_near)
     labels = tuple(listing.rows[index].label for index in held.rows)
     digests = tuple(inspected[index].digest for index in held.rows)
     source = [index for index in held.rows if not listing.is_test(index)]
     _check_classes(request, [listing.rows[index].label for index in source])
-    _check_parts(request, held.parts, len(set(digests)))
+    _check_parts(request, held.parts, len(set(digests)), len(excluded))
     named = list(zip(digests, labels, strict=True))
     return Plan(
         id=_id(request, named, held, _applied(listing.source), recipe),
@@ -82,8 +94,10 @@ def make_plan(
         classes=tuple(sorted(set(labels))),
         thresholds=held.thresholds,
         quarantined=(*quarantined, *copies, *small, *held.left_out),
+        excluded=excluded,
         findings=(
             *listing.findings,
+            *look_alike_findings(excluded, len(held.rows)),
             *similar_labels(labels),
             *class_findings(request, labels, held.parts),
         ),
@@ -219,15 +233,19 @@ def _check_classes(request: ImageRequest, labels: Sequence[str]) -> None:
         )
 
 
-def _check_parts(request: ImageRequest, parts: Sequence[Part], different: int) -> None:
+def _check_parts(
+    request: ImageRequest, parts: Sequence[Part], different: int, excluded: int
+) -> None:
     needed = [Part.TRAIN, Part.SELECTION]
     if request.test_fraction or request.test is not None:
         needed.append(Part.GATE)
     missing = [part.value for part in needed if part not in parts]
     if missing:
+        others = f"{excluded} more show nearly what held-out rows do, " if excluded else ""
+        series = "keep pictures of a series together with data.split: group, " if excluded else ""
         raise DataError(
             f"The {len(parts)} rows of {request.location.uri} have {different} different images, "
-            f"which leave none for {', '.join(missing)}.",
-            "add rows (or groups, or times), or change data.validation_fraction and "
+            f"{others}which leave none for {', '.join(missing)}.",
+            f"{series}add rows (or groups, or times), or change data.validation_fraction and "
             "data.test_fraction",
         )

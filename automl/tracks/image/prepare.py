@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 
 from PIL import features
@@ -21,6 +22,7 @@ from automl.domain.layout import SnapshotKeys
 from automl.tracks.image.held_out import check_times
 from automl.tracks.image.index import locate
 from automl.tracks.image.listings import list_sources
+from automl.tracks.image.look_alikes import near_duplicates
 from automl.tracks.image.plan import Plan, fingerprint, make_plan
 from automl.tracks.image.reading import Reading
 from automl.tracks.image.recipe import Recipe
@@ -69,7 +71,8 @@ def _snapshot(request: ImageRequest, reading: Reading) -> ImageEnvelope:
     """Return the envelope of the snapshot, which is stored afterwards."""
     store, recipe = reading.store, reading.recipe
     ledger, inspected = reading.inspect()
-    plan = make_plan(request, reading.listing, inspected, recipe)
+    find_near = partial(near_duplicates, store, ledger)
+    plan = make_plan(request, reading.listing, inspected, recipe, find_near)
     found = find_snapshot(store, request.name, plan.id, ImageEnvelope)
     if found is not None:
         return found
@@ -99,6 +102,7 @@ def _envelope(request: ImageRequest, listed: int, plan: Plan, ledger: Ledger) ->
             label: {part: per_class[label][part] for part in PARTS} for label in plan.classes
         },
         quarantined=plan.quarantined,
+        excluded=plan.excluded,
         findings=plan.findings,
         thresholds=plan.thresholds,
         versions=dict(plan.recipe.versions),
@@ -117,7 +121,7 @@ def _profile(listed: int, plan: Plan, ledger: Ledger) -> Profile:
         name: Distribution.of(column, bins)
         for (name, bins), column in zip(STATISTICS.items(), columns, strict=True)
     }
-    return Profile.of(listed, plan.digests, plan.labels, statistics)
+    return Profile.of(listed, plan.digests, plan.labels, statistics, len(plan.excluded))
 
 
 def _normalisation(

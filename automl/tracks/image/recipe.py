@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.resize import resize_graph
 
+FINDINGS = 2  # rises when something else is noted of each image
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -41,5 +43,5 @@ class Recipe:
     @property
     def name(self) -> str:
         """Name under which its results are kept, 16 hexadecimal digits."""
-        told = json.dumps([self.most_pixels, dict(self.versions)], sort_keys=True)
+        told = json.dumps([FINDINGS, self.most_pixels, dict(self.versions)], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:16]

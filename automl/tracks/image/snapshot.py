@@ -135,7 +135,7 @@ class ImageSnapshot:
         Raises:
             DamagedDataError: a stored file is not what was written.
         """
-        return [row.tobytes().hex() for row in self._rows.digests(part)]
+        return [row.tobytes().hex() for row in self._rows.listed((part,)).digests]
 
     def size_bytes(self, part: Part) -> int:
         """Return how many bytes the images of a part take."""

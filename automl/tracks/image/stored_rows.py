@@ -50,6 +50,21 @@ class EncodedRow:
     encoded: bytes
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ListedRows:
+    """Rows without their images.
+
+    Attributes:
+        paths: how the source calls them.
+        digests: uint8 `[n, 32]`, of the decoded pixels.
+        labels: int64 `[n]`.
+    """
+
+    paths: Sequence[str]
+    digests: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
 class StoredRows(Protocol):
     """Rows of a snapshot; what is read is checked.
 
@@ -59,11 +74,8 @@ class StoredRows(Protocol):
     def pieces(self, parts: Sequence[Part]) -> Iterator[Piece]:
         """Yield the rows of the parts, one stored file at a time."""
 
-    def digests(self, part: Part) -> NDArray[np.uint8]:
-        """Return the digests of a part, uint8 `[n, 32]`."""
-
-    def paths(self, part: Part) -> Sequence[str]:
-        """Return how the source calls the rows of a part."""
+    def listed(self, parts: Sequence[Part]) -> ListedRows:
+        """Return the rows of the parts in their order, without their images."""
 
     def files(self, parts: Sequence[Part]) -> Iterator[EncodedRow]:
         """Yield the held-out rows of the parts in their order."""
@@ -88,11 +100,9 @@ class _BlockRows:
             content: Any = read_block(self.store, self.envelope.blocks[number])["images"]
             yield Piece(places, content[index.images[places, 1]], index.labels[places])
 
-    def digests(self, part: Part) -> NDArray[np.uint8]:
-        return read_index(self.store, self.envelope, (part,)).digests
-
-    def paths(self, part: Part) -> Sequence[str]:
-        return read_index(self.store, self.envelope, (part,)).paths
+    def listed(self, parts: Sequence[Part]) -> ListedRows:
+        index = read_index(self.store, self.envelope, parts)
+        return ListedRows(index.paths, index.digests, index.labels)
 
     def files(self, parts: Sequence[Part]) -> Iterator[EncodedRow]:
         """Yield the rows from a file without a name, into which their blocks are copied first."""
@@ -126,14 +136,16 @@ class _ShardedRows:
             yield Piece(np.arange(start, start + shard.rows), images, labels)
             start += shard.rows
 
-    def digests(self, part: Part) -> NDArray[np.uint8]:
-        found: list[Any] = [np.zeros((0, 32), np.uint8)]
-        found += [content["digests"] for _, content in read_shards(self.store, self.envelope, part)]
-        return np.concatenate(found)
-
-    def paths(self, part: Part) -> Sequence[str]:
-        shards: list[Any] = [content for _, content in read_shards(self.store, self.envelope, part)]
-        return [path for shard in shards for path in json.loads(shard["paths"].tobytes())]
+    def listed(self, parts: Sequence[Part]) -> ListedRows:
+        paths: list[str] = []
+        digests: list[Any] = [np.zeros((0, 32), np.uint8)]
+        labels: list[Any] = [np.zeros(0, np.int64)]
+        for _, content in read_shards(self.store, self.envelope, *parts):
+            shard: Any = content
+            paths += json.loads(shard["paths"].tobytes())
+            digests.append(shard["digests"])
+            labels.append(shard["labels"])
+        return ListedRows(paths, np.concatenate(digests), np.concatenate(labels).astype(np.int64))
 
     def files(self, parts: Sequence[Part]) -> Iterator[EncodedRow]:
         for _, content in read_shards(self.store, self.envelope, *parts):

@@ -1,0 +1,123 @@
+"""Look-alikes: rows of a snapshot that show nearly the same, told by what reading has noted."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl.data.blocks import read_block
+from automl.data.files import FileStore
+from automl.data.findings import Finding, FindingKind
+from automl.data.ledger import Ledger
+from automl.data.near_duplicates import NearDuplicates, find_near_duplicates, straddlers
+from automl.data.snapshot import ExcludedRow
+from automl.data.splits import Part
+from automl.tracks.image.hashing import THUMBNAIL_SIDE
+from automl.tracks.image.held_out import HeldOut
+from automl.tracks.image.listings import Listings
+
+FindNear: TypeAlias = Callable[[NDArray[np.int64]], NearDuplicates]
+
+_READERS = 8  # files that are asked for at once
+# The later a row is asked about, the higher: the final fit learns from what trials are scored on.
+_LEVELS = {Part.TRAIN: 0, Part.SELECTION: 1, Part.CALIBRATION: 2, Part.GATE: 3, Part.REPORT: 3}
+_SERIES = 0.05  # of the rows: so many look-alikes come from series of pictures
+
+
+def near_duplicates(
+    store: FileStore, ledger: Ledger, contents: NDArray[np.int64]
+) -> NearDuplicates:
+    """Return which rows show nearly the same; thumbnails of candidates alone are read.
+
+    Args:
+        store: where snapshots are.
+        ledger: what reading the rows has told.
+        contents: indices in it, of the rows [n].
+
+    Raises:
+        NotFoundError, DamagedDataError: thumbnails cannot be read.
+    """
+    hashes = ledger.fact("hash")[contents]
+    return find_near_duplicates(hashes, lambda rows: _thumbnails(store, ledger, contents[rows]))
+
+
+def _thumbnails(store: FileStore, ledger: Ledger, contents: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the thumbnails of contents, uint8 `[k, 32, 32, 3]`, in a file without a name."""
+    shape = (len(contents), THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
+    if not len(contents):
+        return np.zeros(shape, np.uint8)
+    with tempfile.TemporaryFile(prefix="automl-thumbnails-") as file:
+        found = np.memmap(file, np.uint8, "w+", shape=shape)
+    numbers, rows = ledger.block_numbers[contents], ledger.rows[contents]
+
+    def read(number: int) -> None:
+        block = ledger.previews[number]
+        assert block is not None
+        places = np.flatnonzero(numbers == number)
+        found[places] = read_block(store, block)["thumbnails"][rows[places]]
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        for _ in pool.map(read, np.unique(numbers).tolist()):
+            pass
+    return found
+
+
+def without_look_alikes(
+    listing: Listings, held: HeldOut, contents: Sequence[int], find_near: FindNear
+) -> tuple[HeldOut, tuple[ExcludedRow, ...]]:
+    """Return the rows without those that show nearly what a row does that is asked about later.
+
+    Args:
+        listing: has the rows.
+        held: the rows with their parts.
+        contents: of the rows, indices in the ledger [n].
+        find_near: returns which rows show nearly the same, given their contents.
+    """
+    levels = np.asarray([_LEVELS[part] for part in held.parts], np.int64)
+    found = straddlers(find_near(np.asarray(contents, np.int64)), levels)
+    if not found:
+        return held, ()
+    excluded = [
+        ExcludedRow(
+            path=listing.rows[held.rows[each.row]].path,
+            label=listing.rows[held.rows[each.row]].label,
+            part=held.parts[each.row].value,
+            near=listing.rows[held.rows[each.near]].path,
+            near_part=held.parts[each.near].value,
+            distance=round(each.distance, 4),
+        )
+        for each in found
+    ]
+    gone = {each.row for each in found}
+    kept = [row for row in range(len(held.rows)) if row not in gone]
+    held = replace(
+        held,
+        rows=tuple(held.rows[row] for row in kept),
+        parts=tuple(held.parts[row] for row in kept),
+    )
+    return held, tuple(sorted(excluded, key=lambda row: row.path))
+
+
+def look_alike_findings(excluded: Sequence[ExcludedRow], rows: int) -> Iterator[Finding]:
+    """Yield a finding about the rows that are left out.
+
+    Args:
+        excluded: these rows.
+        rows: how many the snapshot has.
+    """
+    if not excluded:
+        return
+    text = (
+        f"{len(excluded):,} rows are left out, since they show nearly what rows do that are asked "
+        "about later"
+    )
+    if len(excluded) > _SERIES * (rows + len(excluded)):
+        text += "; if pictures come in series, name their column with data.split: group"
+    names = [f"{row.path} ({row.near})" for row in excluded]
+    yield Finding.of(FindingKind.EXCLUDED_ROWS, text, names, len(excluded))
