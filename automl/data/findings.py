@@ -17,11 +17,13 @@ class FindingKind(StrEnum):
 
     IGNORED_FILES = "ignored_files"
     WRAPPER_FOLDER = "wrapper_folder"
+    SPLIT_FOLDERS = "split_folders"
     NESTED_FILES = "nested_files"
     SIMILAR_LABELS = "similar_labels"
     UNTRAINED_CLASSES = "untrained_classes"
     UNTESTED_CLASSES = "untested_classes"
     EXCLUDED_ROWS = "excluded_rows"
+    SERIES_OF_ROWS = "series_of_rows"
     DROPPED_ROWS = "dropped_rows"
     RELABELLED_ROWS = "relabelled_rows"
     NEW_LABELS = "new_labels"

@@ -29,6 +29,7 @@ MOST_OF_CONTRAST = 0.5  # RMS by the standard deviation of the two: a correlatio
 BUCKET_ROWS = 256  # of a bucket, with which each hash is compared
 GROUP_ROWS = 16  # of one hash, which are compared with those of another
 MOST_PAIRS = 1_000_000  # of different hashes
+MOST_COPIES, MOST_OF_ROWS = 8, 0.1  # in a larger cluster, and part of all rows, are no copies
 _BYTES = 8
 _BLOCK = 256  # pairs of thumbnails at a time
 _AREA = 8  # pixels of a thumbnail's side that are averaged to refute candidates
@@ -83,6 +84,15 @@ class NearDuplicates:
     clusters: tuple[tuple[int, ...], ...]
     thumbnails: Thumbnails
     capped: int
+
+    def series(self, rows: int) -> list[tuple[int, ...]]:
+        """Return the clusters that are too large to be copies of one picture.
+
+        Args:
+            rows: how many there are in all.
+        """
+        most = max(MOST_COPIES, MOST_OF_ROWS * rows)
+        return [cluster for cluster in self.clusters if len(cluster) > most]
 
 
 class Straddler(NamedTuple):
@@ -312,7 +322,8 @@ def straddlers(found: NearDuplicates, levels: NDArray[np.int64]) -> list[Straddl
 
     A row of a lower level would let a network learn what it is asked about later. A row never moves
     from one part of a split to another, so it is to be left out, and all of its cluster below the
-    highest level: what is near to a row that is left out may be as near to the highest one.
+    highest level: what is near to a row that is left out may be as near to the highest one. Series
+    stay as they are: without them little would be left.
 
     Args:
         found: the near-duplicates.
@@ -320,7 +331,10 @@ def straddlers(found: NearDuplicates, levels: NDArray[np.int64]) -> list[Straddl
     """
     nearest = _nearest(found, levels)
     left_out = []
+    series = set(found.series(len(levels)))
     for cluster in found.clusters:
+        if cluster in series:
+            continue
         rows = np.array(cluster)
         is_last = levels[rows] == levels[rows].max()
         some = rows[is_last][:GROUP_ROWS]

@@ -373,23 +373,6 @@ def test_files_below_class_folders_belong_to_their_class(tmp_path: Path) -> None
     assert nested.examples == ("a/2020/1.png", "a/2020/may/2.png")
 
 
-@pytest.mark.parametrize(
-    "tops", [("train", "test"), ("Train", "Val", "Test"), ("wrapped/training", "wrapped/valid")]
-)
-def test_parts_of_a_split_are_no_classes(tmp_path: Path, tops: tuple[str, ...]) -> None:
-    put(tmp_path / "in", *(f"{top}/{label}/0.png" for top in tops for label in "ab"))
-
-    with pytest.raises(DataError, match=r"are parts of a split .*rain.* as data\.source"):
-        found(tmp_path)
-
-
-def test_parts_of_a_split_without_classes_cannot_be_learnt_from(tmp_path: Path) -> None:
-    put(tmp_path / "in", "train/0.png", "test/1.png")
-
-    with pytest.raises(DataError, match="without class folders"):
-        found(tmp_path)
-
-
 def test_means_of_transport_are_classes(tmp_path: Path) -> None:
     put(tmp_path / "in", "train/0.png", "car/1.png", "test/2.png")
 

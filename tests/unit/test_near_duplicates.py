@@ -202,12 +202,33 @@ def test_rows_that_are_scored_on_stay_with_training_rows_gone_unless_tests_are_a
     assert left_out == [Straddler(0, 2, 9.0), Straddler(1, 2, 5.0), Straddler(3, 4, 5.0)]
 
 
-def test_thousands_of_blank_images_are_left_out_without_all_pairs() -> None:
-    images = shades(*[0] * 3000)
-    levels = np.where(np.arange(3000) < 2000, 0, 3)
-    found = find_near_duplicates(words([0] * 3000), images.__getitem__)
+def test_a_row_that_others_connect_with_the_last_ones_goes_too() -> None:
+    images = shades(0, 8, 16, 24, 100, 150)
+    found = find_near_duplicates(words([0] * 6), images.__getitem__)
 
-    assert [each.row for each in straddlers(found, levels)] == list(range(2000))
+    left_out = straddlers(found, np.array([0, 0, 0, 3, 0, 0]))
+
+    assert left_out == [Straddler(0, 3, 24.0), Straddler(1, 3, 16.0), Straddler(2, 3, 8.0)]
+
+
+def test_thousands_of_pictures_of_one_look_are_a_series_and_stay() -> None:
+    images = shades(*[0] * 3000, 90, 91)
+    levels = np.where(np.arange(3002) < 2000, 0, 3)
+    levels[-1] = 0
+    found = find_near_duplicates(words([0] * 3002), images.__getitem__)
+
+    assert found.series(3002) == [tuple(range(3000))]
+    assert straddlers(found, levels) == [Straddler(3001, 3000, 1.0)]
+
+
+def test_a_thousand_copies_of_many_pictures_are_left_out_without_all_pairs() -> None:
+    images = np.concatenate([shades(*[each] * 300) for each in range(0, 200, 15)])
+    hashes = words([each << 32 | each for each in range(14) for _ in range(300)])
+    levels = np.where(np.arange(len(images)) % 300 < 200, 0, 3)
+    found = find_near_duplicates(hashes, images.__getitem__)
+
+    assert len(found.clusters) == 14
+    assert len(straddlers(found, levels)) == 14 * 200
 
 
 @given(pairs=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=30))

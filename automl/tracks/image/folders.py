@@ -10,13 +10,11 @@ from pathlib import PurePosixPath
 from automl.data.files import FileEntry
 from automl.data.findings import Finding, FindingKind
 from automl.data.names import readable
-from automl.errors import DataError
+from automl.tracks.image.split_folders import find_split
 
 _SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 )
-_TRAINING = frozenset({"train", "training", "trainset"})
-_HELD_OUT = frozenset({"test", "testing", "testset", "val", "valid", "validation", "dev", "eval"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +25,13 @@ class ClassFile:
         entry: its line of the listing.
         path: below the source.
         label: name of its class folder.
+        is_test: whether it lies in the folder of test rows.
     """
 
     entry: FileEntry
     path: PurePosixPath
     label: str
+    is_test: bool
 
 
 @dataclass(slots=True)
@@ -41,25 +41,31 @@ class ClassFolders:
     Attributes:
         files: those that may be images, in the listing's order.
         findings: what was left out or taken otherwise than it may seem.
+        test_folder: path of the folder of test rows, if the source is divided; else "".
     """
 
     files: list[ClassFile] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    test_folder: str = ""
 
 
-def read_folders(entries: Iterable[FileEntry], start: str, uri: str) -> ClassFolders:
+def read_folders(
+    entries: Iterable[FileEntry], start: str, uri: str, *, may_split: bool = False
+) -> ClassFolders:
     """Return the class folders that entries make.
 
     The folders at the top are the classes. A single one that holds nothing but folders is a wrapper
-    around them, as archives have.
+    around them, as archives have. One for training, one for tests and perhaps one for validation,
+    all with class folders, are parts of a split.
 
     Args:
         entries: the files below the source.
         start: what their keys begin with.
         uri: of the source, for people.
+        may_split: whether test rows may be told from others.
 
     Raises:
-        DataError: the folders at the top are parts of a split, each with class folders of its own.
+        DataError: the folders at the top are parts of a split that cannot be used as it is.
     """
     ignored = _Ignored()
     images = list(_images(entries, start, ignored))
@@ -70,7 +76,12 @@ def read_folders(entries: Iterable[FileEntry], start: str, uri: str) -> ClassFol
         found.findings.append(Finding.of(FindingKind.WRAPPER_FOLDER, text, [name], 1))
         depth += 1
     wrapper = "".join(f"/{part}" for part in images[0][1].parts[:depth]) if images else ""
-    _refuse_split([path.parts[depth:] for _, path in images], uri + readable(wrapper))
+    split = find_split([path.parts[depth:] for _, path in images], uri + readable(wrapper))
+    if split is not None:
+        split.check(may_split=may_split)
+        found.test_folder = "/".join([*images[0][1].parts[:depth], split.test])
+        found.findings.append(split.finding())
+        depth += 1
     nested = []
     for entry, path in images:
         if len(path.parts) < depth + 2:
@@ -78,7 +89,8 @@ def read_folders(entries: Iterable[FileEntry], start: str, uri: str) -> ClassFol
             continue
         if len(path.parts) > depth + 2:
             nested.append(readable(str(path)))
-        found.files.append(ClassFile(entry, path, path.parts[depth].strip()))
+        is_test = split is not None and path.parts[depth - 1] == split.test
+        found.files.append(ClassFile(entry, path, path.parts[depth].strip(), is_test))
     if nested:
         text = "files in folders of class folders belong to the class at the top"
         found.findings.append(Finding.of(FindingKind.NESTED_FILES, text, nested, len(nested)))
@@ -127,23 +139,3 @@ def _is_wrapped(paths: Sequence[tuple[str, ...]]) -> bool:
     """Return whether all images are in folders of one folder."""
     tops = {path[0] for path in paths}
     return len(tops) == 1 and all(len(path) > 2 for path in paths)
-
-
-def _refuse_split(paths: Sequence[tuple[str, ...]], uri: str) -> None:
-    tops = {path[0] for path in paths if len(path) > 1}
-    names = {top.strip().casefold() for top in tops}
-    if len(names) < 2 or not names & _TRAINING or not names <= _TRAINING | _HELD_OUT:
-        return
-    (training, *_) = sorted(top for top in tops if top.strip().casefold() in _TRAINING)
-    told = ", ".join(map(readable, sorted(tops)))
-    if any(len(path) > 2 for path in paths):
-        raise DataError(
-            f"The folders of {uri} are parts of a split ({told}), not classes.",
-            f"name {uri}/{training} as data.source, and the folder of test rows as "
-            "data.test_source, without which a part of data.source is held out; or put the class "
-            "folders of all parts together",
-        )
-    raise DataError(
-        f"The folders of {uri} are parts of a split ({told}) without class folders.",
-        "give each class a folder, or name a CSV manifest with the label of each image",
-    )

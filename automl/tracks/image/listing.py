@@ -60,6 +60,8 @@ class Listing:
         named: places of the files that a manifest's rows name.
         unnamed: those of images beside them that no row names, and how people are shown them.
         applied: the rows that a person's corrections have changed.
+        test_folder: key of the folder of test rows, if the source is divided; else "".
+        tests: number of the rows in it, which are the last ones.
     """
 
     rows: tuple[SourceRow, ...]
@@ -69,6 +71,16 @@ class Listing:
     named: frozenset[str] = frozenset()
     unnamed: Mapping[str, str] = field(default_factory=dict)
     applied: tuple[Applied, ...] = ()
+    test_folder: str = ""
+    tests: int = 0
+
+    def divided(self) -> tuple[Listing, Listing]:
+        """Return the rows of a source that is divided: those before its test rows, and these."""
+        first = len(self.rows) - self.tests
+        return (
+            replace(self, rows=self.rows[:first], test_folder="", tests=0),
+            Listing(self.rows[first:], self.store),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +98,7 @@ class SourceLocation:
         locate: gives the store that holds an absolute path or a URI, and its key there, as
             `DatasetRequest.locate` does; None: the table may have relative paths alone.
         name: key of the study file that names the location.
+        may_split: whether test rows may be told from others by their folder.
     """
 
     store: SourceStore
@@ -96,6 +109,7 @@ class SourceLocation:
     further: FurtherColumn | None = None
     locate: Callable[[str], tuple[SourceStore, str]] | None = None
     name: str = "data.source"
+    may_split: bool = False
 
     @property
     def uri(self) -> str:

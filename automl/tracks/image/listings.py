@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from automl.data.findings import Finding, FindingKind
 from automl.data.names import readable
@@ -57,15 +57,21 @@ class Listings:
         return self.test, [index - len(self.source.rows) for index in indices]
 
 
-def list_sources(request: ImageRequest) -> Listings:
-    """Return the rows of all sources of a request.
+def list_sources(request: ImageRequest) -> tuple[ImageRequest, Listings]:
+    """Return the rows of all sources of a request, and the request that names both of them.
+
+    A source may have a folder of test rows beside those of the others: then that is the test set.
 
     Raises:
         DataError: a source has no rows, or is not of a known form; corrections cannot be applied.
     """
-    source = corrected(list_source(request.location), request.corrections)
-    test = request.test_location
-    return Listings.of(source, None if test is None else list_source(test))
+    source = list_source(request.location)
+    location = request.test_location
+    test = None if location is None else list_source(location)
+    if source.tests:
+        request = replace(request, test=(request.source, source.test_folder), test_fraction=0.0)
+        source, test = source.divided()
+    return request, Listings.of(corrected(source, request.corrections), test)
 
 
 def _unnamed(listings: Sequence[Listing]) -> list[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -27,7 +27,7 @@ FindNear: TypeAlias = Callable[[NDArray[np.int64]], NearDuplicates]
 _READERS = 8  # files that are asked for at once
 # The later a row is asked about, the higher: the final fit learns from what trials are scored on.
 _LEVELS = {Part.TRAIN: 0, Part.SELECTION: 1, Part.CALIBRATION: 2, Part.GATE: 3, Part.REPORT: 3}
-_SERIES = 0.05  # of the rows: so many look-alikes come from series of pictures
+_MANY = 0.05  # of the rows: so many look-alikes may come from series of pictures
 
 
 def near_duplicates(
@@ -68,9 +68,24 @@ def _thumbnails(store: FileStore, ledger: Ledger, contents: NDArray[np.int64]) -
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Distinct:
+    """Rows of which none shows nearly what a row does that is asked about later.
+
+    Attributes:
+        held: the rows with their parts.
+        excluded: those that did.
+        findings: about both.
+    """
+
+    held: HeldOut
+    excluded: tuple[ExcludedRow, ...]
+    findings: tuple[Finding, ...]
+
+
 def without_look_alikes(
     listing: Listings, held: HeldOut, contents: Sequence[int], find_near: FindNear
-) -> tuple[HeldOut, tuple[ExcludedRow, ...]]:
+) -> Distinct:
     """Return the rows without those that show nearly what a row does that is asked about later.
 
     Args:
@@ -79,10 +94,13 @@ def without_look_alikes(
         contents: of the rows, indices in the ledger [n].
         find_near: returns which rows show nearly the same, given their contents.
     """
+    near = find_near(np.asarray(contents, np.int64))
     levels = np.asarray([_LEVELS[part] for part in held.parts], np.int64)
-    found = straddlers(find_near(np.asarray(contents, np.int64)), levels)
-    if not found:
-        return held, ()
+    found = straddlers(near, levels)
+    series = [
+        [listing.rows[held.rows[row]].path for row in cluster]
+        for cluster in near.series(len(held.rows))
+    ]
     excluded = [
         ExcludedRow(
             path=listing.rows[held.rows[each.row]].path,
@@ -96,28 +114,36 @@ def without_look_alikes(
     ]
     gone = {each.row for each in found}
     kept = [row for row in range(len(held.rows)) if row not in gone]
-    held = replace(
+    left = replace(
         held,
         rows=tuple(held.rows[row] for row in kept),
         parts=tuple(held.parts[row] for row in kept),
     )
-    return held, tuple(sorted(excluded, key=lambda row: row.path))
+    excluded.sort(key=lambda row: row.path)
+    findings = (*_left_out(excluded, len(held.rows)), *_series(series, len(held.rows)))
+    return Distinct(left, tuple(excluded), findings)
 
 
-def look_alike_findings(excluded: Sequence[ExcludedRow], rows: int) -> Iterator[Finding]:
-    """Yield a finding about the rows that are left out.
-
-    Args:
-        excluded: these rows.
-        rows: how many the snapshot has.
-    """
+def _left_out(excluded: Sequence[ExcludedRow], rows: int) -> Iterator[Finding]:
     if not excluded:
         return
     text = (
         f"{len(excluded):,} rows are left out, since they show nearly what rows do that are asked "
         "about later"
     )
-    if len(excluded) > _SERIES * (rows + len(excluded)):
+    if len(excluded) > _MANY * rows:
         text += "; if pictures come in series, name their column with data.split: group"
     names = [f"{row.path} ({row.near})" for row in excluded]
     yield Finding.of(FindingKind.EXCLUDED_ROWS, text, names, len(excluded))
+
+
+def _series(series: Sequence[Sequence[str]], rows: int) -> Iterator[Finding]:
+    """Yield a finding about series of pictures, given the paths of each."""
+    if not series:
+        return
+    count = sum(map(len, series))
+    text = (
+        f"{count:,} of {rows:,} rows look alike in series that are too large to leave out, and are "
+        "in all parts, so that scores may flatter; name their column with data.split: group"
+    )
+    yield Finding.of(FindingKind.SERIES_OF_ROWS, text, [paths[0] for paths in series], count)

@@ -19,7 +19,7 @@ from automl.data.files import FileStore, SnapshotStore
 from automl.data.ledger import Page, Seen, content_of, digests, write_page
 from automl.errors import DataError, NotFoundError, StorageAccessError
 from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
-from automl.tracks.image.hashing import difference_hashes, thumbnails
+from automl.tracks.image.hashing import THUMBNAIL_SIDE, difference_hashes, thumbnails
 from automl.tracks.image.recipe import Recipe
 from automl.tracks.image.resize import ImagePreprocessor
 from automl.tracks.image.sources import Listing, SourceRow
@@ -223,6 +223,7 @@ class _Found:
         contents: what is new, with its row among `images`; -1 for what cannot be used.
         problems: why contents cannot be used, by their place.
         images: uint8 `[S, S, 3]` each.
+        thumbnails: of images that are smaller than a thumbnail: made from all of their pixels.
         facts: about each content.
     """
 
@@ -231,6 +232,7 @@ class _Found:
     contents: dict[bytes, int] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
     images: list[NDArray[np.uint8]] = field(default_factory=list)
+    thumbnails: list[NDArray[np.uint8]] = field(default_factory=list)
     facts: list[_Facts] = field(default_factory=list)
 
     def add(self, raw: RawImage) -> None:
@@ -247,6 +249,8 @@ class _Found:
         image = self.preprocess(pixels[np.newaxis])[0]
         self.contents[raw.content] = len(self.images)
         self.images.append(image)
+        if len(image) < THUMBNAIL_SIDE:
+            self.thumbnails.append(thumbnails(pixels[np.newaxis])[0])
         self.facts.append(_Facts.of(pixels, image))
 
     def page(self, seen: Seen, task: ReadTask) -> Page:
@@ -259,9 +263,10 @@ class _Found:
             used = [content for content, row in self.contents.items() if row >= 0]
             tensors = {"images": images, "contents": digests(used)}
             block = write_block(task.store, f"{task.prefix}images", len(images), tensors)
-            hashes[rows >= 0] = difference_hashes(images)
-            small = {"thumbnails": thumbnails(images)}
-            previews = write_block(task.store, f"{task.prefix}thumbnails", len(images), small)
+            small = np.stack(self.thumbnails) if self.thumbnails else thumbnails(images)
+            hashes[rows >= 0] = difference_hashes(small)
+            tensors = {"thumbnails": small}
+            previews = write_block(task.store, f"{task.prefix}thumbnails", len(small), tensors)
         columns: dict[str, NDArray[np.generic]] = {
             "digest": digests((each.digest for each in self.facts), 32),
             "hash": hashes,

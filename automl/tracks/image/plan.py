@@ -23,7 +23,7 @@ from automl.tracks.image.held_out import (
 )
 from automl.tracks.image.inspected import Inspected
 from automl.tracks.image.listings import Listings
-from automl.tracks.image.look_alikes import FindNear, look_alike_findings, without_look_alikes
+from automl.tracks.image.look_alikes import FindNear, without_look_alikes
 from automl.tracks.image.recipe import Recipe
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.resize import resize_graph
@@ -77,7 +77,8 @@ def make_plan(
     rows, small = _without_small_classes(request, listing, rows)
     held = hold_out(request, listing, inspected, rows)
     contents = [inspected[index].content for index in held.rows]
-    held, excluded = without_look_alikes(listing, held, contents, find_near)
+    distinct = without_look_alikes(listing, held, contents, find_near)
+    held, excluded = distinct.held, distinct.excluded
     labels = tuple(listing.rows[index].label for index in held.rows)
     digests = tuple(inspected[index].digest for index in held.rows)
     source = [index for index in held.rows if not listing.is_test(index)]
@@ -97,7 +98,7 @@ def make_plan(
         excluded=excluded,
         findings=(
             *listing.findings,
-            *look_alike_findings(excluded, len(held.rows)),
+            *distinct.findings,
             *similar_labels(labels),
             *class_findings(request, labels, held.parts),
         ),

@@ -40,7 +40,7 @@ def prepare_images(request: ImageRequest, store: SnapshotStore, workers: Runner)
     """
     if request.doubted is not None:
         remove_damaged(store, request.name, request.doubted, ImageEnvelope)
-    listing = list_sources(request)
+    request, listing = list_sources(request)
     check_times(request, listing)
     versions = _versions()
     name = fingerprint(request, listing, versions)

@@ -121,6 +121,7 @@ class ImageRequest:
             self.label,
             self.further,
             self.locate,
+            may_split=self.test is None,
         )
 
     @property

@@ -108,8 +108,10 @@ def _list_archive(location: SourceLocation, key: str, inside: str) -> Listing:
         replace(row, path=str(start / row.path), key=archive.entries[row.key].place)
         for row in listing.rows
     ]
+    test_folder = f"{key}/{listing.test_folder}" if listing.test_folder else ""
+    listing = replace(listing, store=archive.files, test_folder=test_folder)
     if inside:
-        return Listing(tuple(rows), archive.files, findings=listing.findings)
+        return replace(listing, rows=tuple(rows))
     crooked, findings = [], list(listing.findings)
     for name, why in sorted(archive.crooked.items()):
         if is_image_name(name):
@@ -119,7 +121,7 @@ def _list_archive(location: SourceLocation, key: str, inside: str) -> Listing:
     if others:
         text = f"{len(others):,} files are no rows (names that lead out of the archive)"
         findings.append(Finding.of(FindingKind.IGNORED_FILES, text, others, len(others)))
-    return Listing((*rows, *crooked), archive.files, findings=tuple(findings))
+    return replace(listing, rows=(*crooked, *rows), findings=tuple(findings))
 
 
 def _manifest_of(archive: Archive) -> str:
@@ -165,9 +167,9 @@ def _list_folders(location: SourceLocation) -> Listing:
     entries = list(location.store.list(start))
     # a link to a folder would hide a whole class
     refuse_entries(location, (e for e in entries if not is_hidden(e.key.removeprefix(start))))
-    found = read_folders(entries, start, location.uri)
+    found = read_folders(entries, start, location.uri, may_split=location.may_split)
     rows = []
-    for file in found.files:
+    for file in sorted(found.files, key=lambda file: file.is_test):
         path, entry = str(file.path), file.entry
         named = "" if is_unicode(path) else "its name is not UTF-8 text; rename it"
         problem = named or file_problem(entry) or label_problem(file.label)
@@ -175,7 +177,13 @@ def _list_folders(location: SourceLocation) -> Listing:
         rows.append(
             SourceRow(readable(path), label, entry.key, entry.size_bytes, entry.etag, problem)
         )
-    return Listing(tuple(rows), location.store, findings=tuple(found.findings))
+    return Listing(
+        tuple(rows),
+        location.store,
+        findings=tuple(found.findings),
+        test_folder=start + found.test_folder if found.test_folder else "",
+        tests=sum(file.is_test for file in found.files),
+    )
 
 
 def _list_arrays(location: SourceLocation) -> Listing:
