@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from automl.tracks.image import hashing
-from automl.tracks.image.hashing import difference_hash, difference_hashes, thumbnails
+from automl.tracks.image.hashing import difference_hashes, thumbnails
 
 shapes = st.tuples(st.integers(1, 40), st.integers(1, 40))
 
@@ -18,7 +18,7 @@ def pictures(seed: int, n: int, height: int, width: int) -> NDArray[np.uint8]:
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), shape=shapes, strip=st.integers(1, 300))
-def test_a_hash_is_the_same_alone_and_among_others_and_strip_by_strip(
+def test_a_hash_is_the_same_alone_and_among_others_and_by_any_strips(
     seed: int, shape: tuple[int, int], strip: int
 ) -> None:
     images = pictures(seed, 3, *shape)
@@ -26,7 +26,7 @@ def test_a_hash_is_the_same_alone_and_among_others_and_strip_by_strip(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hashing, "_STRIP_PIXELS", strip)
-        assert [difference_hash(image) for image in images] == together
+        assert [difference_hashes(image[None])[0] for image in images] == together
         assert difference_hashes(images).tolist() == together
 
 
@@ -35,7 +35,7 @@ def test_a_bit_tells_whether_an_area_is_brighter_than_the_one_to_its_right() -> 
     areas[0, 0] = areas[7, 7] = 200
     image = np.repeat(np.repeat(areas, 5, axis=0), 4, axis=1)[:, :, None].repeat(3, axis=2)
 
-    assert difference_hash(image) == 1 << 63 | 1
+    assert int(difference_hashes(image[None])[0]) == 1 << 63 | 1
 
 
 @settings(max_examples=50, deadline=None)
@@ -59,6 +59,21 @@ def test_a_thumbnail_has_the_mean_of_each_area() -> None:
     np.testing.assert_array_equal(small, np.floor(means + 0.5))
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), factor=st.integers(2, 7), strip=st.integers(1, 9000))
+def test_areas_of_whole_pixels_have_the_mean_that_any_areas_have(
+    seed: int, factor: int, strip: int
+) -> None:
+    images = pictures(seed, 3, 4 * factor, 4 * factor)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hashing, "_STRIP_PIXELS", strip)
+        small = thumbnails(images, 4)
+
+    means = images.reshape(3, 4, factor, 4, factor, 3).mean(axis=(2, 4))
+    np.testing.assert_array_equal(small, np.floor(means + 0.5))
+
+
 def test_smaller_images_are_enlarged_to_a_thumbnail() -> None:
     images = pictures(3, 2, 8, 8)
 
@@ -72,6 +87,7 @@ def test_a_slight_change_of_brightness_keeps_most_bits() -> None:
     image = np.clip(np.cumsum(rng.normal(0, 9, (64, 64, 3)), axis=1) + 128, 10, 240)
     brighter = (image * 1.04 + 2).astype(np.uint8)
 
-    one, other = difference_hash(image.astype(np.uint8)), difference_hash(brighter)
+    both = np.stack([image.astype(np.uint8), brighter])
+    one, other = difference_hashes(both).tolist()
 
     assert (one ^ other).bit_count() <= 2

@@ -23,7 +23,7 @@ from automl.data.near_duplicates import (
     straddlers,
 )
 from automl.tracks.image.decode import decode_image
-from automl.tracks.image.hashing import difference_hash, thumbnails
+from automl.tracks.image.hashing import difference_hashes, thumbnails
 from benchmarks.shared_data import shared_dataset
 
 hashes = st.integers(0, 2**64 - 1)
@@ -262,13 +262,13 @@ def read(name: str, *labels: str) -> Pictures:
             rows += [(row["File Name"], row["Label"], part) for row in csv.DictReader(file)]
     rows = [row for row in rows if not labels or row[1] in labels]
     names, of, parts = zip(*rows, strict=True)
-    images = [decode_image((folder / "images" / each).read_bytes()) for each in names]
+    images = [decode_image((folder / "images" / each).read_bytes())[None] for each in names]
     return Pictures(
         list(names),
         np.array(of),
         np.array(parts),
-        words([difference_hash(image) for image in images]),
-        np.concatenate([thumbnails(image[None]) for image in images]),
+        np.concatenate([difference_hashes(image) for image in images]),
+        np.concatenate([thumbnails(image) for image in images]),
     )
 
 

@@ -17,24 +17,12 @@ _GREY = np.array([299, 587, 114], np.float64)  # thousandths of red, green and b
 _STRIP_PIXELS = 2**20  # converted at a time
 
 
-def difference_hash(pixels: NDArray[np.uint8]) -> int:
-    """Return the 64 bits of an image, uint8 `[H, W, 3]`, that change little with what is seen.
-
-    The image is averaged over 8 rows of 9 areas; each bit tells whether one is brighter than the
-    one to its right (dHash, N. Krawetz).
-    """
-    height, width = pixels.shape[:2]
-    across, down = _areas(width, _COLUMNS), _areas(height, _ROWS)
-    areas = np.zeros((_ROWS, _COLUMNS))
-    rows = max(1, _STRIP_PIXELS // width)
-    for top in range(0, height, rows):
-        grey = pixels[top : top + rows] @ _GREY
-        areas += down[:, top : top + rows] @ (grey @ across.T)
-    return int(_bits(areas[None])[0])
-
-
 def difference_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Return `difference_hash` of images of one shape, uint8 `[n, H, W, 3]`, as `[n]`."""
+    """Return 64 bits for each image, uint8 `[n, H, W, 3]`, that change little with what is seen.
+
+    An image is averaged over 8 rows of 9 areas; each bit tells whether one is brighter than the one
+    to its right (dHash, N. Krawetz).
+    """
     height, width = images.shape[1:3]
     across, down = _areas(width, _COLUMNS), _areas(height, _ROWS)
     found = np.empty(len(images), np.uint64)
@@ -53,6 +41,8 @@ def thumbnails(images: NDArray[np.uint8], side: int = THUMBNAIL_SIDE) -> NDArray
     height, width = images.shape[1:3]
     if (height, width) == (side, side):
         return images
+    if height == width and height % side == 0:
+        return _means(images, side)
     across, down = _areas(width, side), _areas(height, side)
     found = np.empty((len(images), side, side, 3), np.uint8)
     step = max(1, _STRIP_PIXELS // (3 * max(height * width, side * side)))
@@ -61,6 +51,20 @@ def thumbnails(images: NDArray[np.uint8], side: int = THUMBNAIL_SIDE) -> NDArray
         sums = down @ (planes @ across.T)
         means = np.floor(sums / (height * width) + 0.5)
         found[start : start + step] = means.transpose(0, 2, 3, 1)
+    return found
+
+
+def _means(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Return what `thumbnails` does of squares whose areas are whole pixels."""
+    n, size = images.shape[:2]
+    pixels = size // side
+    found = np.empty((n, side, side, 3), np.uint8)
+    step = max(1, _STRIP_PIXELS // size**2)
+    for start in range(0, n, step):
+        rows = images[start : start + step].reshape(-1, side, pixels, side * pixels * 3)
+        strips = np.add.reduce(rows, axis=2, dtype=np.uint32)
+        sums = np.add.reduce(strips.reshape(-1, side, side, pixels, 3), axis=3)
+        found[start : start + step] = (2 * sums + pixels**2) // (2 * pixels**2)
     return found
 
 

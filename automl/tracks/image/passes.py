@@ -294,12 +294,12 @@ class _Facts:
 
     @classmethod
     def of(cls, pixels: NDArray[np.uint8], image: NDArray[np.uint8]) -> _Facts:
-        values = image.reshape(-1, 3).astype(np.int64)  # of one image: 24 bytes a pixel
+        planes = image.reshape(-1, 3).T.astype(np.float64, order="C")  # whose sums are exact
         return cls(
             bytes.fromhex(pixel_digest(pixels)),
             tuple(row_statistics(pixels).values()),
-            tuple(values.sum(axis=0).tolist()),
-            tuple((values * values).sum(axis=0).tolist()),
+            tuple(int(plane.sum()) for plane in planes),
+            tuple(int(plane @ plane) for plane in planes),
         )
 
     @classmethod
