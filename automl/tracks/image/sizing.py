@@ -32,8 +32,8 @@ from automl.tracks.image.limits import limits_of, most_macs
 SIZE_STEP = 8
 BASE_SIZE = 64
 LARGE_SIZES = (96, 128, 192, 224)
-"""Sizes above `BASE_SIZE`, in pixels. The wide seed's stem leaves 24 to 32 pixels of each; of those
-between them it would leave fewer than of the next smaller one (20 of 80 and of 160)."""
+"""Sizes above `BASE_SIZE`, in pixels. The wide seed's stem leaves 24 to 32 pixels of each; of 80
+and of 160 it would leave 20, fewer than of the next smaller size."""
 
 LEAST_EPOCHS = 5
 """Epochs of the pretrained seed below which a size costs more than it gains.
@@ -56,7 +56,7 @@ docs/deploy.md gives it 8 GB of memory on a GPU: what is more comes from the pag
 """
 USUAL_CORE = DeviceFactors(ps_per_flop=20, ps_per_byte=250, ns_per_layer=10_000)
 """Speed at predicting, by which `limits.latency_ms` is judged: round figures of what `calibrate`
-finds on server processors. The run is held to what it measures itself."""
+finds on a server's core at 64 to 224 px. The run is held to what it measures itself."""
 
 
 @dataclass(frozen=True, slots=True)
