@@ -165,7 +165,7 @@ _KNOWN: Mapping[str, _Known] = {
     "digits": _Known(8, flips=False, write=_split_digits),
     "fashion_mnist_small": _Known(32, flips=True, write=_split_arrays),
     "cifar10_small": _Known(32, flips=True, write=_unzip_folders),
-    "plant_seedlings": _Known(64, flips=True, write=_name_manifests),
-    "clothing": _Known(64, flips=True, write=_name_manifests),
+    "plant_seedlings": _Known(96, flips=True, write=_name_manifests),
+    "clothing": _Known(128, flips=True, write=_name_manifests),
 }
 NAMES = tuple(_KNOWN)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from automl.data.files import SourceStore
-from automl.domain.specification import DataSection
+from automl.domain.specification import DataSection, SearchSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class DatasetRequest:
     Attributes:
         name: of the dataset; snapshots lie under it.
         data: where the rows come from and how they are held out.
-        seed: key of the split.
+        search: how the study searches; what it gives to trainings may decide what rows become.
         thresholds: of the generation's split, by label; None for the generation's first snapshot,
             which fixes them.
         doubted: snapshot of the study's last run, if that failed: what is stored of it is to be
@@ -29,8 +29,13 @@ class DatasetRequest:
 
     name: str
     data: DataSection
-    seed: int
+    search: SearchSection
     thresholds: Mapping[str, Sequence[float]] | None
     doubted: str | None
     facts: Mapping[str, int | str]
     locate: Callable[[str], tuple[SourceStore, str]]
+
+    @property
+    def seed(self) -> int:
+        """Key of the split."""
+        return self.search.seed

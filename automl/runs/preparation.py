@@ -35,7 +35,7 @@ def dataset_request(
     return DatasetRequest(
         name=context.spec.name,
         data=context.spec.data,
-        seed=context.spec.search.seed,
+        search=context.spec.search,
         thresholds=thresholds,
         doubted=_doubted(study),
         facts=_facts_of_generation(study, context.spec.generation_key),

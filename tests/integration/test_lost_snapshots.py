@@ -22,10 +22,13 @@ from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
 from tests.digits import study_of_digits, write_digits
 
 
-def night(folder: Path, run: str, rows: int, size: int | str = 8) -> StepContext:
+def night(
+    folder: Path, run: str, rows: int, size: int | str = 8, time_limit: str = "2h"
+) -> StepContext:
     """Return the context of a run on so many digits."""
+    search = {"workers": 1, "max_trials": 1, "strategy": "random", "time_limit": time_limit}
     more: dict[str, Any] = {
-        "search": {"workers": 1, "max_trials": 1, "strategy": "random"},
+        "search": search,
         "data": {"source": str(folder / "rows.npz"), "image_size": size},
     }
     spec = study_of_digits(folder, rows=rows, **more)
@@ -152,6 +155,14 @@ def test_a_generation_keeps_the_size_of_its_images(tmp_path: Path) -> None:
 
     assert found.image_size == 8
     assert "first run of this generation" in found.image_size_reason
+
+
+def test_a_study_with_less_time_keeps_its_generations_snapshot(tmp_path: Path) -> None:
+    first = opened(night(tmp_path, "one", 300, "auto"))
+
+    found = prepared(night(tmp_path, "two", 300, "auto", time_limit="5m"))
+
+    assert (found.id, found.reused) == (first.id, True)
 
 
 @pytest.mark.parametrize("name", ["preprocess.onnx", "rows-", "images-", "files-"])

@@ -14,7 +14,7 @@ import pytest
 from automl.data.cluster import local_client
 from automl.data.dask import open_workers
 from automl.data.splits import Part
-from automl.domain.specification import SmallClasses
+from automl.domain.specification import SearchSection, SmallClasses
 from automl.errors import DamagedDataError, DataError, NewerSchemaError, NotFoundError
 from automl.storage.file import FileObjectStore
 from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
@@ -28,6 +28,7 @@ from automl.tracks.image.sources import SourceLocation, list_source
 from benchmarks.shared_data import shared_dataset
 from tests.local import here
 
+A_SECOND = {"time_limit": "1s", "resources": {"gpus": 0}}  # of a search, on CPUs
 HELD_OUT = (Part.SELECTION, Part.CALIBRATION, Part.GATE, Part.REPORT)
 
 
@@ -378,14 +379,54 @@ def test_unusable_arrays_are_refused(
         prepare_images(request, home, here(silent))
 
 
-def test_large_images_are_reduced_to_64_pixels(tmp_path: Path, home: FileObjectStore) -> None:
+def test_large_images_are_reduced_to_the_next_size(tmp_path: Path, home: FileObjectStore) -> None:
     rows = [(f"{i}.png", "ab"[i % 2], picture(i, 100, 90)) for i in range(12)]
     request = write_rows(tmp_path / "in", rows)
 
     manifest = prepare_images(request, home, here(silent))
 
-    assert manifest.image_size == 64
-    assert "up to 64" in manifest.image_size_reason
+    assert manifest.image_size == 96
+    assert manifest.image_size_reason == (
+        "auto: the median of the images' longer sides is 100 pixels, and the next size, 128 px, "
+        "would enlarge it"
+    )
+
+
+def test_what_the_study_gives_to_trainings_decides_about_the_size_until_it_is_fixed(
+    tmp_path: Path, home: FileObjectStore
+) -> None:
+    rows = [(f"{i}.png", "ab"[i % 2], picture(i, 100, 90)) for i in range(12)]
+    long = write_rows(tmp_path / "in", rows)
+    short = replace(long, search=SearchSection.model_validate({**A_SECOND, "max_trials": 100}))
+    known = prepare_images(long, home, here(silent))
+    fixed = replace(short, thresholds=known.thresholds, fixed_size=known.image_size)
+
+    assert prepare_images(short, home, here(silent)).image_size == 64
+    assert prepare_images(long, home, here(silent)).reused
+    again = prepare_images(fixed, home, here(silent))
+    assert (again.id, again.reused) == (known.id, True)
+
+
+@pytest.mark.needs_shared("clothing")
+def test_photographs_keep_their_size_where_there_is_time(
+    tmp_path: Path, home: FileObjectStore
+) -> None:
+    place = shared_dataset("clothing")
+    lines = (place / "train.csv").read_text(encoding="utf-8-sig").splitlines()
+    (tmp_path / "train.csv").write_text("\n".join(lines[:301]) + "\n")
+    request = ImageRequest(
+        "clothing", FileObjectStore(tmp_path), "train.csv", FileObjectStore(place), "images"
+    )
+    short = replace(request, search=SearchSection.model_validate(A_SECOND))
+
+    many, few = (prepare_images(one, home, here(silent)) for one in (request, short))
+
+    assert (many.image_size, few.image_size) == (128, 64)
+    assert few.image_size_reason.startswith("auto: the median of the images' longer sides is 128")
+    assert few.image_size_reason.endswith(
+        "at 96 px a search of 1s by 2 workers on 1 CPU thread each would train EfficientNet-Lite0 "
+        "for fewer than 5 epochs of 180 rows"
+    )
 
 
 def test_blocks_are_bounded_by_the_bytes_of_their_images(

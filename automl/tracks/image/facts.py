@@ -33,6 +33,8 @@ class ImageFacts:
         dataset_bytes: of the rows that are kept on the device if they fit.
         replicas: copies of the network between which a batch is divided.
         is_bfloat16: whether trainings compute in bfloat16.
+        macs: most multiply-adds of a network for one image; None, also in older logs, for the
+            usual limit.
         factors: how fast files compute on the machine that opened the run; None without a limit.
     """
 
@@ -48,6 +50,7 @@ class ImageFacts:
     dataset_bytes: int = 0
     replicas: int = 1
     is_bfloat16: bool = False
+    macs: int | None = None
     factors: DeviceFactors | None = None
 
     @classmethod
@@ -81,6 +84,7 @@ class ImageFacts:
                 dataset_bytes=int(recorded.get("dataset_bytes", 0)),
                 replicas=int(recorded.get("shards", 1)),
                 is_bfloat16=bool(recorded.get("bfloat16", 0)),
+                macs=_number(recorded, "macs"),
                 factors=factors,
             )
         except KeyError as error:
@@ -100,6 +104,7 @@ class ImageFacts:
             "trial_ms": self.trial_ms,
             "pretrained_ms": self.pretrained_ms,
             "pretrained": self.pretrained,
+            "macs": self.macs,
         }
         if self.batch_size is not None:
             named |= {

@@ -15,6 +15,8 @@ from automl.tracks.image.facts import ImageFacts
 from automl.tracks.image.memory import memory_limit, training_plan
 from automl.tracks.image.space import Allowance, NetworkMorphismSpace
 
+_USUAL_SIZE = 128  # pixels up to which the usual limit of multiply-adds holds
+
 
 def morphism_space(
     search: SearchSection, facts: SpaceFacts, memory: MemoryBound | None
@@ -31,6 +33,20 @@ def morphism_space(
     return NetworkMorphismSpace(size, classes, replace(limits, memory=bound), pretrained, allowance)
 
 
+def most_macs(image_size: int) -> int | None:
+    """Return the most multiply-adds of a network for one image; None for the usual limit.
+
+    That is twice what EfficientNet-Lite0 takes at `_USUAL_SIZE`. The limit of larger images grows
+    with their pixels, as what that network takes does: else it would be ruled out from 192 px on.
+
+    Args:
+        image_size: height and width in pixels.
+    """
+    if image_size <= _USUAL_SIZE:
+        return None
+    return Limits().macs * image_size**2 // _USUAL_SIZE**2
+
+
 def limits_of(limits: LimitsSection, facts: ImageFacts) -> Limits:
     """Return what no architecture may exceed; of memory what the specification says of it."""
     latency = memory = None
@@ -40,4 +56,6 @@ def limits_of(limits: LimitsSection, facts: ImageFacts) -> Limits:
     if limits.device_memory is not None:
         memory = MemoryLimit(limits.device_memory, training_plan(facts, None))
     found = Limits(latency=latency, memory=memory)
+    if facts.macs is not None:
+        found = replace(found, macs=facts.macs)
     return found if limits.parameters is None else replace(found, parameters=limits.parameters)

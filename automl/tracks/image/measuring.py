@@ -20,6 +20,7 @@ from automl.morphism.seeds import (
 )
 from automl.search.budget import full_seconds, is_short_budget
 from automl.tracks.image.facts import ImageFacts
+from automl.tracks.image.limits import most_macs
 from automl.tracks.image.pretrained_weights import store_pretrained
 from automl.tracks.image.snapshot import ImageEnvelope
 from automl.tracks.image.spending import FULL_BUDGET, budget_of
@@ -61,6 +62,7 @@ def measure(images: ImageEnvelope, search: SearchSection, files: StudyFiles) -> 
         factors=_factors(search.limits, images),
         replicas=most_copies(device, threads_of_trial(search), FULL_BUDGET.batch_size),
         is_bfloat16=precision is Precision.BFLOAT16,
+        macs=most_macs(images.image_size),
     )
     facts = with_rows(facts, images)
     facts = replace(facts, pretrained=store_pretrained(files, search.limits, facts))

@@ -27,10 +27,10 @@ from automl.tracks.image.look_alikes import FindNear, without_look_alikes
 from automl.tracks.image.recipe import Recipe
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.resize import resize_graph
-from automl.tracks.image.sizes import SIZE_STEP
 from automl.tracks.image.sources import Listing
 
 MIN_CLASS_ROWS = 3
+_ANY_SIZE = 8  # pixels of a graph that stands for those of all sizes
 _TOO_SMALL = f"fewer than {MIN_CLASS_ROWS}, and data.small_classes is drop"
 
 
@@ -156,12 +156,12 @@ def fingerprint(request: ImageRequest, listing: Listings, versions: Mapping[str,
     thresholds = request.thresholds
     fixed = None if thresholds is None else {name: list(t) for name, t in thresholds.items()}
     settings = asdict(request.split_settings) | {
-        "image_size": request.fixed_size or request.image_size,
+        "image_size": request.size_settings,
         "max_bad_fraction": request.max_bad_fraction,
         "max_pixels": request.max_pixels,
         "small_classes": request.small_classes,
         "thresholds": fixed,
-        "graph": hashlib.sha256(_graph(SIZE_STEP, request)).hexdigest(),
+        "graph": hashlib.sha256(_graph(_ANY_SIZE, request)).hexdigest(),
     }
     rows = [
         [row.path, row.label, row.size_bytes, row.etag, row.problem, *filter(None, [row.value])]

@@ -47,7 +47,7 @@ def prepare_images(request: ImageRequest, store: SnapshotStore, workers: Runner)
     known = find_prepared(store, request.name, name, ImageEnvelope)
     if known is not None:
         return known
-    recipe = Recipe.of(request, image_size(request, listing.source), versions)
+    recipe = Recipe.of(request, image_size(request, listing), versions)
     reading = Reading(request.name, listing, recipe, store, workers)
     with reading.nothing_left_of_refused_data():
         envelope = _snapshot(request, reading)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from automl.data.files import FileStore, SourceStore
 from automl.data.request import DatasetRequest
 from automl.data.splits import SplitSettings
-from automl.domain.specification import Resize, SmallClasses, Split
+from automl.domain.specification import Resize, SearchSection, SmallClasses, Split
 from automl.tracks.image.decode import MOST_PIXELS
 from automl.tracks.image.sources import SourceLocation
 from automl.tracks.image.tables import FurtherColumn
+
+SIZE_KEYS = ("time_limit", "max_trials", "workers", "resources", "limits")
+"""Keys of `search` on which the image size `auto` depends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class ImageRequest:
         test: store and key of an own sealed test set; None: rows of the source are held out.
         further: column of the source that decides about the split, if one does.
         image_size: pixels, or from the rows.
+        search: what the study gives to trainings, on which the size `auto` depends.
         fixed_size: pixels that `auto` has chosen for the generation's first run, if it did.
         resize: how an image of any shape becomes a square.
         split: how rows are held out.
@@ -54,6 +58,7 @@ class ImageRequest:
     test: tuple[SourceStore, str] | None = None
     further: FurtherColumn | None = None
     image_size: Literal["auto"] | int = "auto"
+    search: SearchSection = field(default_factory=SearchSection)
     fixed_size: int | None = None
     resize: Resize = Resize.STRETCH
     split: Split = Split.STRATIFIED
@@ -95,6 +100,7 @@ class ImageRequest:
             test=test,
             further=further[0] if further else None,
             image_size=data.image_size,
+            search=request.search,
             fixed_size=None if fixed is None else int(fixed),
             resize=data.resize,
             split=data.split,
@@ -109,6 +115,13 @@ class ImageRequest:
             corrections=None if data.corrections is None else request.locate(data.corrections),
             locate=request.locate,
         )
+
+    @property
+    def size_settings(self) -> object:
+        """What decides about the images' size besides the rows, as JSON."""
+        if self.image_size == "auto" and self.fixed_size is None:
+            return ["auto", self.search.model_dump(mode="json", include=set(SIZE_KEYS))]
+        return self.fixed_size or self.image_size
 
     @property
     def location(self) -> SourceLocation:

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from automl.domain.specification import SearchSection
 from automl.morphism.architecture import Architecture
+from automl.tracks.image.full_training import FULL_EPOCHS, STEP_ROWS
 from automl.training.device import choose_device
 from automl.training.problem import Budget
 from automl.training.replicas import most_copies
 
-FULL_BUDGET = Budget(epochs=30, batch_size=64, patience=8)
+FULL_BUDGET = Budget(epochs=FULL_EPOCHS, batch_size=STEP_ROWS, patience=8)
 MOST_EPOCHS = 4 * FULL_BUDGET.epochs
 _ENOUGH_EXAMPLES = 1_200_000  # seen by a training, with repetition
 _SMALL_MACS = 16_000_000  # of one image
