@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
@@ -11,8 +12,12 @@ from automl.data.files import SourceStore
 from automl.data.request import DatasetRequest
 from automl.data.snapshot import Envelope
 from automl.domain.events import RunState
+from automl.domain.facts import Origin, OriginKind
+from automl.domain.specification import SearchSection
 from automl.domain.study import Study
 from automl.errors import DamagedDataError, DataError, NotFoundError, Problem
+from automl.machine.cores import threads_of_trial
+from automl.machine.gpus.host import find_gpus
 from automl.runs.context import StepContext
 
 MOST_PROBLEMS = 20  # that a message lists
@@ -35,12 +40,26 @@ def dataset_request(
     return DatasetRequest(
         name=context.spec.name,
         data=context.spec.data,
-        search=context.spec.search,
+        search=_known_search(context),
         thresholds=thresholds,
         doubted=_doubted(study),
         facts=_facts_of_generation(study, context.spec.generation_key),
         locate=locate,
     )
+
+
+def _known_search(context: StepContext) -> SearchSection:
+    """Return how the study searches, with the machine's resources where they are known.
+
+    Who runs a study without Airflow prepares and trains on one machine. Elsewhere what the study
+    says of its workers counts.
+    """
+    search = context.spec.search
+    if Origin.of(context.origin).kind not in {OriginKind.CLI, OriginKind.PYTHON}:
+        return search
+    gpus = search.resources.gpus and min(search.resources.gpus, len(find_gpus(os.environ)))
+    resources = search.resources.model_copy(update={"gpus": gpus, "cpus": threads_of_trial(search)})
+    return search.model_copy(update={"resources": resources})
 
 
 def _doubted(study: Study) -> str | None:

@@ -11,11 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automl.domain.facts import SpaceFacts
+from automl.domain.settings import Settings
 from automl.domain.specification import SearchSection
 from automl.morphism.limits import Limits
 from automl.morphism.memory import TrainingPlan, memory_need
 from automl.morphism.pretrained import lite0
 from automl.morphism.seeds import WIDE_WORKING_SIZE, seed_architectures
+from automl.runs.context import StepContext
+from automl.runs.preparation import dataset_request
+from automl.steps.study_file import study_spec
 from automl.storage.file import FileObjectStore
 from automl.tracks.image.facts import SPACE_VERSION
 from automl.tracks.image.limits import morphism_space, most_macs
@@ -221,3 +225,22 @@ def test_a_run_that_records_no_limit_of_macs_has_the_usual_one() -> None:
 def first_of(facts: Mapping[str, int | str]) -> str:
     """Return the genotype that a search with such facts starts from."""
     return morphism_space(search(), SpaceFacts.of(facts), None).seeds()[0].genotype
+
+
+@pytest.mark.parametrize(
+    ("origin", "gpus", "cpus"), [("cli", 0, 3), ("python", 0, 3), ("automl_photos/2026", 1, None)]
+)
+def test_resources_are_those_of_this_machine_where_it_trains_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str, gpus: int, cpus: int | None
+) -> None:
+    monkeypatch.setattr("automl.machine.cores.available_cores", lambda: 6)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    data = {"source": str(tmp_path)}
+    spec = study_spec({"name": "photos", "task": "image_classification", "data": data})
+    context = StepContext.open(Settings(str(tmp_path / "home")), spec, "one", origin)
+
+    request = dataset_request(context, lambda place: (FileObjectStore(tmp_path), place))
+
+    resources = request.search.resources
+    assert (resources.gpus, resources.cpus) == (gpus, cpus)
+    assert context.spec.search.resources.gpus == 1

@@ -1,8 +1,8 @@
 """Image size `auto`: the largest that time, memory and limits of a study have room for.
 
 The choice follows from the rows and the specification alone. The machine that prepares may not be
-one that trains, so nothing is measured: speeds are stated below, and the same study and data give
-the same size everywhere.
+one that trains, so nothing is measured: speeds are stated below, and the same study, data and
+resources give the same size everywhere.
 
 Up to `BASE_SIZE` pixels the images' own size decides: the networks that a search starts from take
 as long at 32 as at 64 px, since their stems halve large images and enlarge small ones. Above it
