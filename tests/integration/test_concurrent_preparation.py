@@ -85,7 +85,10 @@ def require_whole(store: ObjectStore, snapshot: str, leftovers: frozenset[str]) 
     sources = {key for key in keys if "/sources/" in key and key.endswith(".json")}
     pages = {key for key in keys if "/page-" in key}
     assert len(pages) == len(envelope.blocks) + len(envelope.files)
-    expected = {*stored, prefix + "manifest.json", prefix + "preprocess.onnx", *sources, *pages}
+    thumbnails = {key for key in keys if "/thumbnails-" in key}
+    assert len(thumbnails) == len(envelope.blocks)
+    own = {prefix + "manifest.json", prefix + "preprocess.onnx"}
+    expected = {*stored, *own, *sources, *pages, *thumbnails}
     assert keys - leftovers == expected - leftovers
     assert leftovers <= expected  # what a killed one had written is a part of the same snapshot
     assert {json.loads(store.get(key).data)["snapshot"] for key in sources} == {snapshot}
