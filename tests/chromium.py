@@ -32,7 +32,8 @@ _OVERFLOWING = """
   for (const each of document.querySelectorAll("body *")) {
     if (each.closest(".scroll, svg")) continue;
     const place = each.getBoundingClientRect();
-    if (place.right > innerWidth + 0.5 || place.left < -0.5) wide.push(each.outerHTML.slice(0, 200));
+    const isWide = place.right > innerWidth + 0.5 || place.left < -0.5;
+    if (isWide) wide.push(each.outerHTML.slice(0, 200));
   }
   return wide.slice(0, 5);
 })()

@@ -14,7 +14,7 @@ _WIDTH, _HEIGHT, _TOP, _BASE = 320, 120, 14, 100
 STYLE = """
 .legend{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;padding:0;margin:.6rem 0;list-style:none}
 .legend i{display:inline-block;width:.8em;height:.8em;margin-right:.4em;border-radius:2px}
-.bar{display:grid;grid-template-columns:minmax(3rem,9rem) minmax(0,1fr) 4.2rem;gap:.7rem;
+.bar{display:grid;grid-template-columns:clamp(4rem,24%,11rem) minmax(0,1fr) 4rem;gap:.7rem;
 align-items:center;font-size:14px;line-height:1.6}
 .bar bdi{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .bar>span:last-child{text-align:right;font-variant-numeric:tabular-nums}
@@ -145,8 +145,8 @@ def _drawn(title: str, found: Histogram) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number in four digits, without an exponent where it reads well."""
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
+    """Return a number in three digits, without an exponent where it reads well."""
+    return f"{value:,.0f}" if 100 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
 def legend(parts: Mapping[str, int]) -> str:

@@ -19,6 +19,7 @@ from automl.doctor.inspection import (
     Inspection,
     Topic,
 )
+from automl.domain.layout import MANIFEST_FILE
 from automl.publishing.page import page, table
 
 MOST_SAMPLED, PER_LABEL = 20, 5  # classes that are shown in pictures, and pictures of each
@@ -27,6 +28,8 @@ MOST_PROBLEMS, MOST_REASONS, MOST_STATISTICS, MOST_PAIRS = 40, 30, 36, 20
 _SHOWN_ISSUES: Mapping[IssueKind, int] = {IssueKind.LABEL_ERROR: 18}  # of each kind in pictures
 _MOST_ISSUES = 6  # of another
 _LONG = 160  # characters of a text that is shown whole
+_SEVERE = ' class="severe"'
+_LISTED = f"rows; {MANIFEST_FILE} beside this page has all of them"
 
 _OVERVIEW = Topic("overview", "What to look at first")
 _CLASSES = Topic("classes", "Rows by part and class")
@@ -48,19 +51,23 @@ padding:.5rem .8rem}
 nav ul{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;padding:0;list-style:none}
 .problems{padding:0;list-style:none}
 .problems li{border-left:4px solid var(--line);padding:.15rem .8rem;margin:.4rem 0}
+.problems a{color:inherit;text-decoration-color:var(--line);text-underline-offset:.2em}
+.problems a:hover{text-decoration-color:currentColor}
 .problems li.severe{border-color:var(--p4)}.problems b{color:var(--p4)}
 .soft{color:var(--soft)}
 dl{display:grid;grid-template-columns:minmax(5rem,auto) minmax(0,1fr);gap:.2rem 1.2rem}
 dt{color:var(--soft)}dd{margin:0}
 .gallery{display:grid;gap:1rem;
-grid-template-columns:repeat(auto-fill,minmax(min(100%,13.5rem),1fr))}
+grid-template-columns:repeat(auto-fill,minmax(min(100%,10.5rem),1fr))}
+.gallery.pairs{grid-template-columns:repeat(auto-fill,minmax(min(100%,15rem),1fr))}
 .gallery figure{margin:0;background:var(--panel);border:1px solid var(--line);border-radius:6px;
 padding:.7rem}
 .gallery figcaption{font-size:13.5px;line-height:1.4;margin-top:.4rem}
 .pictures{display:flex;flex-wrap:wrap;gap:.5rem}
-.pictures img{display:block;border-radius:3px}
+.pictures img{display:block;width:96px;height:auto;border-radius:3px}
 .samples{display:grid;gap:.9rem 2rem;
 grid-template-columns:repeat(auto-fill,minmax(min(100%,33rem),1fr))}
+.samples img{width:min(96px,(100% - 2rem)/5)}
 .samples h3{margin:0 0 .3rem;font-size:15px}
 .unseen{width:96px;height:96px;display:flex;align-items:center;justify-content:center;
 text-align:center;font-size:12px;color:var(--soft);border:1px dashed var(--line);border-radius:3px}
@@ -168,7 +175,9 @@ def _sections(inspection: Inspection, exhibits: Exhibits) -> Iterator[_Section]:
     yield _Section(_CONFUSED, list(_confused(inspection)))
     yield _Section(LEFT_OUT, list(_left_out(inspection)))
     yield _Section(FINDINGS, list(_findings(inspection)))
-    yield _Section(_NOTES, [f"<p>{escape(note)}</p>" for note in inspection.notes])
+    yield _Section(
+        _NOTES, [f"<p>{_name(_upper(note), 6 * _LONG)}</p>" for note in inspection.notes]
+    )
 
 
 def _problems(problems: Sequence[DataProblem]) -> str:
@@ -180,9 +189,6 @@ def _problems(problems: Sequence[DataProblem]) -> str:
         for each in problems[:MOST_PROBLEMS]
     )
     return f'<ul class="problems">{lines}</ul>' + _more(len(problems), MOST_PROBLEMS)
-
-
-_SEVERE = ' class="severe"'
 
 
 def _facts(facts: Mapping[str, str]) -> str:
@@ -219,8 +225,8 @@ def _samples(inspection: Inspection, exhibits: Exhibits) -> Iterator[str]:
         return
     yield from (f'<p class="soft">{escape(note)}</p>' for note in exhibits.notes)
     shown = "".join(
-        f"<div><h3>{_name(label)} <span class=soft>{inspection.rows_per_label.get(label, 0):,}"
-        f'</span></h3><div class="pictures">'
+        f"<div><h3>{_name(label)} <span class=soft>{inspection.rows_per_label.get(label, 0):,} "
+        f'rows</span></h3><div class="pictures">'
         f"{''.join(_picture(each, label) for each in rows)}</div></div>"
         for label, rows in exhibits.samples.items()
     )
@@ -248,7 +254,7 @@ def _statistics(inspection: Inspection) -> Iterator[str]:
         charts.histogram(shortened(name), statistics[name], compared.get(name)) for name in shown
     )
     yield f'<div class="charts">{drawn}</div>'
-    yield _more(len(statistics), MOST_STATISTICS, "statistics", "automl data inspect … --json")
+    yield _more(len(statistics), MOST_STATISTICS, "statistics: --json has all of them")
 
 
 def _changes(inspection: Inspection) -> Iterator[str]:
@@ -282,8 +288,9 @@ def _issues(inspection: Inspection, exhibits: Exhibits) -> Iterator[str]:
     for kind, count in counts.items():
         yield f"<h3>{escape(_upper(OF_ISSUES[kind]))}: {count:,}</h3>"
         figures = "".join(_issue(issue, exhibits) for issue in shown[kind])
-        yield f'<div class="gallery">{figures}</div>'
-        yield _more(count, len(shown[kind]), "rows", command)
+        pairs = " pairs" if any(issue.related for issue in shown[kind]) else ""
+        yield f'<div class="gallery{pairs}">{figures}</div>'
+        yield _more(count, len(shown[kind]), "rows:", command)
 
 
 def _issue(issue: Issue, exhibits: Exhibits) -> str:
@@ -328,7 +335,7 @@ def _left_out(inspection: Inspection) -> Iterator[str]:
         for row in each.examples:
             rest = row.reason.partition(": ")[2]
             yield f"<li>{_name(row.path)}{f': {_name(rest)}' if rest else ''}</li>"
-        yield f"</ul>{_more(each.rows, len(each.examples), 'rows')}"
+        yield f"</ul>{_more(each.rows, len(each.examples), _LISTED)}"
     yield from filter(None, [_more(len(reasons), MOST_REASONS, "reasons")])
 
 
@@ -344,7 +351,7 @@ def _findings(inspection: Inspection) -> Iterator[str]:
 def _picture(exhibit: Exhibit, label: str) -> str:
     name = f"{exhibit.name.path}, {label}" if label else exhibit.name.path
     text = escape(shortened(name))
-    return f'<img src="{escape(exhibit.uri)}" alt="{text}" title="{text}" loading="lazy">'
+    return f'<img src="{escape(exhibit.uri)}" alt="{text}" title="{text}">'
 
 
 def _more(count: int, shown: int, what: str = "", command: str = "") -> str:
@@ -352,7 +359,7 @@ def _more(count: int, shown: int, what: str = "", command: str = "") -> str:
     if count <= shown:
         return ""
     names = f" {what}" if what else ""
-    how = f": <code>{escape(command)}</code>" if command else ""
+    how = f" <code>{escape(command)}</code>" if command else ""
     return f'<p class="soft">and {count - shown:,} more{names}{how}</p>'
 
 

@@ -86,6 +86,7 @@ def require_whole(store: ObjectStore, snapshot: str, leftovers: frozenset[str]) 
     pages = {key for key in keys if "/page-" in key}
     assert len(pages) == len(envelope.blocks) + len(envelope.files)
     expected = {*stored, prefix + "manifest.json", prefix + "preprocess.onnx", *sources, *pages}
+    expected.add(prefix + "report.html")
     assert keys - leftovers == expected - leftovers
     assert leftovers <= expected  # what a killed one had written is a part of the same snapshot
     assert {json.loads(store.get(key).data)["snapshot"] for key in sources} == {snapshot}

@@ -20,7 +20,7 @@ from automl.tracks.image.index import RowIndex, read_index
 from automl.tracks.image.snapshot import ImageEnvelope
 
 SIDE = 96  # pixels of a picture, unless the snapshot's are smaller
-MOST_BYTES = 6_000  # of a picture's file
+MOST_BYTES = 4_500  # of a picture's file
 _QUALITIES = (85, 70, 50, 30, 15)  # of JPEG, until a picture is small enough
 
 Pixels = NDArray[np.uint8]
