@@ -24,10 +24,10 @@ from automl.publishing.page import page, table
 
 MOST_SAMPLED, PER_LABEL = 20, 5  # classes that are shown in pictures, and pictures of each
 MOST_LABELS, FEWEST_LABELS = 40, 10  # classes of the chart, and how many of them are the smallest
-MOST_PROBLEMS, MOST_REASONS, MOST_STATISTICS, MOST_PAIRS = 40, 30, 36, 20
+MOST_PROBLEMS, MOST_REASONS, MOST_STATISTICS, MOST_PAIRS = 20, 12, 36, 20
 _SHOWN_ISSUES: Mapping[IssueKind, int] = {IssueKind.LABEL_ERROR: 18}  # of each kind in pictures
 _MOST_ISSUES = 6  # of another
-_LONG = 160  # characters of a text that is shown whole
+_LONG = 120  # characters of a text that is shown whole
 _SEVERE = ' class="severe"'
 _LISTED = f"rows; {MANIFEST_FILE} beside this page has all of them"
 
@@ -55,7 +55,7 @@ nav ul{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;padding:0;list-style:none}
 .problems a:hover{text-decoration-color:currentColor}
 .problems li.severe{border-color:var(--p4)}.problems b{color:var(--p4)}
 .soft{color:var(--soft)}
-dl{display:grid;grid-template-columns:minmax(5rem,auto) minmax(0,1fr);gap:.2rem 1.2rem}
+dl{display:grid;grid-template-columns:fit-content(40%) minmax(0,1fr);gap:.2rem 1.2rem}
 dt{color:var(--soft)}dd{margin:0}
 .gallery{display:grid;gap:1rem;
 grid-template-columns:repeat(auto-fill,minmax(min(100%,10.5rem),1fr))}
@@ -185,7 +185,7 @@ def _problems(problems: Sequence[DataProblem]) -> str:
         return "<p>Nothing that a person should look at was found.</p>"
     lines = "".join(
         f"<li{_SEVERE if each.is_severe else ''}>{'<b>!</b> ' if each.is_severe else ''}"
-        f'<a href="#{each.topic.anchor}">{_name(_upper(each.message), 3 * _LONG)}</a></li>'
+        f'<a href="#{each.topic.anchor}">{_name(_upper(each.message), 2 * _LONG)}</a></li>'
         for each in problems[:MOST_PROBLEMS]
     )
     return f'<ul class="problems">{lines}</ul>' + _more(len(problems), MOST_PROBLEMS)
@@ -223,7 +223,7 @@ def _balance(inspection: Inspection) -> Iterator[str]:
 def _samples(inspection: Inspection, exhibits: Exhibits) -> Iterator[str]:
     if not exhibits.samples:
         return
-    yield from (f'<p class="soft">{escape(note)}</p>' for note in exhibits.notes)
+    yield from (f'<p class="soft">{_name(note, 3 * _LONG)}</p>' for note in exhibits.notes)
     shown = "".join(
         f"<div><h3>{_name(label)} <span class=soft>{inspection.rows_per_label.get(label, 0):,} "
         f'rows</span></h3><div class="pictures">'

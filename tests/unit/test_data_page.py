@@ -113,9 +113,9 @@ def test_what_is_left_out_is_counted() -> None:
 
     assert "and 994 more rows: <code>automl data issues pets --csv FILE</code>" in page
     assert "The 30 largest classes and the 10 smallest of 1,000" in page
-    assert "and 4,970 more reasons" in page
+    assert "and 4,988 more reasons" in page
     assert "and 480 more pairs" in page
-    assert "and 60 more</p>" in page  # changes
+    assert "and 80 more</p>" in page  # changes
     assert "and 24 more statistics: --json has all of them" in page
 
 
