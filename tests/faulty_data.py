@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ class Study:
     snapshot: ImageSnapshot
     truth: NDArray[np.int64]
     folder: Path
+
+    def copy(self, folder: Path) -> Study:
+        """Return a copy of the study in a folder, which may be changed; its source stays."""
+        shutil.copytree(self.home, folder / "home")
+        context = StepContext.open(
+            Settings(str(folder / "home")), self.context.spec, self.context.run, "cli"
+        )
+        context.record.refresh()
+        snapshot = ImageSnapshot.open(context.store, "digits", self.snapshot.envelope.id)
+        return replace(self, context=context, snapshot=snapshot, folder=folder)
 
     @property
     def home(self) -> str:

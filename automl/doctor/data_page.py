@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from html import escape
 
 from automl.data.exhibits import Exhibit, Exhibits, RowName
+from automl.data.findings import MOST_EXAMPLES
 from automl.data.issues import Issue, IssueKind
 from automl.doctor import data_charts as charts
 from automl.doctor.inspection import (
     CHANGES,
+    EXCLUDED,
     FINDINGS,
     ISSUES,
     LEFT_OUT,
@@ -151,7 +153,7 @@ def _header(inspection: Inspection) -> str:
     tiles = {
         "rows": inspection.rows,
         **({"classes": len(labels)} if labels else {}),
-        "rows left out": len(envelope.quarantined),
+        "rows left out": len(envelope.quarantined) + len(envelope.excluded),
         **({} if profile is None else {"exact copies": profile.duplicates}),
         "suspicious changes": sum(change.is_suspicious for change in inspection.changes),
         **({} if inspection.audit is None else {"rows to look at": issues}),
@@ -337,6 +339,15 @@ def _left_out(inspection: Inspection) -> Iterator[str]:
             yield f"<li>{_name(row.path)}{f': {_name(rest)}' if rest else ''}</li>"
         yield f"</ul>{_more(each.rows, len(each.examples), _LISTED)}"
     yield from filter(None, [_more(len(reasons), MOST_REASONS, "reasons")])
+    excluded = inspection.envelope.excluded
+    if excluded:
+        yield f"<h3>{_upper(EXCLUDED)}: {len(excluded):,}</h3><ul>"
+        for near in excluded[:MOST_EXAMPLES]:
+            yield (
+                f"<li>{_name(near.path)} of {_name(near.part)}, like {_name(near.near)} of "
+                f"{_name(near.near_part)}</li>"
+            )
+        yield f"</ul>{_more(len(excluded), MOST_EXAMPLES, _LISTED)}"
 
 
 def _findings(inspection: Inspection) -> Iterator[str]:

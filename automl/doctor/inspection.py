@@ -37,8 +37,9 @@ _SEVERE_ISSUES = {
     IssueKind.LABEL_ERROR,
     IssueKind.DUPLICATE_LABELS,
     IssueKind.NEAR_DUPLICATE_LABELS,
-    IssueKind.NEAR_DUPLICATE_PARTS,
 }
+
+EXCLUDED = "nearly equal to rows of a part that is asked about later"
 
 
 class Topic(NamedTuple):
@@ -71,7 +72,7 @@ class DataProblem:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Rows that were left out for one reason.
+    """Rows that cannot be used for one reason.
 
     Attributes:
         reason: without what it says of a single row.
@@ -135,7 +136,7 @@ class Inspection:
         return {kind: counts[kind] for kind in IssueKind if counts[kind]}
 
     def left_out(self) -> Sequence[LeftOut]:
-        """Return the rows that were left out by reason, the most frequent first.
+        """Return the rows that cannot be used by reason, the most frequent first.
 
         A reason may end with what is true of one row alone, after a colon.
         """
@@ -158,6 +159,9 @@ class Inspection:
             yield DataProblem(ISSUES, is_severe=kind in _SEVERE_ISSUES, message=message)
         for each in self.left_out():
             message = f"rows left out, {each.reason}: {each.rows:,}"
+            yield DataProblem(LEFT_OUT, is_severe=False, message=message)
+        if self.envelope.excluded:
+            message = f"rows left out, {EXCLUDED}: {len(self.envelope.excluded):,}"
             yield DataProblem(LEFT_OUT, is_severe=False, message=message)
         for finding in self.envelope.findings:
             yield DataProblem(FINDINGS, is_severe=False, message=str(finding))
@@ -192,6 +196,10 @@ class Inspection:
                 | {"examples": [row.model_dump() for row in each.examples]}
                 for each in self.left_out()
             ],
+            "excluded": {
+                "rows": len(self.envelope.excluded),
+                "examples": [row.model_dump() for row in self.envelope.excluded[:MOST_EXAMPLES]],
+            },
             "findings": [each.model_dump(mode="json") for each in self.envelope.findings],
             "statistics": {name: _summary(each) for name, each in self.statistics.items()},
             "copies": None if profile is None else profile.duplicates,
