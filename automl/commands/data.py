@@ -11,7 +11,7 @@ import typer
 from automl.commands.output import AsJson, Home, emit, settings_of
 
 _SHOWN_ISSUES, _SHOWN_PAIRS = 20, 5
-_SHOWN_PROBLEMS, _SHOWN_CLASSES, _SHOWN_STATISTICS, _WIDTH = 20, 8, 6, 240
+_SHOWN_PROBLEMS, _SHOWN_CLASSES, _SHOWN_STATISTICS, _SHOWN_NOTES, _WIDTH = 20, 8, 6, 4, 240
 
 data = typer.Typer(help="Look at a study's data, and decide about them.", no_args_is_help=True)
 
@@ -68,9 +68,10 @@ def _described(document: dict[str, Any]) -> Iterator[str]:
         rest = len(classes) - len(shown)
         yield "classes: " + ", ".join(shown) + (f", and {rest:,} smaller ones" if rest else "")
     yield from (f"{name}: {text}" for name, text in document["facts"].items())
-    for name, each in list(document["statistics"].items())[:_SHOWN_STATISTICS]:
-        missing = f", {each['missing']:,} without" if each["missing"] else ""
-        yield f"{name}: mean {each['mean']:.4g}, standard deviation {each['std']:.4g}{missing}"
+    statistics = list(document["statistics"].items())[:_SHOWN_STATISTICS]
+    if statistics:
+        told = (f"{name} {each['mean']:.4g} ± {each['std']:.4g}" for name, each in statistics)
+        yield "means and standard deviations: " + ", ".join(told)
     if document["before"] is not None:
         yield f"compared with snapshot {document['before']}: {len(document['changes'])} changes"
     for problem in problems[:_SHOWN_PROBLEMS]:
@@ -80,7 +81,7 @@ def _described(document: dict[str, Any]) -> Iterator[str]:
         yield f"and {more:,} more: --json has all of them"
     if not problems:
         yield "nothing that a person should look at was found"
-    yield from (f"note: {note}" for note in document["notes"][:_SHOWN_PAIRS])
+    yield from (f"note: {note}" for note in document["notes"][:_SHOWN_NOTES])
     yield from filter(None, [document["report_problem"]])
     yield f"report: {document['report']}"
 

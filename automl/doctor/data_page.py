@@ -12,7 +12,6 @@ from automl.data.issues import Issue, IssueKind
 from automl.doctor import data_charts as charts
 from automl.doctor.inspection import (
     CHANGES,
-    EXCLUDED,
     FINDINGS,
     ISSUES,
     LEFT_OUT,
@@ -341,7 +340,7 @@ def _left_out(inspection: Inspection) -> Iterator[str]:
     yield from filter(None, [_more(len(reasons), MOST_REASONS, "reasons")])
     excluded = inspection.envelope.excluded
     if excluded:
-        yield f"<h3>{_upper(EXCLUDED)}: {len(excluded):,}</h3><ul>"
+        yield f"<h3>Nearly equal to rows that are asked about later: {len(excluded):,}</h3><ul>"
         for near in excluded[:MOST_EXAMPLES]:
             yield (
                 f"<li>{_name(near.path)} of {_name(near.part)}, like {_name(near.near)} of "

@@ -100,7 +100,7 @@ def inspect_data(settings: Settings, dataset: str) -> Inspected:
         return Inspected(inspection, there, f"the report could not be written: {error}")
 
 
-def keep_report(home: Home, study: Study, task: str, envelope: Envelope) -> None:
+def keep_report(home: Home, study: Study, audited: Audited) -> None:
     """See to it that the report of a run's snapshot is there and up to date.
 
     Whatever fails is a warning: a report is no reason to lose a run.
@@ -108,11 +108,9 @@ def keep_report(home: Home, study: Study, task: str, envelope: Envelope) -> None
     Args:
         home: where the snapshot is kept.
         study: what the log tells now.
-        task: of the study.
-        envelope: of the snapshot.
+        audited: the snapshot, and the task of the study.
     """
     try:
-        audited = Audited(envelope.dataset, envelope.id, task)
         uri = write_report(home, inspect_snapshot(home, study, audited))
     except AutoMLError as error:
         log.warning("the data report was not written: %s", error)

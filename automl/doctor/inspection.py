@@ -39,8 +39,6 @@ _SEVERE_ISSUES = {
     IssueKind.NEAR_DUPLICATE_LABELS,
 }
 
-EXCLUDED = "nearly equal to rows of a part that is asked about later"
-
 
 class Topic(NamedTuple):
     """Topic of a problem; a report has a section for each."""
@@ -159,9 +157,6 @@ class Inspection:
             yield DataProblem(ISSUES, is_severe=kind in _SEVERE_ISSUES, message=message)
         for each in self.left_out():
             message = f"rows left out, {each.reason}: {each.rows:,}"
-            yield DataProblem(LEFT_OUT, is_severe=False, message=message)
-        if self.envelope.excluded:
-            message = f"rows left out, {EXCLUDED}: {len(self.envelope.excluded):,}"
             yield DataProblem(LEFT_OUT, is_severe=False, message=message)
         for finding in self.envelope.findings:
             yield DataProblem(FINDINGS, is_severe=False, message=str(finding))

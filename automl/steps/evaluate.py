@@ -10,6 +10,7 @@ from typing import Any
 
 from automl import __version__
 from automl.data.snapshot import Envelope
+from automl.doctor.data_issues import Audited
 from automl.doctor.data_report import keep_report
 from automl.domain.documents import JsonValue
 from automl.domain.events import Event, TestOpened, VersionPublished
@@ -62,8 +63,8 @@ def evaluate(context: StepContext) -> dict[str, Any]:
         return (VersionPublished(at=context.clock.now(), run=context.run, version=version),)
 
     study = context.record.commit(note)
-    snapshot = Envelope.read(context.store, context.spec.name, run.snapshot)
-    keep_report(context.home, study, context.spec.task, snapshot)
+    audited = Audited(context.spec.name, run.snapshot, context.spec.task)
+    keep_report(context.home, study, audited)
     metrics = registry.manifest(version).metrics
     return {"version": version, "metrics": {n: m.model_dump() for n, m in metrics.items()}}
 

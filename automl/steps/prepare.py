@@ -7,6 +7,7 @@ from functools import partial
 from automl.data.dask import open_workers
 from automl.data.files import OnProgress
 from automl.data.snapshot import Envelope
+from automl.doctor.data_issues import Audited
 from automl.doctor.data_report import has_report, keep_report
 from automl.domain.documents import JsonValue
 from automl.domain.facts import Origin
@@ -38,7 +39,8 @@ def prepare(context: StepContext, on_progress: OnProgress) -> Envelope:
     except DataError as error:
         raise shortened(context, error) from error
     if not (envelope.reused and has_report(context.store, envelope)):
-        keep_report(context.home, context.record.study, context.spec.task, envelope)
+        audited = Audited(envelope.dataset, envelope.id, context.spec.task)
+        keep_report(context.home, context.record.study, audited)
     admit(context, envelope)
     return envelope
 

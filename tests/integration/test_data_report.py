@@ -13,12 +13,14 @@ import pytest
 from typer.testing import CliRunner
 
 from automl.cli import app
+from automl.commands.data import _described
 from automl.data.blocks import read_rows
 from automl.data.exhibits import RowName, Wanted
 from automl.data.files import SourceStore
 from automl.data.splits import PARTS, Part
+from automl.doctor.data_issues import Audited
 from automl.doctor.data_page import build_page
-from automl.doctor.data_report import keep_report
+from automl.doctor.data_report import Inspected, keep_report
 from automl.domain.card import Card
 from automl.domain.events import RunState, TestOpened
 from automl.domain.settings import Settings
@@ -126,10 +128,18 @@ def test_inspection_tells_what_a_snapshot_holds(study: Study) -> None:
 def test_inspection_is_short_for_people(study: Study) -> None:
     lines = told(["digits", "--home", study.home]).splitlines()
 
-    assert len(lines) < 40
     assert lines[0].startswith(f"snapshot {study.snapshot.envelope.id} of digits: ")
     assert lines[-1] == f"report: {report_of(study)}"
     assert any(line.startswith("! rows that are equal to rows with other labels") for line in lines)
+
+
+def test_the_description_of_any_snapshot_has_few_short_lines() -> None:
+    inspection = inspections.extreme()
+    lines = list(_described(Inspected(inspection, "report.html", "it is stale").to_json()))
+
+    assert len(lines) < 40
+    assert sum(line[:1] in "!-" for line in lines) == 20
+    assert f"and {len(inspection.problems()) - 20:,} more: --json has all of them" in lines
 
 
 def test_a_report_is_written_again_once_trials_predict(study: Study) -> None:
@@ -247,17 +257,17 @@ def test_a_report_that_fails_is_a_warning_with_its_reason(
     block = Path(study.home) / envelope.blocks[0].key
     whole = block.read_bytes()
     block.write_bytes(b"\xff" * 100)
-    task = context.spec.task
+    audited = Audited("digits", envelope.id, context.spec.task)
     caplog.set_level(logging.WARNING)
 
-    keep_report(context.home, context.record.refresh(), task, envelope)
+    keep_report(context.home, context.record.refresh(), audited)
     assert f"the data report was not written: {envelope.blocks[0].key}" in caplog.text
 
     block.write_bytes(whole)
     card = Card(**{**{n: getattr(CARD, n) for n in CARD.__slots__}, "exhibitor": f"{__name__}:x"})
     monkeypatch.setattr("automl.doctor.inspection.card_of", lambda _: card)
     monkeypatch.setattr("automl.doctor.inspection.load", lambda _: broken)
-    keep_report(context.home, context.record.refresh(), task, envelope)
+    keep_report(context.home, context.record.refresh(), audited)
     assert "ZeroDivisionError: digits" in caplog.text
     assert not report_of(study).exists()
 
