@@ -149,12 +149,13 @@ def build_page(inspection: Inspection, exhibits: Exhibits, told: Mapping[str, st
 def _header(inspection: Inspection) -> str:
     envelope, labels = inspection.envelope, inspection.rows_per_label
     profile, issues = envelope.profile, sum(inspection.issue_counts.values())
+    suspicious = sum(change.is_suspicious for change in inspection.changes)
     tiles = {
         "rows": inspection.rows,
         **({"classes": len(labels)} if labels else {}),
         "rows left out": len(envelope.quarantined) + len(envelope.excluded),
         **({} if profile is None else {"exact copies": profile.duplicates}),
-        "suspicious changes": sum(change.is_suspicious for change in inspection.changes),
+        **({} if inspection.before is None else {"suspicious changes": suspicious}),
         **({} if inspection.audit is None else {"rows to look at": issues}),
     }
     shown = "".join(f"<div><b>{n:,}</b><span>{name}</span></div>" for name, n in tiles.items())
@@ -222,9 +223,9 @@ def _balance(inspection: Inspection) -> Iterator[str]:
 
 
 def _samples(inspection: Inspection, exhibits: Exhibits) -> Iterator[str]:
+    yield from (f'<p class="soft">{_name(note, 3 * _LONG)}</p>' for note in exhibits.notes)
     if not exhibits.samples:
         return
-    yield from (f'<p class="soft">{_name(note, 3 * _LONG)}</p>' for note in exhibits.notes)
     shown = "".join(
         f"<div><h3>{_name(label)} <span class=soft>{inspection.rows_per_label.get(label, 0):,} "
         f'rows</span></h3><div class="pictures">'

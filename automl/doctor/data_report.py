@@ -163,7 +163,8 @@ def _made_from(store: ObjectStore, key: str) -> str | None:
 
 def _task(study: Study, snapshot: str) -> str:
     """Return the task of a snapshot: its runs', the study's, or the only one there is; else ""."""
-    for run in reversed([*study.runs, *(r for r in study.runs if r.snapshot == snapshot)]):
+    on_it = [run for run in study.runs if run.snapshot == snapshot]
+    for run in (*reversed(on_it), *reversed(study.runs)):
         if run.task:
             return run.task
     cards = installed_cards()

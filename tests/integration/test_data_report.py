@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,9 @@ from automl.doctor.data_report import Inspected, keep_report
 from automl.domain.card import Card
 from automl.domain.events import RunState, TestOpened
 from automl.domain.settings import Settings
+from automl.domain.training import CurvePoint
 from automl.errors import DamagedDataError, StorageError
+from automl.publishing.report import ReportContent, build_report
 from automl.runs.context import StepContext
 from automl.runs.opening import close_run, open_run
 from automl.runs.run_lease import RunLease
@@ -36,7 +40,7 @@ from automl.tracks.cards import installed_cards
 from automl.tracks.image.card import CARD
 from automl.tracks.image.exhibits import _named, exhibits, picture
 from automl.tracks.image.index import OPEN, RowIndex
-from automl.tracks.track import track_of
+from automl.tracks.track import Table, track_of
 from tests import inspections
 from tests.chromium import Chromium, find_chromium
 from tests.faulty_data import CLASSES, DARK, Study, faulty_study, prepared
@@ -44,6 +48,7 @@ from tests.opened_runs import append
 from tests.shown import AT
 
 INSTALLED = Path(__file__).parents[1] / "installed"
+OLDER = Path(__file__).parents[1] / "unit/golden/snapshot-1"
 WIDTHS = (1280, 400)
 
 
@@ -324,6 +329,23 @@ def test_a_row_whose_name_is_not_certain_has_no_picture() -> None:
     assert list(_named(index, names)) == [(names[1], 1)]
 
 
+def test_a_snapshot_of_an_earlier_release_is_told_without_reading_its_rows(tmp_path: Path) -> None:
+    shutil.copytree(OLDER, tmp_path / "home")
+    for shard in (tmp_path / "home").rglob("*.safetensors"):
+        shard.unlink()
+    (envelope,) = (tmp_path / "home").rglob("manifest.json")
+    store, snapshot = FileObjectStore(tmp_path / "home"), envelope.parent.name
+
+    found = exhibits(store, "pictures", snapshot, Wanted(labels=("cat",), per_label=5))
+
+    assert not found.samples
+    assert found.notes == (
+        "An earlier release made this snapshot: the next one is shown in pictures, too.",
+    )
+    page = build_page(replace(inspections.plain(), exhibits=found), found, {}).decode()
+    assert found.notes[0] in page
+
+
 @pytest.mark.parametrize("damage", ["empty", "header", "other", "dtype"])
 def test_rows_of_a_damaged_block_are_refused(study: Study, damage: str) -> None:
     block, store = study.snapshot.envelope.blocks[0], MemoryObjectStore()
@@ -393,11 +415,22 @@ def test_a_browser_shows_reports_at_any_width_and_has_no_complaint(
     extreme, plain = tmp_path / "extreme.html", tmp_path / "plain.html"
     extreme.write_bytes(build_page(odd, pictures, {}))
     plain.write_bytes(build_page(inspections.plain(), inspections.plain().exhibits, {}))
+    version = tmp_path / "version.html"
+    wide = [{f"column {n} {'W' * 40}": n for n in range(40)}]
+    version.write_bytes(
+        build_report(
+            ReportContent(
+                title="W" * 200, summary={"W" * 90: "W" * 200}, metrics={},
+                tables=[Table("Errors", "", wide)], curve=[CurvePoint(0, 0.5, 0.5)] * 3,
+                portrait="W" * 900, leaderboard=wide, strategies=wide,
+            )
+        )
+    )  # fmt: skip
     binary = find_chromium()
     assert binary is not None
 
     with Chromium(binary) as browser:
-        for path in (report_of(study), extreme, plain):
+        for path in (report_of(study), extreme, plain, version):
             for width in WIDTHS:
                 page = browser.open(path, width)
                 assert page.evaluate("innerWidth") == width
