@@ -86,7 +86,9 @@ def require_whole(store: ObjectStore, snapshot: str, leftovers: frozenset[str]) 
     pages = {key for key in keys if "/page-" in key}
     assert len(pages) == len(envelope.blocks) + len(envelope.files)
     expected = {*stored, prefix + "manifest.json", prefix + "preprocess.onnx", *sources, *pages}
-    expected.add(prefix + "report.html")
+    thumbnails = {key for key in keys if "/thumbnails-" in key}
+    assert len(thumbnails) == len(envelope.blocks)
+    expected |= {prefix + "report.html", *thumbnails}
     assert keys - leftovers == expected - leftovers
     assert leftovers <= expected  # what a killed one had written is a part of the same snapshot
     assert {json.loads(store.get(key).data)["snapshot"] for key in sources} == {snapshot}
