@@ -227,7 +227,7 @@ def _samples(inspection: Inspection, exhibits: Exhibits) -> Iterator[str]:
     if not exhibits.samples:
         return
     shown = "".join(
-        f"<div><h3>{_name(label)} <span class=soft>{inspection.rows_per_label.get(label, 0):,} "
+        f'<div><h3>{_name(label)} <span class="soft">{inspection.rows_per_label.get(label, 0):,} '
         f'rows</span></h3><div class="pictures">'
         f"{''.join(_picture(each, label) for each in rows)}</div></div>"
         for label, rows in exhibits.samples.items()
