@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import pytest
 
 from benchmarks.shared_data import shared_dataset, shared_place_is_promised
+from tests.chromium import find_chromium
 
 
 def require(item: pytest.Item) -> None:
@@ -16,7 +17,8 @@ def require(item: pytest.Item) -> None:
     A bare machine has no place of shared datasets, and continuous integration is green there too.
     A place that exists, or that somebody named, promises its content: under `CI=true` a dataset
     that is missing from it fails the tests that need it, so that they cannot vanish unnoticed. A
-    package of an extra may be missing from an environment, but under `CI=true` it may not.
+    package of an extra, or a browser, may be missing from an environment, but under `CI=true` it
+    may not.
     """
     for marker in item.iter_markers("needs_shared"):
         missing = _missing(*marker.args)
@@ -24,6 +26,11 @@ def require(item: pytest.Item) -> None:
             continue
         if os.environ.get("CI") == "true" and shared_place_is_promised():
             pytest.fail(f"{missing}, and CI=true skips nothing that was promised", pytrace=False)
+        pytest.skip(missing)
+    if item.get_closest_marker("needs_browser") is not None and find_chromium() is None:
+        missing = "no Chromium is on the PATH"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{missing}, and CI=true skips nothing that it shows", pytrace=False)
         pytest.skip(missing)
     for marker in item.iter_markers("needs_package"):
         (package,) = marker.args

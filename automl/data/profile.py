@@ -53,6 +53,19 @@ class Bins(_Stored):
         bins: NDArray[np.int64] = signs * (steps + 1)
         return bins
 
+    def bounds(self, number: int) -> tuple[float, float]:
+        """Return the least value of a bin, and the one that is above all of its values.
+
+        A bin of negative numbers on a logarithmic scale has the first, and not the second.
+        """
+        if self.scale is Scale.LINEAR:
+            return number * self.size, (number + 1) * self.size
+        if number == 0:
+            return 0.0, 0.0
+        steps = abs(number) - 1, abs(number)
+        low, high = (2.0 ** (step / self.size + _ZERO_EXPONENT) for step in steps)
+        return (low, high) if number > 0 else (-high, -low)
+
 
 class Distribution(_Stored):
     """Distribution of a number over the rows of a snapshot.
@@ -89,6 +102,21 @@ class Distribution(_Stored):
     def known(self) -> int:
         """Number of the rows that have a value."""
         return sum(self.counts.values())
+
+    def quantile(self, share: float) -> tuple[float, float]:
+        """Return the bounds of the bin below whose end a share of the known rows lies.
+
+        Args:
+            share: above 0, at most 1. The least bin is that of the smallest share.
+
+        Raises:
+            ValueError: no row has a value.
+        """
+        places = sorted(self.counts)
+        if not places:
+            raise ValueError("no row has a value")
+        sums = np.cumsum([self.counts[place] for place in places])
+        return self.bins.bounds(places[int(np.searchsorted(sums, share * self.known))])
 
 
 class Profile(_Stored):

@@ -1,6 +1,7 @@
 """Doctor: what is wrong with settings, store, studies and surroundings, and each remedy.
 
-It writes nothing but a probe, which it removes again.
+An examination writes nothing but a probe, which it removes again. Audits and inspections of data
+write what people ask for: a table, and the report beside a snapshot.
 """
 
 from __future__ import annotations

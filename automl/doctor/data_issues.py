@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from automl.data.issues import UNKNOWN, AuditedRows, Issues, find_issues, to_csv
 from automl.domain.settings import Settings
-from automl.domain.study import Run
+from automl.domain.study import Study
 from automl.errors import ConfigError, StorageError
 from automl.runs.out_of_sample import OutOfSample, mean_predictions
 from automl.storage.durable import write_file
-from automl.storage.home import no_study
+from automl.storage.home import Home, no_study
 from automl.storage.open import open_home
 from automl.storage.study_log import StudyRecord
 from automl.tracks.cards import card_of, load
@@ -23,11 +23,11 @@ from automl.tracks.track import Use, track_of
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Findings about the rows of a study's newest snapshot.
+    """Findings about the rows of a snapshot.
 
     Attributes:
         study: the study's name.
-        run: the newest run, which searches on the snapshot.
+        snapshot: id of the snapshot.
         found: what a person should look at.
         classes: labels by index.
         trials: numbers of the trials whose predictions were looked at.
@@ -35,7 +35,7 @@ class Audit:
     """
 
     study: str
-    run: Run
+    snapshot: str
     found: Issues
     classes: tuple[str, ...]
     trials: tuple[int, ...]
@@ -46,7 +46,7 @@ class Audit:
         return {
             "schema": 1,
             "study": self.study,
-            "snapshot": self.run.snapshot,
+            "snapshot": self.snapshot,
             "trials": list(self.trials),
             "judged": self.found.judged,
             "counts": dict(Counter(issue.kind.value for issue in self.found.issues)),
@@ -79,21 +79,57 @@ def audit_data(settings: Settings, name: str) -> Audit:
     if not study.runs:
         raise no_study(home, name)
     run = study.runs[-1]
-    auditor = card_of(run.task).auditor
-    if not auditor:
+    if not card_of(run.task).auditor:
         raise ConfigError(
             f"The rows of a study of the task {run.task} cannot be audited.",
             "its track has no audit; ask those who wrote it",
         )
-    dataset = track_of(run.task).open(home.store, name, run.snapshot)
-    sealed = {*dataset.parts(Use.GATE), *dataset.parts(Use.REPORT)}
-    if any(each.test_opened and each.snapshot == run.snapshot for each in study.runs):
-        sealed = set()
-    rows: AuditedRows = load(auditor)(home.store, name, run.snapshot, sealed)
-    predicted = mean_predictions(home.store, study.comparable(run), len(rows.classes))
+    return audit_snapshot(home, study, Audited(name, run.snapshot, run.task))
+
+
+class Audited(NamedTuple):
+    """Snapshot that is audited.
+
+    Attributes:
+        dataset: whose snapshot it is, the name of its study.
+        snapshot: its id.
+        task: of its track, which has an audit.
+    """
+
+    dataset: str
+    snapshot: str
+    task: str
+
+
+def audit_snapshot(home: Home, study: Study, audited: Audited) -> Audit:
+    """Return what is known of the rows of a snapshot.
+
+    Args:
+        home: where it is kept.
+        study: what the log tells; it need not have a run on the snapshot.
+        audited: what to look at.
+
+    Raises:
+        StorageError: the snapshot cannot be read.
+    """
+    name, snapshot, task = audited
+    rows: AuditedRows = load(card_of(task).auditor)(
+        home.store, name, snapshot, sealed_parts(home, study, audited)
+    )
+    on_it = [run for run in study.runs if run.snapshot == snapshot]
+    trials = study.comparable(on_it[-1]) if on_it else ()
+    predicted = mean_predictions(home.store, trials, len(rows.classes))
     found = find_issues(rows, predicted.means)
     notes = tuple(_notes(rows, predicted, found))
-    return Audit(name, run, found, rows.classes, predicted.trials, notes)
+    return Audit(name, snapshot, found, rows.classes, predicted.trials, notes)
+
+
+def sealed_parts(home: Home, study: Study, audited: Audited) -> frozenset[str]:
+    """Return the parts of a snapshot whose labels nobody may see before a run has opened them."""
+    if any(run.test_opened and run.snapshot == audited.snapshot for run in study.runs):
+        return frozenset()
+    dataset = track_of(audited.task).open(home.store, audited.dataset, audited.snapshot)
+    return frozenset({*dataset.parts(Use.GATE), *dataset.parts(Use.REPORT)})
 
 
 def _notes(rows: AuditedRows, predicted: OutOfSample, found: Issues) -> Iterator[str]:

@@ -28,6 +28,8 @@ class Card:
             work in Python, as `module:function`; "" for a track without.
         auditor: the function that reads a snapshot for an audit of its rows, as `module:function`;
             "" for a track without.
+        exhibitor: the function that gives what a data report shows besides what every track has,
+            such as pictures of rows, as `module:function`; "" for a track without.
     """
 
     task: str
@@ -41,6 +43,7 @@ class Card:
     portrait: str = ""
     reader: str = ""
     auditor: str = ""
+    exhibitor: str = ""
 
 
 @dataclass(frozen=True, slots=True)

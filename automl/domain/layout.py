@@ -1,7 +1,8 @@
 """Every key under a home, spelled here and nowhere else.
 
 ```
-datasets/<name>/<snapshot>/manifest.json, preprocess.onnx, rows   datasets/<name>/sources/<n>.json
+datasets/<name>/<snapshot>/manifest.json, preprocess.onnx, rows, report.html
+datasets/<name>/sources/<n>.json
 datasets/<name>/sources/rows-<recipe>/, files/: blocks and pages of the ledger
 studies/<name>/log/…    studies/<name>/leases/<n>.json    studies/<name>/pretrained/<n>.safetensors
 studies/<name>/trials/<n>/<attempt>/checkpoint-<epoch>.safetensors, curve.jsonl, weights.safetensors
@@ -64,6 +65,11 @@ class SnapshotKeys:
         """The preprocessing graph."""
         return self.file("preprocess.onnx")
 
+    @property
+    def report(self) -> str:
+        """The data report, which is for people and can be written again."""
+        return self.file(REPORT_FILE)
+
     def shard(self, part: str, sha256: str) -> str:
         """Return the key of a shard of `part`; names differ if contents do."""
         return self.file(f"{part}-{sha256[:16]}.safetensors")
@@ -109,6 +115,11 @@ class DatasetKeys:
     def snapshot(self, snapshot: str) -> SnapshotKeys:
         """Return the keys of a snapshot."""
         return SnapshotKeys(self.name, snapshot)
+
+    def snapshot_of(self, key: str) -> str | None:
+        """Return the id of the snapshot whose envelope has `key`; None for other keys."""
+        parts = key.removeprefix(f"{self.folder}/").split("/")
+        return parts[0] if parts[1:] == [MANIFEST_FILE] else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,10 @@ from dataclasses import dataclass, field
 from html import escape
 
 from automl.domain.training import CurvePoint
+from automl.publishing.page import cell, page, table
 from automl.scoring.interval import Interval
 from automl.tracks.track import Table
 
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;"
-    "color:#222}table{border-collapse:collapse;margin:.5rem 0 1.5rem}th,td{border:1px solid #ccc;"
-    "padding:.2rem .6rem;text-align:left}td.number{text-align:right}"
-    ".scroll{overflow-x:auto}.hit{background:#dff0d8}.miss{background:#f8d7da}"
-)
 _WIDTH, _HEIGHT, _MARGIN = 640, 240, 44
 _COLOURS = ("#1f77b4", "#d62728")
 
@@ -49,31 +44,27 @@ class ReportContent:
 
 def build_report(content: ReportContent) -> bytes:
     """Return the report as UTF-8 HTML; whatever it is given is escaped."""
-    title = escape(content.title)
-    notes = "".join(f"<p>{escape(note)}</p>" for note in content.notes)
-    parts = [
-        "<!doctype html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
-        f"<style>{_STYLE}</style></head><body>",
-        f"<h1>{title}</h1>",
-        _table(["", ""], [[name, value] for name, value in content.summary.items()]),
-        notes,
-        "<h2>Metrics</h2>",
-        _metrics(content.metrics),
-        *(_section(table) for table in content.tables),
-        "<h2>Learning curve</h2>",
-        learning_curve_svg(content.curve),
-        "<h2>Candidate</h2>",
-        f"<p><code>{escape(content.portrait)}</code></p>",
-        "<h2>Leaderboard</h2>",
-        _rows(content.leaderboard, "No trials."),
-        "<h2>Strategies</h2>",
-        "<p>What random search gives is there too: a share of the trials is proposed at random. "
-        "Each strategy is judged by as many trials as the one with the fewest has.</p>",
-        _rows(content.strategies, "All trials are seeds."),
-        "</body></html>\n",
-    ]
-    return "\n".join(parts).encode()
+    return page(
+        content.title,
+        [
+            f"<h1>{escape(content.title)}</h1>",
+            table(["", ""], [[name, value] for name, value in content.summary.items()]),
+            *(f"<p>{escape(note)}</p>" for note in content.notes),
+            "<h2>Metrics</h2>",
+            _metrics(content.metrics),
+            *(_section(each) for each in content.tables),
+            "<h2>Learning curve</h2>",
+            learning_curve_svg(content.curve),
+            "<h2>Candidate</h2>",
+            f"<p><code>{escape(content.portrait)}</code></p>",
+            "<h2>Leaderboard</h2>",
+            _rows(content.leaderboard, "No trials."),
+            "<h2>Strategies</h2>",
+            "<p>What random search gives is there too: a share of the trials is proposed at random."
+            " Each strategy is judged by as many trials as the one with the fewest has.</p>",
+            _rows(content.strategies, "All trials are seeds."),
+        ],
+    )
 
 
 def _metrics(metrics: Mapping[str, Interval]) -> str:
@@ -81,32 +72,32 @@ def _metrics(metrics: Mapping[str, Interval]) -> str:
         [name, metric.value, f"{metric.low:.4f} to {metric.high:.4f}", metric.n]
         for name, metric in metrics.items()
     ]
-    return _table(["metric", "value", "95 % interval", "rows"], rows)
+    return table(["metric", "value", "95 % interval", "rows"], rows)
 
 
 def _rows(rows: Sequence[Mapping[str, object]], without: str) -> str:
     if not rows:
         return f"<p>{without}</p>"
     columns = list(rows[0])
-    return _table(columns, [[row.get(column) for column in columns] for row in rows])
+    return table(columns, [[row.get(column) for column in columns] for row in rows])
 
 
-def _section(table: Table) -> str:
-    note = f"<p>{escape(table.note)}</p>" if table.note else ""
-    is_marked = table.highlight and table.rows
-    body = _highlighted(table) if is_marked else _rows(table.rows, "None.")
-    return f"<h2>{escape(table.title)}</h2>{note}{body}"
+def _section(shown: Table) -> str:
+    note = f"<p>{escape(shown.note)}</p>" if shown.note else ""
+    is_marked = shown.highlight and shown.rows
+    body = _highlighted(shown) if is_marked else _rows(shown.rows, "None.")
+    return f"<h2>{escape(shown.title)}</h2>{note}{body}"
 
 
-def _highlighted(table: Table) -> str:
+def _highlighted(shown: Table) -> str:
     """Return a table whose rows begin with the column that is right, its cell marked as a hit."""
-    columns = [column for column in table.rows[0] if column != table.highlight]
+    columns = [column for column in shown.rows[0] if column != shown.highlight]
     head = "".join(f"<th>{escape(column)}</th>" for column in ["", *columns])
     lines = []
-    for row in table.rows:
-        right = str(row[table.highlight])
+    for row in shown.rows:
+        right = str(row[shown.highlight])
         cells = "".join(
-            _cell(row[column], _shade(is_hit=column == right, is_empty=not row[column]))
+            cell(row[column], _shade(is_hit=column == right, is_empty=not row[column]))
             for column in columns
         )
         lines.append(f"<tr><th>{escape(right)}</th>{cells}</tr>")
@@ -117,23 +108,6 @@ def _shade(*, is_hit: bool, is_empty: bool) -> str:
     if is_empty:
         return ""
     return " hit" if is_hit else " miss"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    titles = "".join(f"<th>{escape(name)}</th>" for name in head)
-    heading = f"<tr>{titles}</tr>" if any(head) else ""
-    body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table>{heading}{body}</table></div>'
-
-
-def _cell(value: object, shade: str = "") -> str:
-    if value is None:
-        return "<td>&ndash;</td>"
-    if isinstance(value, float):
-        return f'<td class="number{shade}">{value:.4g}</td>'
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f'<td class="number{shade}">{value:,}</td>'
-    return f"<td>{escape(str(value))}</td>"
 
 
 def learning_curve_svg(curve: Sequence[CurvePoint]) -> str:

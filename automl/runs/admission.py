@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from automl.data.files import FileStore
 from automl.data.gate import compare
 from automl.data.snapshot import Envelope
 from automl.domain.data_change import ChangeKind, DataChange
@@ -63,7 +64,7 @@ def _judge(context: StepContext, study: Study, envelope: Envelope) -> DataChange
     before = study.runs[-1].snapshot
     if before == envelope.id:
         return None
-    changes = tuple(_changes(context, before, envelope))
+    changes = tuple(changes_since(context.store, before, envelope))
     accepted = study.accepted is not None and study.accepted.snapshot == envelope.id
     stops = context.spec.data.gate.on_change is OnChange.STOP and not accepted
     return DataChanged(
@@ -76,10 +77,16 @@ def _judge(context: StepContext, study: Study, envelope: Envelope) -> DataChange
     )
 
 
-def _changes(context: StepContext, before: str, envelope: Envelope) -> Sequence[DataChange]:
-    """Return what the snapshot differs in; one entry that says why where that cannot be told."""
+def changes_since(store: FileStore, before: str, envelope: Envelope) -> Sequence[DataChange]:
+    """Return what a snapshot differs in; one entry that says why where that cannot be told.
+
+    Args:
+        store: holds the snapshots.
+        before: id of the one that it is compared with.
+        envelope: of the snapshot.
+    """
     try:
-        last = Envelope.read(context.store, context.spec.name, before)
+        last = Envelope.read(store, envelope.dataset, before)
     except NotFoundError:
         why = f"snapshot {before}, which it was opened on, is gone"
     except DamagedDataError as error:

@@ -10,6 +10,8 @@ from typing import Any
 
 from automl import __version__
 from automl.data.snapshot import Envelope
+from automl.doctor.data_issues import Audited
+from automl.doctor.data_report import keep_report
 from automl.domain.documents import JsonValue
 from automl.domain.events import Event, TestOpened, VersionPublished
 from automl.domain.layout import MODEL_FILE, REPORT_FILE
@@ -44,6 +46,8 @@ log = logging.getLogger(__name__)
 def evaluate(context: StepContext) -> dict[str, Any]:
     """Measure the exported file on the sealed test rows and publish the version.
 
+    The report of the data tells from now on what trials predict, and of the rows that are open.
+
     Returns:
         The version and its metrics.
     """
@@ -58,7 +62,9 @@ def evaluate(context: StepContext) -> dict[str, Any]:
             return ()
         return (VersionPublished(at=context.clock.now(), run=context.run, version=version),)
 
-    context.record.commit(note)
+    study = context.record.commit(note)
+    audited = Audited(context.spec.name, run.snapshot, context.spec.task)
+    keep_report(context.home, study, audited)
     metrics = registry.manifest(version).metrics
     return {"version": version, "metrics": {n: m.model_dump() for n, m in metrics.items()}}
 

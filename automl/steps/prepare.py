@@ -7,6 +7,8 @@ from functools import partial
 from automl.data.dask import open_workers
 from automl.data.files import OnProgress
 from automl.data.snapshot import Envelope
+from automl.doctor.data_issues import Audited
+from automl.doctor.data_report import has_report, keep_report
 from automl.domain.documents import JsonValue
 from automl.domain.facts import Origin
 from automl.domain.sources import Sources
@@ -36,6 +38,9 @@ def prepare(context: StepContext, on_progress: OnProgress) -> Envelope:
             envelope = track_of(context.spec.task).prepare(request, context.store, workers)
     except DataError as error:
         raise shortened(context, error) from error
+    if not (envelope.reused and has_report(context.store, envelope)):
+        audited = Audited(envelope.dataset, envelope.id, context.spec.task)
+        keep_report(context.home, context.record.study, audited)
     admit(context, envelope)
     return envelope
 

@@ -87,7 +87,7 @@ def require_whole(store: ObjectStore, snapshot: str, leftovers: frozenset[str]) 
     assert len(pages) == len(envelope.blocks) + len(envelope.files)
     thumbnails = {key for key in keys if "/thumbnails-" in key}
     assert len(thumbnails) == len(envelope.blocks)
-    own = {prefix + "manifest.json", prefix + "preprocess.onnx"}
+    own = {prefix + name for name in ("manifest.json", "preprocess.onnx", "report.html")}
     expected = {*stored, *own, *sources, *pages, *thumbnails}
     assert keys - leftovers == expected - leftovers
     assert leftovers <= expected  # what a killed one had written is a part of the same snapshot

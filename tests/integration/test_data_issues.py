@@ -4,136 +4,30 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from automl.cli import app
 from automl.data.findings import FindingKind
 from automl.data.splits import Part
-from automl.domain.candidate import Candidate
-from automl.domain.events import TestOpened, TrialClaimed, TrialFinished, TrialOpened, TrialProposed
-from automl.domain.settings import Settings
-from automl.domain.trial import Measurement, Outcome
-from automl.runs.context import StepContext
-from automl.runs.opening import open_run
-from automl.runs.run_lease import RunLease
-from automl.runs.trial_files import _predictions
-from automl.steps.prepare import prepare
-from automl.steps.study_file import study_spec
+from automl.domain.events import TestOpened
 from automl.storage.file import FileObjectStore
-from automl.tracks.image.snapshot import ImageSnapshot
-from automl.tracks.image.space import NetworkMorphismSpace
-from automl.tracks.track import Fitted, Predictions
-from tests.digits import digits
+from tests.faulty_data import COPY, DARK, FLIPPED, Study, faulty_study, prepared
 from tests.opened_runs import append
 from tests.shown import AT
-
-ROWS, CLASSES = 240, 3
-FLIPPED = range(100, 124)
-COPY, DARK = 50, 60  # a copy of row 40 with another label; a black row
-
-
-@dataclass(frozen=True)
-class Study:
-    """A study whose data have known faults.
-
-    Attributes:
-        context: of its open run.
-        snapshot: what that searches on.
-        truth: index of the right class of each row of the source.
-        folder: of the source.
-    """
-
-    context: StepContext
-    snapshot: ImageSnapshot
-    truth: NDArray[np.int64]
-    folder: Path
-
-    @property
-    def home(self) -> str:
-        return self.context.settings.home
-
-    def row(self, path: str) -> int:
-        return int(path.removeprefix("x[").removesuffix("]"))
-
-    def finish_trial(self, number: int, sureness: float = 0.8) -> str:
-        """Complete a trial that predicts the right class of held-out rows; return its folder."""
-        keys = self.context.keys.trial(number, 1)
-        fitted = Fitted(
-            None, "", Measurement(), b"weights",
-            judged=self._predicted(Part.SELECTION, sureness),
-            calibration=self._predicted(Part.CALIBRATION, sureness),
-        )  # fmt: skip
-        self.context.store.put(keys.validation, _predictions(fitted))
-        candidate: Candidate = NetworkMorphismSpace(8, CLASSES).seeds()[0]
-        measured = Measurement(score=0.9, loss=-0.9, weights=keys.weights)
-        run = self.context.run
-        append(
-            self.context,
-            TrialOpened(at=AT, n=number, run=run, worker="w"),
-            TrialProposed(at=AT, n=number, candidate=candidate, based_on=0, strategy="random"),
-            TrialClaimed(at=AT, n=number, attempt=1, run=run, worker="w"),
-            TrialFinished(
-                at=AT, n=number, attempt=1, run=run, outcome=Outcome.COMPLETED, measurement=measured
-            ),
-        )
-        return keys.folder
-
-    def _predicted(self, part: Part, sureness: float) -> Predictions:
-        rows = list(self.snapshot.files(part))
-        right = [self.truth[self.row(row.path)] for row in rows]
-        values = np.eye(CLASSES)[right] * sureness + (1 - sureness) / CLASSES
-        labels = np.array([row.label for row in rows], np.int64)
-        return Predictions([row.digest for row in rows], values.astype(np.float32), labels)
-
-    def issues(self, *options: str) -> Any:
-        done = CliRunner().invoke(
-            app, ["data", "issues", "digits", "--home", self.home, "--json", *options]
-        )
-        assert done.exit_code == 0, done.output
-        return json.loads(done.stdout)
 
 
 def of_kind(document: Any, kind: str) -> list[dict[str, Any]]:
     return [issue for issue in document["issues"] if issue["kind"] == kind]
 
 
-def prepared(folder: Path, run: str, **data: str) -> tuple[StepContext, ImageSnapshot]:
-    spec = study_spec(
-        {
-            "name": "digits",
-            "task": "image_classification",
-            "data": {"source": str(folder / "rows.npz"), **data},
-            "search": {"time_limit": "60s"},
-        }
-    )
-    context = StepContext.open(Settings(str(folder / "home")), spec, run, "cli")
-    envelope = prepare(context, lambda *_: None)
-    return context, ImageSnapshot.open(context.store, "digits", envelope.id)
-
-
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    x, y = digits(CLASSES)
-    x, truth = x[:ROWS].copy(), y[:ROWS].astype(np.int64)
-    labels = truth.copy()
-    labels[list(FLIPPED)] = (truth[list(FLIPPED)] + 1) % CLASSES
-    x[COPY], truth[COPY] = x[40], truth[40]
-    labels[COPY] = (truth[40] + 1) % CLASSES
-    x[DARK] = 0
-    np.savez(tmp_path / "rows.npz", allow_pickle=False, x=x, y=labels)
-    context, snapshot = prepared(tmp_path, "one")
-    with RunLease(context):
-        open_run(context, snapshot.envelope.id)
-    return Study(context, snapshot, truth, tmp_path)
+    return faulty_study(tmp_path)
 
 
 def part_of(study: Study, row: int) -> Part:

@@ -226,6 +226,25 @@ def test_the_report_says_where_the_winner_comes_from(home: Path) -> None:
     assert "No pretrained seed was available: EfficientNet-Lite0 needs images of 24 px" in report
 
 
+def test_the_report_of_the_data_tells_what_trials_predict_and_opened(home: Path) -> None:
+    report = one(home, "datasets/digits/*/report.html").read_text()
+
+    assert "Likely label errors are looked for among" in report
+    assert "sealed" not in report
+
+
+def test_a_report_of_the_data_that_cannot_be_written_is_no_reason_to_lose_a_version(
+    home: Path, exported: StepContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = one(home, "datasets/digits/*/report.html")
+    path.unlink()
+    path.mkdir()
+
+    assert evaluate.evaluate(exported)["version"] == 1
+
+    assert "the data report was not written: " in caplog.text
+
+
 @pytest.fixture
 def interrupted(tmp_path: Path) -> tuple[TrialTrainer, TrialSource]:
     """A trial whose first attempt was stopped in its fourth epoch, with two checkpoints."""

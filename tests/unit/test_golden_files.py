@@ -48,14 +48,15 @@ STORED = {
 }
 ELSEWHERE = {
     "MODEL_FILE",  # in the homes of an earlier release
-    "REPORT_FILE", "RunKeys.problems",  # for people: nothing reads them
+    "REPORT_FILE", "SnapshotKeys.report", "RunKeys.problems",  # for people: nothing reads them
     "PROBES", "probe_key",  # content that nothing reads
     # parts of keys, keys of others, and what keys tell
     "STUDIES", "SnapshotKeys.file", "DatasetKeys.folder", "DatasetKeys.snapshot", "LogKeys.hundred",
     "LogKeys.segments", "AttemptKeys.of", "AttemptKeys.checkpoints", "StudyKeys.folder",
     "StudyKeys.leases", "StudyKeys.log", "StudyKeys.run", "StudyKeys.trial", "ModelKeys.file",
     "ModelKeys.from_champion", "ModelKeys.prefix", "ModelKeys.promotions", "ModelKeys.version",
-    "DatasetKeys.files", "DatasetKeys.rows", "checkpoint_epoch", "shard_digest", "study_of_log",
+    "DatasetKeys.files", "DatasetKeys.snapshot_of", "DatasetKeys.rows", "checkpoint_epoch",
+    "shard_digest", "study_of_log",
 }  # fmt: skip
 # files that today's code reads and writes otherwise, those of older schemas aside
 OLDER = {

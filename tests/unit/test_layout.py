@@ -26,6 +26,10 @@ def test_keys_of_datasets() -> None:
     assert keys.source("f1") == "datasets/digits/sources/f1.json"
     assert keys.snapshot("s1").envelope == "datasets/digits/s1/manifest.json"
     assert keys.snapshot("s1").preprocess == "datasets/digits/s1/preprocess.onnx"
+    assert keys.snapshot("s1").report == "datasets/digits/s1/report.html"
+    assert keys.snapshot_of("datasets/digits/s1/manifest.json") == "s1"
+    assert keys.snapshot_of("datasets/digits/s1/report.html") is None
+    assert keys.snapshot_of("datasets/digits/sources/f1.json") is None
     assert keys.snapshot("s1").shard("train", "0123456789abcdefff") == (
         "datasets/digits/s1/train-0123456789abcdef.safetensors"
     )

@@ -47,7 +47,7 @@ def test_the_report_escapes_what_it_shows_and_refers_to_nothing_outside() -> Non
 
     assert "<script" not in page
     assert "&lt;script&gt;" in page
-    assert "http" not in page
+    assert "://" not in page
     assert "0.9000 to 0.9900" in page
     assert "<svg" in page
     assert "<polyline" in page

@@ -33,4 +33,5 @@ CARD = Card(
     portrait="automl.tracks.image.portrait:portrait",
     reader="automl.tracks.image.arrays:load_image_dataset",
     auditor="automl.tracks.image.audit:audited_rows",
+    exhibitor="automl.tracks.image.exhibits:exhibits",
 )
