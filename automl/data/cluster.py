@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from automl.errors import StorageError
+from automl.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     import distributed
 
+TLS_HINT = (
+    "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and "
+    "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"
+)
+
 _CLOSE_S = 5.0  # for a scheduler and its workers to end by themselves
 _BREAK_OFF_S = 0.5  # for the scheduler, where its workers were killed
+_SCRATCH = "automl-dask-"
+_TRIM, _TRIM_BYTES = "MALLOC_TRIM_THRESHOLD_", "65536"  # as `distributed.nanny` sets it
+
+
+def is_unprotected(address: str) -> bool:
+    """Return whether what goes to a scheduler's address leaves this process's machine as it is.
+
+    Args:
+        address: as Dask takes it; without a scheme it is `tcp://`.
+    """
+    parts = urlsplit(address if "://" in address else f"tcp://{address}")
+    if parts.scheme in {"tls", "wss", "inproc"}:
+        return False
+    try:
+        return not ip_address(parts.hostname or "").is_loopback
+    except ValueError:  # a name
+        return parts.hostname != "localhost"
 
 
 @contextmanager
@@ -25,6 +52,7 @@ def remote_client(address: str) -> Iterator[distributed.Client]:
     """Yield a client of the scheduler at an address.
 
     Raises:
+        ConfigError: the address begins with `tls://`, and no certificate is set.
         StorageError: no scheduler answers there.
     """
     import distributed
@@ -36,6 +64,10 @@ def remote_client(address: str) -> Iterator[distributed.Client]:
         raise StorageError(
             f"DASK_SCHEDULER_ADDRESS is {address}, where no scheduler answers: {error}.",
             "start it, or unset the variable",
+        ) from error
+    except TypeError as error:  # so Dask calls that
+        raise ConfigError(
+            f"DASK_SCHEDULER_ADDRESS is {address}, and no certificate is set.", TLS_HINT
         ) from error
     with client:
         yield client
@@ -57,14 +89,14 @@ def local_client(
     import distributed
 
     _quiet()
-    with tempfile.TemporaryDirectory(prefix="automl-dask-") as folder:
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH) as folder, _held(Path(folder)):
         cluster = distributed.LocalCluster(
             n_workers=0,
             processes=False,
             protocol="tcp://",
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",  # a free port: even without pages one is listened on
-            scheduler_kwargs={"dashboard": False},
+            scheduler_kwargs={"dashboard": False, "local_directory": folder},
             silence_logs=logging.CRITICAL,
         )
         workers: list[subprocess.Popen[bytes]] = []
@@ -82,6 +114,28 @@ def local_client(
         finally:
             _end(client, cluster, close_s)
             _kill(workers)
+
+
+def remove_abandoned() -> None:
+    """Remove the folders of local workers whose process was killed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        with suppress(OSError), _held(left):  # else it is in use, or somebody else's
+            shutil.rmtree(left)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, which the kernel frees when this process dies.
+
+    Raises:
+        OSError: another process holds it, or the folder cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _end(
@@ -103,7 +157,11 @@ def _worker(address: str, folder: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "DASK_LOGGING__DISTRIBUTED": "error"}
+    """Return the environment of workers, unless it says otherwise with Dask's bound for glibc.
+
+    Without it glibc keeps much of what large images took; Dask sets it for workers with a nanny.
+    """
+    return {_TRIM: _TRIM_BYTES, **os.environ, "DASK_LOGGING__DISTRIBUTED": "error"}
 
 
 def _kill(workers: Iterable[subprocess.Popen[bytes]]) -> None:
