@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _CLOSE_S = 5.0  # for a scheduler and its workers to end by themselves
 _BREAK_OFF_S = 0.5  # for the scheduler, where its workers were killed
+_TRIM, _TRIM_BYTES = "MALLOC_TRIM_THRESHOLD_", "65536"  # as `distributed.nanny` sets it
 
 
 @contextmanager
@@ -103,7 +104,11 @@ def _worker(address: str, folder: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "DASK_LOGGING__DISTRIBUTED": "error"}
+    """Return the environment of workers, unless it says otherwise with Dask's bound for glibc.
+
+    Without it glibc keeps much of what large images took; Dask sets it for workers with a nanny.
+    """
+    return {_TRIM: _TRIM_BYTES, **os.environ, "DASK_LOGGING__DISTRIBUTED": "error"}
 
 
 def _kill(workers: Iterable[subprocess.Popen[bytes]]) -> None:

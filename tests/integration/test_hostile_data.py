@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from automl.data.files import FileEntry, FileStore, StoredFile
 from automl.data.findings import Finding, FindingKind
@@ -23,66 +21,17 @@ from automl.steps.prepare import prepare
 from automl.steps.study_file import study_spec
 from automl.storage.file import FileObjectStore
 from automl.storage.sources import SourceFolder
-from automl.tracks.image.decode import encode_png
 from automl.tracks.image.passes import ReadTask, read_rows
 from automl.tracks.image.prepare import prepare_images
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.snapshot import ImageEnvelope
 from automl.tracks.image.sources import SourceLocation, list_source
 from automl.tracks.image.tables import FurtherColumn
+from tests.hostile_images import picture
 from tests.local import here, reading
 
 GOOD = 40  # images of each class
 FEW = 0.9  # of the rows may be bad
-
-
-def picture(number: int) -> bytes:
-    rng = np.random.default_rng(number)
-    return encode_png(rng.integers(0, 256, (12, 10, 3), dtype=np.uint8))
-
-
-def saved(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format=kind, **options)
-    return buffer.getvalue()
-
-
-def _fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def _dangling(path: Path) -> None:
-    path.symlink_to(path.parent / "nowhere.png")
-
-
-def _looping(path: Path) -> None:
-    path.symlink_to(path)
-
-
-def _huge(path: Path) -> None:
-    with path.open("wb") as file:
-        file.truncate(2**31)  # takes no room
-
-
-Make = bytes | Callable[[Path], None]
-BAD: dict[str, tuple[Make, str]] = {
-    "empty.png": (b"", "the file is empty"),
-    "text.png": (b"hello", "not an image file"),
-    "torn.png": (picture(1)[:70], "cannot be decoded"),
-    "pointer.png": (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
-    "page.jpg": (b"<!DOCTYPE html><title>Sign in</title>", "a web page"),
-    "phone.jpg": (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "a HEIC image"),
-    "hole.png": (b"\x00" * 5000, "nothing but zeros"),
-    "float.tif": (saved(Image.new("F", (4, 4), 0.5), "TIFF"), "no fixed range"),
-    "bomb.png": (saved(Image.new("1", (20_000, 20_000)), "PNG"), "more than 50,000,000"),
-    "large.png": (saved(Image.new("1", (9_000, 6_000)), "PNG"), "9000 by 6000 pixels"),
-    "huge.png": (_huge, "2,147,483,648 bytes"),
-    "pipe.png": (_fifo, "it is neither a file nor a folder"),
-    "dangling.png": (_dangling, "it is a link that leads nowhere"),
-    "loop.png": (_looping, "it is a link that leads to itself"),
-    os.fsdecode(b"b\xe4r.png"): (picture(2), "its name is not UTF-8 text"),
-}
-SHOWN = {os.fsdecode(b"b\xe4r.png"): r"b\xe4r.png"}
 
 
 @pytest.fixture
@@ -103,21 +52,6 @@ def request(folder: Path) -> ImageRequest:
 
 def prepared(asked: ImageRequest, home: FileObjectStore) -> ImageEnvelope:
     return prepare_images(asked, home, here())
-
-
-def test_each_bad_file_is_named_with_its_reason(tmp_path: Path, home: FileObjectStore) -> None:
-    write_classes(tmp_path / "in")
-    for name, (make, _) in BAD.items():
-        path = tmp_path / "in" / "a" / name
-        path.write_bytes(make) if isinstance(make, bytes) else make(path)
-
-    snapshot = prepared(request(tmp_path), home)
-
-    reasons = {row.path: row.reason for row in snapshot.quarantined}
-    assert set(reasons) == {f"a/{SHOWN.get(name, name)}" for name in BAD}
-    for name, (_, reason) in BAD.items():
-        assert reason in reasons[f"a/{SHOWN.get(name, name)}"]
-    assert sum(snapshot.counts.values()) == 2 * GOOD
 
 
 def test_a_class_whose_name_is_not_utf_8_is_left_out(tmp_path: Path, home: FileObjectStore) -> None:
@@ -312,16 +246,84 @@ def test_json_lines_that_are_none_are_refused(tmp_path: Path, text: str, words: 
         ("path,label,label\n1.png,a,b\n", "the column 'label' twice"),
         ("path\n1.png\n", "no 'Label' or 'label'"),
         ("", "has 0 columns"),
+        ("path;label\n1.png;a\n2.png;b\n", "has 1 columns, but no 'Label' or 'label'"),
+        ("path,label\n1.png,a\n2.png,b\n".encode("utf-16"), "is not UTF-8 text: byte 0"),
+        ("path,label\n1.png,\xe4\n".encode("latin-1"), "is not UTF-8 text: byte 17"),
     ],
 )
 def test_a_manifest_that_cannot_be_taken_at_its_word_is_refused(
-    tmp_path: Path, text: str, words: str
+    tmp_path: Path, text: str | bytes, words: str
 ) -> None:
     write_classes(tmp_path / "in")
-    (tmp_path / "in" / "train.csv").write_text(text)
+    data = text.encode() if isinstance(text, str) else text
+    (tmp_path / "in" / "train.csv").write_bytes(data)
 
     with pytest.raises(DataError, match=words):
         list_source(SourceLocation(request(tmp_path).source, "in/train.csv"))
+
+
+def test_a_manifest_of_windows_and_its_paths_are_understood(tmp_path: Path) -> None:
+    write_classes(tmp_path / "in")
+    lines = ["path,label", "a/000.png,a", "../in/a/002.png,a", "./b/001.png,b", "x/../b/003.png,b"]
+    data = b"\xef\xbb\xbf" + "\r\n".join(lines).encode()
+    (tmp_path / "in" / "train.csv").write_bytes(data)
+
+    rows = list_source(SourceLocation(request(tmp_path).source, "in/train.csv")).rows
+
+    leaves = "the path leaves the folder of images"
+    assert [row.problem for row in rows] == ["", leaves, "", leaves]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (np.zeros((3, 6, 6), np.uint8), np.eye(3, dtype=np.int64), r"y of .* is int64 \[3, 3\]"),
+        (np.zeros((3, 6, 6, 2), np.uint8), np.arange(3), r"x of .* is uint8 \[3, 6, 6, 2\]"),
+        (np.zeros((3, 6, 6), np.float32), np.arange(3), r"x of .* is float32 \[3, 6, 6\]"),
+        (np.zeros((3, 6, 6), np.uint8), np.array([b"caf\xe9"] * 3), "y of .* is not UTF-8 text"),
+    ],
+)
+def test_arrays_that_are_no_images_or_labels_are_refused(
+    tmp_path: Path, images: np.ndarray, labels: np.ndarray, words: str
+) -> None:
+    np.savez(tmp_path / "in.npz", x=images, y=labels)
+
+    with pytest.raises(DataError, match=words):
+        list_source(SourceLocation(request(tmp_path).source, "in.npz"))
+
+
+@pytest.mark.parametrize("content", ["array", "rest"])
+def test_what_is_called_npz_and_is_none_is_refused(tmp_path: Path, content: str) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((3, 6, 6), np.uint8))
+    np.savez(tmp_path / "whole.npz", x=np.zeros((3, 6, 6), np.uint8), y=np.arange(3))
+    whole = (tmp_path / "whole.npz").read_bytes()
+    data = (tmp_path / "x.npy").read_bytes() if content == "array" else whole[: len(whole) // 2]
+    (tmp_path / "in.npz").write_bytes(data)
+
+    with pytest.raises(DataError, match=r"in\.npz is no whole \.npz file.*save it again"):
+        list_source(SourceLocation(request(tmp_path).source, "in.npz"))
+
+
+def test_a_thousand_classes_are_prepared(tmp_path: Path, home: FileObjectStore) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3000, 4, 4), dtype=np.uint8)
+    np.savez(tmp_path / "in.npz", x=images, y=np.arange(3000) % 1000)
+
+    snapshot = prepared(replace(request(tmp_path), source_key="in.npz"), home)
+
+    assert len(snapshot.classes) == 1000
+    assert sum(snapshot.counts.values()) == 3000
+
+
+def test_two_images_are_too_few_and_all_classes_are_named(
+    tmp_path: Path, home: FileObjectStore
+) -> None:
+    put(tmp_path / "in", "a/0.png", "b/1.png")
+
+    with pytest.raises(DataError) as caught:
+        prepared(request(tmp_path), home)
+
+    assert {problem.path for problem in caught.value.problems} == {"a", "b"}
+    assert list(home.list("")) == []
 
 
 def put(folder: Path, *paths: str) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from automl.errors import DataError
 from automl.tracks.image import decode
-from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
+from automl.tracks.image.decode import decode_image, encode_png, longer_side, pixel_digest
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -131,6 +131,35 @@ def test_too_many_pixels_are_refused_before_they_are_decoded() -> None:
     for data in (whole, header_alone):
         with pytest.raises(DataError, match=r"300 by 200 pixels, more than 59,999"):
             decode_image(data, 59_999)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "most", "why"),
+    [
+        ("WEBP", {}, 20_000, r"more than 9,999 \(half of data\.max_pixels, for WebP takes twice"),
+        ("JPEG", {"progressive": True}, 15_000, r"9,999 \(two thirds of data\.max_pixels, for it"),
+        ("JPEG", {}, 10_000, r"more than 9,999 \(data\.max_pixels\)"),
+    ],
+)
+def test_formats_whose_decoders_take_more_memory_may_have_fewer_pixels(
+    kind: str, options: dict[str, object], most: int, why: str
+) -> None:
+    data = encoded(Image.new("RGB", (100, 100)), kind, **options)
+
+    assert decode_image(data, most).shape == (100, 100, 3)
+    assert longer_side(data, most) == 100
+    with pytest.raises(DataError, match=why):
+        decode_image(data, most - 1)
+    assert longer_side(data, most - 1) is None
+
+
+@pytest.mark.parametrize("size", [(1, 65_536), (65_536, 1)])
+def test_a_side_that_no_camera_has_is_refused_before_it_is_decoded(size: tuple[int, int]) -> None:
+    data = encoded(Image.new("1", size))
+
+    with pytest.raises(DataError, match=r"by .* pixels, and no side may have over 65,535"):
+        decode_image(data)
+    assert longer_side(data, 10**6) is None
 
 
 def test_an_image_that_pillow_calls_a_bomb_is_refused_without_a_warning() -> None:

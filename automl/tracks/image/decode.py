@@ -7,7 +7,9 @@ high bytes, at most one level away from the division.
 
 from __future__ import annotations
 
+import ctypes
 import io
+import logging
 import struct
 import warnings
 import zlib
@@ -16,7 +18,7 @@ from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, _imaging
 
 from automl.errors import DataError
 from automl.tracks.image.foreign import kind_of
@@ -26,6 +28,7 @@ MOST_PIXELS = 50_000_000  # of an image, unless somebody says more
 _HINT = "replace the file, or remove its row"
 _BROKEN_FILE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 ANY_PIXELS = 178_956_970  # Pillow decodes no more
+MOST_SIDE = 65_535  # as in JPEG; stretching takes memory and time by the height, not by the pixels
 _STRIP_PIXELS = 2**20  # converted at a time: an image of 50 million pixels is converted in place
 _ORIENTATION = 0x0112  # of EXIF
 Pixels = NDArray[np.uint8]
@@ -39,18 +42,29 @@ _TURNS: Mapping[int, Callable[[Pixels], Pixels]] = {  # views of pixels as the c
     8: lambda pixels: pixels.transpose(1, 0, 2)[::-1],
 }
 
-# Pillow warns of what `most_pixels` refuses.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+def _quiet() -> None:
+    """Keep Pillow and its libtiff from telling of a file without its name: an error is raised."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    set_handler = getattr(ctypes.CDLL(_imaging.__file__), "TIFFSetErrorHandler", None)
+    if set_handler is not None:  # else Pillow was built without libtiff, or with it inside
+        set_handler(None)
+
+
+_quiet()
 
 
 def decode_image(data: bytes, most_pixels: int = MOST_PIXELS) -> Pixels:
     """Return the pixels of an encoded image, uint8 `[H, W, 3]`, C-contiguous.
 
-    Its memory is some seven bytes a pixel, and the file's own size.
+    Its memory is at most some eight bytes for each of `most_pixels`, and the file's own size.
 
     Args:
         data: the file.
-        most_pixels: that it may have, at most `ANY_PIXELS`; more are refused, not decoded.
+        most_pixels: that it may have, at most `ANY_PIXELS`; more are refused, not decoded. A WebP
+            file may have half of them, a progressive JPEG file two thirds, since they take more
+            memory. No side may be longer than `MOST_SIDE`.
 
     Raises:
         DataError: the bytes are no whole image of a known format; the message is the reason.
@@ -59,9 +73,9 @@ def decode_image(data: bytes, most_pixels: int = MOST_PIXELS) -> Pixels:
         raise DataError("the file is empty", _HINT)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > most_pixels:
-                raise DataError(_too_large(f"{width} by {height}", most_pixels), _HINT)
+            why = _too_large(image, most_pixels)
+            if why:
+                raise DataError(why, _HINT)
             image.load()
             orientation = image.getexif().get(_ORIENTATION, 1)
             pixels = _to_rgb(image)
@@ -70,7 +84,8 @@ def decode_image(data: bytes, most_pixels: int = MOST_PIXELS) -> Pixels:
         but = f", but {kind}" if kind else ""
         raise DataError(f"not an image file ({', '.join(FORMATS)}){but}", _HINT) from error
     except Image.DecompressionBombError as error:
-        raise DataError(_too_large(f"more than {ANY_PIXELS:,}", most_pixels), _HINT) from error
+        why = _too_many(f"more than {ANY_PIXELS:,}", most_pixels, "data.max_pixels")
+        raise DataError(why, _HINT) from error
     except _BROKEN_FILE as error:
         raise DataError(f"the image cannot be decoded: {error}", _HINT) from error
     turn = _TURNS.get(orientation)
@@ -86,14 +101,28 @@ def longer_side(data: bytes, most_pixels: int) -> int | None:
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
+            return None if _too_large(image, most_pixels) else max(image.size)
     except (UnidentifiedImageError, Image.DecompressionBombError, *_BROKEN_FILE):
         return None
-    return max(width, height) if width * height <= most_pixels else None
 
 
-def _too_large(pixels: str, most: int) -> str:
-    return f"the image has {pixels} pixels, more than {most:,} (data.max_pixels)"
+def _too_large(image: Image.Image, most_pixels: int) -> str:
+    """Return why an image whose header was read is too large to be decoded; "" if it is not."""
+    width, height = image.size
+    most, told = most_pixels, "data.max_pixels"
+    if image.format == "WEBP":  # the decoder holds two canvases, and the frame it gives
+        most, told = most_pixels // 2, f"half of {told}, for WebP takes twice the memory"
+    elif image.info.get("progressive"):  # libjpeg holds all coefficients
+        most, told = 2 * most_pixels // 3, f"two thirds of {told}, for it is progressive"
+    if width * height > most:
+        return _too_many(f"{width} by {height}", most, told)
+    if max(width, height) > MOST_SIDE:
+        return f"the image has {width} by {height} pixels, and no side may have over {MOST_SIDE:,}"
+    return ""
+
+
+def _too_many(pixels: str, most: int, told: str) -> str:
+    return f"the image has {pixels} pixels, more than {most:,} ({told})"
 
 
 def encode_png(pixels: Pixels) -> bytes:
