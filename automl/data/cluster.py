@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automl.errors import StorageError
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 _CLOSE_S = 5.0  # for a scheduler and its workers to end by themselves
 _BREAK_OFF_S = 0.5  # for the scheduler, where its workers were killed
+_SCRATCH = "automl-dask-"
 _TRIM, _TRIM_BYTES = "MALLOC_TRIM_THRESHOLD_", "65536"  # as `distributed.nanny` sets it
 
 
@@ -58,14 +62,14 @@ def local_client(
     import distributed
 
     _quiet()
-    with tempfile.TemporaryDirectory(prefix="automl-dask-") as folder:
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH) as folder, _held(Path(folder)):
         cluster = distributed.LocalCluster(
             n_workers=0,
             processes=False,
             protocol="tcp://",
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",  # a free port: even without pages one is listened on
-            scheduler_kwargs={"dashboard": False},
+            scheduler_kwargs={"dashboard": False, "local_directory": folder},
             silence_logs=logging.CRITICAL,
         )
         workers: list[subprocess.Popen[bytes]] = []
@@ -83,6 +87,28 @@ def local_client(
         finally:
             _end(client, cluster, close_s)
             _kill(workers)
+
+
+def remove_abandoned() -> None:
+    """Remove the folders of local workers whose process was killed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        with suppress(OSError), _held(left):  # else it is in use, or somebody else's
+            shutil.rmtree(left)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, which the kernel frees when this process dies.
+
+    Raises:
+        OSError: another process holds it, or the folder cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _end(

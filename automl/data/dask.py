@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from automl.data.cluster import local_client, remote_client
+from automl.data.cluster import local_client, remote_client, remove_abandoned
 from automl.data.files import OnProgress
 from automl.errors import StorageError
 
@@ -74,6 +74,7 @@ def open_workers(
         if address:
             yield Workers(stack.enter_context(remote_client(address)), on_progress)
         else:
+            remove_abandoned()
             yield LocalWorkers(processes, on_progress, bound_to_parent, stack)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,10 @@ def lines(n: int, start: int = 0) -> list[Line]:
     ]
 
 
+def renamed(prefix: str, rows: Sequence[Line]) -> list[Line]:
+    return [(prefix + name, label, value, number) for name, label, value, number in rows]
+
+
 def asked(folder: Path, **changes: Any) -> ImageRequest:
     store = FileObjectStore(folder)
     return replace(ImageRequest("pictures", store, "train.csv", store, "images"), **changes)
@@ -79,6 +84,41 @@ def parts_of(home: FileObjectStore, envelope: ImageEnvelope) -> dict[str, Part]:
     """Return the part of each row, by its path."""
     index = read_index(home, envelope, PARTS)
     return {path: PARTS[part] for path, part in zip(index.paths, index.parts, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("split", "further"),
+    [(Split.STRATIFIED, None), (Split.RANDOM, None), (Split.GROUP, FARM), (Split.TIME, DAY)],
+)
+def test_no_row_moves_when_a_tenth_comes_a_twentieth_goes_and_all_are_renamed_and_shuffled(
+    tmp_path: Path, home: FileObjectStore, split: Split, further: FurtherColumn | None
+) -> None:
+    rng = random.Random(7)  # noqa: S311 - a fixed choice
+    column = further.name if further else ""
+    copies = renamed("copy-", rng.sample(lines(200), 10))
+    write_table(tmp_path, "train.csv", [*lines(200), *copies], column)
+    request = asked(tmp_path, split=split, further=further)
+    first = prepared(request, home)
+
+    stay = rng.sample([*lines(200), *copies], 200)  # of 210
+    again = renamed("again-", rng.sample(stay, 5))
+    second_lines = renamed("new/", [*stay, *lines(15, 200), *again])
+    (tmp_path / "images" / "new").mkdir()
+    rng.shuffle(second_lines)
+    write_table(tmp_path, "train.csv", second_lines, column)
+    second = prepared(replace(request, thresholds=first.thresholds), home)
+
+    before, after = parts_of(home, first), parts_of(home, second)
+    assert set(before.values()) == set(Part)
+    assert len(after) == len(second_lines)  # copies have the same group and time: all are kept
+    assert {name: after[f"new/{name}"] for name, *_ in stay} == {
+        name: before[name] for name, *_ in stay
+    }
+    for parts, rows in ((before, [*lines(200), *copies]), (after, second_lines)):
+        of_picture: dict[int, set[Part]] = {}
+        for name, _, _, number in rows:
+            of_picture.setdefault(number, set()).add(parts[name])
+        assert all(len(found) == 1 for found in of_picture.values())
 
 
 # --- by a column ---

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import distributed
@@ -15,9 +11,9 @@ import pytest
 
 from automl.data.dask import Workers
 from automl.errors import StorageError
+from tests.dask_cluster import scheduler, workers
 from tests.dask_tasks import fatal, slow_square
 
-ROOT = Path(__file__).parents[2]
 TASKS = 24
 
 
@@ -27,45 +23,6 @@ def silent(done: int, total: int, what: str) -> None:
 
 def tasks() -> Iterator[tuple[int, int]]:
     return ((number, 1) for number in range(TASKS))
-
-
-@contextmanager
-def scheduler(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Yield a scheduler, and its address."""
-    file = folder / "scheduler.json"
-    process = started("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
-                      "--scheduler-file", str(file))  # fmt: skip
-    try:
-        while not file.exists():
-            assert process.poll() is None
-            time.sleep(0.05)
-        with distributed.Client(scheduler_file=str(file), set_as_default=False) as client:
-            address = str(client.scheduler_info()["address"])
-        yield process, address
-    finally:
-        process.kill()
-        process.wait()
-
-
-def started(*words: str) -> subprocess.Popen[bytes]:
-    nowhere = subprocess.DEVNULL
-    command = [sys.executable, "-m", f"distributed.cli.dask_{words[0]}", *words[1:]]
-    return subprocess.Popen(command, cwd=ROOT, stdout=nowhere, stderr=nowhere)
-
-
-@contextmanager
-def workers(address: str, folder: Path, count: int = 2) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Yield workers of one thread without nannies: what is killed stays dead."""
-    options = ["--no-nanny", "--no-dashboard", "--nthreads", "1"]
-    found = [
-        started("worker", address, *options, "--local-directory", str(folder)) for _ in range(count)
-    ]
-    try:
-        yield found
-    finally:
-        for process in found:
-            process.kill()
-            process.wait()
 
 
 def test_what_a_lost_worker_had_to_do_another_one_does(tmp_path: Path) -> None:

@@ -134,6 +134,27 @@ def test_no_row_moves_and_later_rows_are_held_out(rows: tuple[list[Row], list[Ro
         assert all(max(a) < min(b) for a, b in pairwise(ordered))
 
 
+@settings(max_examples=100, deadline=None)
+@given(rows=changes(NAMES), kind=st.sampled_from([Split.STRATIFIED, Split.RANDOM]))
+def test_no_row_moves_when_others_come_and_go_and_all_are_renamed(
+    rows: tuple[list[Row], list[Row]], kind: Split
+) -> None:
+    before, after = rows
+    split = SplitSettings(kind, validation_fraction=0.2, test_fraction=0.2, seed=3)
+
+    first, chosen = assigned(before, split)
+    second, grown = assigned(after, split, chosen.thresholds, name="renamed-")
+
+    assert {row: second[row] for row in first if row in second} == {
+        row: part for row, part in first.items() if row in second
+    }
+    for parts in (first, second):
+        assert None not in parts.values()
+        assert all(len(found) == 1 for found in parts_by("picture", parts))
+    assert not chosen.twins
+    assert not grown.twins
+
+
 # --- sizes ---
 
 
