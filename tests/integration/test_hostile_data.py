@@ -279,6 +279,7 @@ def test_a_manifest_of_windows_and_its_paths_are_understood(tmp_path: Path) -> N
     [
         (np.zeros((3, 6, 6), np.uint8), np.eye(3, dtype=np.int64), r"y of .* is int64 \[3, 3\]"),
         (np.zeros((3, 6, 6, 2), np.uint8), np.arange(3), r"x of .* is uint8 \[3, 6, 6, 2\]"),
+        (np.zeros((3, 65_536, 1), np.uint8), np.arange(3), "sides of over 65,535 pixels"),
         (np.zeros((3, 6, 6), np.float32), np.arange(3), r"x of .* is float32 \[3, 6, 6\]"),
         (np.zeros((3, 6, 6), np.uint8), np.array([b"caf\xe9"] * 3), "y of .* is not UTF-8 text"),
     ],

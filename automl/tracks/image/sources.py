@@ -16,6 +16,7 @@ from automl.domain.sources import ARCHIVE_SUFFIXES
 from automl.errors import DataError
 from automl.machine.memory import usable_bytes
 from automl.tracks.image.archives import Archive, find_archive
+from automl.tracks.image.decode import MOST_SIDE
 from automl.tracks.image.folders import is_image_name, read_folders
 from automl.tracks.image.listing import (
     Listing,
@@ -211,6 +212,12 @@ def _check_arrays(
         )
     if 0 in shaped.shape[1:3]:
         raise DataError(f"The images of {location.uri} have no pixels: {list(x.shape)}.", "fix x")
+    if max(shaped.shape[1:3]) > MOST_SIDE:
+        raise DataError(
+            f"The images of {location.uri} have sides of over {MOST_SIDE:,} pixels: "
+            f"{list(x.shape)}.",
+            "fix x",
+        )
     if y.ndim != 1 or len(y) != len(x) or y.dtype.kind not in "iuUS":
         raise DataError(
             f"y of {location.uri} is {y.dtype} {list(y.shape)}, x has {len(x)} rows.",
