@@ -26,6 +26,7 @@ from automl.tracks.image.samples import write_digits
 from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
 from automl.tracks.image.sources import SourceLocation, list_source
 from benchmarks.shared_data import shared_dataset
+from tests.dask_tasks import kept_bytes
 from tests.local import here
 
 A_SECOND = {"time_limit": "1s", "resources": {"gpus": 0}}  # of a search, on CPUs
@@ -511,6 +512,11 @@ def test_a_local_client_has_as_many_processes_as_it_is_told() -> None:
         assert os.getpid() not in numbers
     for number in numbers:
         assert not psutil.pid_exists(number)
+
+
+def test_local_workers_give_the_memory_of_large_images_back() -> None:
+    with local_client(1) as client:
+        assert client.submit(kept_bytes).result() < 50 * 2**20
 
 
 def test_an_error_ends_the_processes_at_once() -> None:
