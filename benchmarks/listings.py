@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from automl.data.blocks import Block
+from automl.data.blocks import Block, write_block
 from automl.data.dask import LocalWorkers
 from automl.data.digest_index import digests
 from automl.data.ledger import Page, Seen, place_of, state_of, write_page
@@ -35,8 +35,10 @@ from automl.domain.layout import DatasetKeys, SnapshotKeys
 from automl.domain.sources import Sources
 from automl.storage.file import FileObjectStore
 from automl.storage.sources import open_source
+from automl.tracks.image.hashing import THUMBNAIL_SIDE
 from automl.tracks.image.index import locate
 from automl.tracks.image.listings import Listings, list_sources
+from automl.tracks.image.look_alikes import near_duplicates
 from automl.tracks.image.plan import fingerprint, make_plan
 from automl.tracks.image.reading import CHUNK_ROWS, Reading
 from automl.tracks.image.recipe import Recipe
@@ -94,11 +96,13 @@ def recipe_of(request: ImageRequest) -> Recipe:
 def write_ledgers(folder: Path, form: str) -> None:
     """Write ledgers that know all rows, and all files of held-out ones; blocks are empty."""
     request, store = request_of(folder, form), FileObjectStore(folder / form)
-    listing, keys = list_sources(request), DatasetKeys(NAME)
+    (_, listing), keys = list_sources(request), DatasetKeys(NAME)
     prefix = keys.rows(recipe_of(request).name)
     names = listing.names()
+    blank = np.zeros((CHUNK_ROWS, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
+    previews = write_block(store, f"{prefix}thumbnails", CHUNK_ROWS, {"thumbnails": blank})
     for first in range(0, len(listing), CHUNK_ROWS):
-        page = _page(listing, names, first, prefix)
+        page = _page(listing, names, first, prefix, previews)
         assert page.block is not None
         store.put(page.block.key, b"")
         write_page(store, prefix, page)
@@ -109,7 +113,9 @@ def write_ledgers(folder: Path, form: str) -> None:
         write_page(store, keys.files, Page(Seen.of([]), page.contents, page.rows, {}, block=block))
 
 
-def _page(listing: Listings, names: Iterator[str], first: int, prefix: str) -> Page:
+def _page(
+    listing: Listings, names: Iterator[str], first: int, prefix: str, previews: Block
+) -> Page:
     rows = range(first, min(first + CHUNK_ROWS, len(listing)))
     contents = [blake2b(str(row).encode(), digest_size=16).digest() for row in rows]
     told = [(listing.row(row), next(names)) for row in rows]
@@ -120,13 +126,16 @@ def _page(listing: Listings, names: Iterator[str], first: int, prefix: str) -> P
     n = len(rows)
     facts: dict[str, Any] = {
         "digest": digests((blake2b(c, digest_size=32).digest() for c in contents), 32),
+        "hash": digests((blake2b(c, digest_size=8).digest() for c in contents), 8).view(np.uint64)[
+            :, 0
+        ],
         "statistics": np.zeros((n, len(STATISTICS))),
         "sums": np.zeros((n, 3), np.int64),
         "squares": np.zeros((n, 3), np.int64),
     }
     block = Block(key=f"{prefix}images-{first}", rows=n, sha256="", size_bytes=0)
     numbers = np.arange(n, dtype=np.int32)
-    return Page(Seen.of(seen), digests(contents), numbers, facts, block=block)
+    return Page(Seen.of(seen), digests(contents), numbers, facts, {}, block, previews)
 
 
 def measure(folder: Path, form: str) -> list[Cost]:
@@ -146,15 +155,17 @@ def measure(folder: Path, form: str) -> list[Cost]:
     request = request_of(folder, form)
     recipe = recipe_of(request)
     with phase("listing"):
-        listing = list_sources(request)
+        request, listing = list_sources(request)
     with phase("fingerprint"):
         fingerprint(request, listing, {})
     workers = LocalWorkers(1, lambda *_: None, list, ExitStack())  # for nothing: all is known
     reading = Reading(NAME, listing, recipe, store, workers)
     with phase("lookup"):
         ledger, inspected = reading.inspect()
+    with phase("look-alikes"):
+        near = near_duplicates(store, ledger, inspected.contents)
     with phase("plan"):
-        plan = make_plan(request, listing, inspected, recipe)
+        plan = make_plan(request, listing, inspected, recipe, lambda _: near)
     with phase("index"):
         located = locate(listing, plan, ledger, reading.keep_files(plan, ledger))
         located.stored(store, SnapshotKeys(NAME, plan.id))
