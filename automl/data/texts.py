@@ -75,15 +75,13 @@ class Texts(Sequence[str]):
         return self._text(int(self._ends[place]), int(self._ends[place + 1]))
 
     def __iter__(self) -> Iterator[str]:
-        if self._places is None:
-            ends = each(self._ends)
-            start = next(ends)
-            for end in ends:
-                yield self._text(start, end)
-                start = end
-        else:
-            for place in each(self._places):
-                yield "" if place < 0 else self._text(*self._ends[place : place + 2].tolist())
+        rows = len(self)
+        for first in range(0, rows, _AT_ONCE):
+            some = np.arange(first, min(first + _AT_ONCE, rows), dtype=np.int32)
+            places = some if self._places is None else self._places[some]
+            starts, ends = self._ends[places].tolist(), self._ends[places + 1].tolist()
+            for place, start, end in zip(places.tolist(), starts, ends, strict=True):
+                yield "" if place < 0 else self._letters[start:end].decode(errors=_SURROGATES)
 
     def _text(self, start: int, end: int) -> str:
         return self._letters[start:end].decode(errors=_SURROGATES)
