@@ -13,7 +13,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-_AT_ONCE = 4096  # values that are Python's at the same time
+_AT_ONCE = 1024  # values that are Python's at the same time
 _SURROGATES = "surrogatepass"  # names that are not UTF-8, and labels that are no Unicode
 
 

@@ -42,7 +42,7 @@ from automl.tracks.image.tables import Columns, TableLine, read_file_table
 
 MOST_FOLDERS = 100  # that are listed one by one
 TABLE_SHARE = 0.02  # of the memory left: a manifest's lines take many times its bytes
-_AT_ONCE = 4096  # lines of a folder's listing that are compared with the rows together
+_AT_ONCE = 1000  # lines of a folder's listing that are compared with the rows together
 _REMEDY = "remove these rows or links, or copy what they name to where studies may read"
 
 Open = Callable[[str], tuple[SourceStore, str]]

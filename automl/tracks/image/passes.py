@@ -5,7 +5,7 @@ Everything here is a module-level function of picklable values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -122,7 +122,7 @@ def _most_bytes(most_pixels: int) -> int:
     return _PIXEL_BYTES * most_pixels + _OTHER_BYTES
 
 
-def fetched(store: FileStore, rows: Sequence[SourceRow]) -> Iterator[bytes | Unread]:
+def fetched(store: FileStore, rows: Iterable[SourceRow]) -> Iterator[bytes | Unread]:
     """Yield the files of rows; those of a remote store are asked for before they are needed."""
     if not store.uri.startswith("s3://"):
         for row in rows:
