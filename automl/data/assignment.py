@@ -14,23 +14,31 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import accumulate
 
+import numpy as np
+from numpy.typing import NDArray
+
+from automl.data.digest_index import Digests, first_equal
 from automl.data.splits import (
     PARTS,
     Part,
+    Parts,
     SplitSettings,
     Thresholds,
     end_below,
-    part_of,
     part_sizes,
+    parts_of,
     position,
+    positions,
     split_in_two,
     split_rows,
 )
+from automl.data.texts import Coded
 from automl.data.times import read_times
 from automl.domain.specification import Split
 
 GROUPS = "groups"  # key of the thresholds between groups
 TEST, VALIDATION = "test", "validation"  # keys of the windows of time
+LEFT_OUT = len(PARTS)
 _HALF, _QUARTER = 0.5, 0.25  # report rows of test rows, calibration rows of validation rows
 
 
@@ -40,14 +48,14 @@ class SplitRows:
 
     Attributes:
         names: for people.
-        digests: of their content, hexadecimal.
+        digests: of their content, uint8 `[n, 32]`.
         labels: what `stratified` counts by.
         values: groups or times, for a split by one; else not looked at.
     """
 
     names: Sequence[str]
-    digests: Sequence[str]
-    labels: Sequence[str]
+    digests: Digests
+    labels: Coded
     values: Sequence[str]
 
 
@@ -56,12 +64,12 @@ class Assignment:
     """Parts of rows.
 
     Attributes:
-        parts: of each row; None where it is left out.
+        parts: of each row, a place in `PARTS`; LEFT_OUT where it is left out.
         thresholds: what decided, and is to decide about rows to come.
         twins: for each row that is left out, the row with equal content that stays.
     """
 
-    parts: Sequence[Part | None]
+    parts: Parts
     thresholds: dict[str, Thresholds]
     twins: Mapping[int, int] = field(default_factory=dict)
 
@@ -89,21 +97,22 @@ def assign_parts(
         by_label, thresholds = split_rows(rows.digests, rows.labels, settings, fixed)
         return Assignment(by_label, thresholds)
     twins = _straddling(rows.digests, parts)
-    kept = [None if index in twins else part for index, part in enumerate(parts)]
-    return Assignment(kept, thresholds, twins)
+    parts[list(twins)] = LEFT_OUT
+    return Assignment(parts, thresholds, twins)
 
 
-def _straddling(digests: Sequence[str], parts: Sequence[Part]) -> dict[int, int]:
+def _straddling(digests: Digests, parts: Parts) -> dict[int, int]:
     """Return the rows whose content is nearer to training, too, and a row that has it there."""
-    nearest: dict[str, int] = {}
-    for index, digest in enumerate(digests):
-        known = nearest.setdefault(digest, index)
-        if PARTS.index(parts[index]) > PARTS.index(parts[known]):
-            nearest[digest] = index
+    first = first_equal(digests)
+    nearest = np.zeros(len(parts), np.uint8)
+    np.maximum.at(nearest, first, parts)
+    straddling = np.flatnonzero(parts != nearest[first])
+    wanted = np.isin(first, first[straddling])
+    there = np.flatnonzero(wanted & (parts == nearest[first]))
+    row_of = dict(zip(reversed(first[there].tolist()), reversed(there.tolist()), strict=True))
     return {
-        index: nearest[digest]
-        for index, digest in enumerate(digests)
-        if parts[index] is not parts[nearest[digest]]
+        row: row_of[at]
+        for row, at in zip(straddling.tolist(), first[straddling].tolist(), strict=True)
     }
 
 
@@ -112,27 +121,28 @@ def _straddling(digests: Sequence[str], parts: Sequence[Part]) -> dict[int, int]
 
 def _by_group(
     rows: SplitRows, settings: SplitSettings, fixed: Mapping[str, Sequence[float]] | None
-) -> tuple[list[Part], dict[str, Thresholds]]:
+) -> tuple[Parts, dict[str, Thresholds]]:
     """Return the part of each row's group, by the group's own position.
 
     Groups that have equal content when the thresholds are chosen are one from then on: their common
     position is recorded beside the thresholds.
     """
-    groups = sorted(set(rows.values))
+    groups = Coded.of(rows.values).sorted()
+    own = [_place(group, settings.seed) for group in groups.names]
     if fixed is None:
-        joined = _joined(rows.digests, rows.values, settings.seed)
-        places = {group: joined.get(group, _place(group, settings.seed)) for group in groups}
-        ends = _ends_between(rows, places, settings)
-        recorded = {_record(group, settings.seed): (place,) for group, place in joined.items()}
+        first = first_equal(rows.digests)
+        joined = _joined(groups.codes, first)
+        places = [own[joined.get(code, code)] for code in range(len(own))]
+        counts = np.bincount(groups.codes[first == np.arange(len(first))], minlength=len(own))
+        ends = _ends_between(counts.tolist(), places, settings)
+        recorded = {_record(groups.names[code], settings.seed): (places[code],) for code in joined}
         thresholds: dict[str, Thresholds] = {GROUPS: ends, **recorded}
     else:
         thresholds = {key: tuple(values) for key, values in fixed.items()}
         ends = thresholds[GROUPS]
-        places = {}
-        for group in groups:
-            own = (_place(group, settings.seed),)
-            (places[group],) = thresholds.get(_record(group, settings.seed), own)
-    return [part_of(places[group], ends) for group in rows.values], thresholds
+        records = [_record(group, settings.seed) for group in groups.names]
+        places = [thresholds.get(key, (place,))[0] for key, place in zip(records, own, strict=True)]
+    return parts_of(np.asarray(places)[groups.codes], np.asarray(ends)), thresholds
 
 
 def _place(group: str, seed: int) -> float:
@@ -144,43 +154,45 @@ def _record(group: str, seed: int) -> str:
     return blake2b(group.encode(), digest_size=16, key=str(seed).encode()[:64]).hexdigest()
 
 
-def _joined(digests: Sequence[str], groups: Sequence[str], seed: int) -> dict[str, float]:
-    """Return the common position of groups with equal content: that of the first by name."""
-    above: dict[str, str] = {group: group for group in groups}
+def _joined(groups: NDArray[np.int32], first: NDArray[np.int64]) -> dict[int, int]:
+    """Return groups with equal content, and the first by name of those that each is one with.
 
-    def root(group: str) -> str:
-        while above[group] != group:
+    Args:
+        groups: of each row; they are numbered by their names.
+        first: the first row with the content of each row.
+    """
+    above: dict[int, int] = {}
+
+    def root(group: int) -> int:
+        while above.setdefault(group, group) != group:
             above[group] = group = above[above[group]]
         return group
 
-    owner: dict[str, str] = {}
-    for digest, group in zip(digests, groups, strict=True):
-        first, second = sorted((root(owner.setdefault(digest, group)), root(group)))
-        above[second] = first
-    members: dict[str, list[str]] = defaultdict(list)
-    for group in above:
-        members[root(group)].append(group)
-    return {
-        group: _place(first, seed)
-        for first, together in members.items()
-        if len(together) > 1
-        for group in together
-    }
+    pairs = np.stack([groups[first], groups], axis=1)
+    for one, other in np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0).tolist():
+        low, high = sorted((root(one), root(other)))
+        above[high] = low
+    return {group: root(group) for group in sorted(above)}
 
 
 def _ends_between(
-    rows: SplitRows, places: Mapping[str, float], settings: SplitSettings
+    counts: Sequence[int], places: Sequence[float], settings: SplitSettings
 ) -> Thresholds:
-    """Return ends that give the parts about as many rows as the fractions say, groups whole."""
-    place_of = {d: places[group] for d, group in zip(rows.digests, rows.values, strict=True)}
-    counts: dict[float, int] = defaultdict(int)
-    for place in place_of.values():
-        counts[place] += 1
-    units = sorted(counts)
-    (sizes,) = part_sizes([len(place_of)], settings)
+    """Return ends that give the parts about as many rows as the fractions say, groups whole.
+
+    Args:
+        counts: different contents of each group.
+        places: of the groups.
+        settings: the fractions.
+    """
+    weight_of: dict[float, int] = defaultdict(int)
+    for place, count in zip(places, counts, strict=True):
+        weight_of[place] += count
+    units = sorted(place for place, weight in weight_of.items() if weight)
+    (sizes,) = part_sizes([sum(counts)], settings)
     report, gate, calibration, selection = sizes
     cuts = _cut(
-        [counts[unit] for unit in units],
+        [weight_of[unit] for unit in units],
         list(accumulate(sizes)),
         [0, int(report + gate > 0), 0, int(calibration + selection > 0)],
     )
@@ -215,7 +227,7 @@ def _cut(weights: Sequence[int], targets: Sequence[int], least: Sequence[int]) -
 
 def _by_time(
     rows: SplitRows, settings: SplitSettings, fixed: Mapping[str, Sequence[float]] | None
-) -> tuple[list[Part], dict[str, Thresholds]]:
+) -> tuple[Parts, dict[str, Thresholds]]:
     """Return the part of each row by its time: the newest are test rows, the oldest training rows.
 
     Within the windows of test and of validation rows, content decides as it does elsewhere.
@@ -225,53 +237,43 @@ def _by_time(
         thresholds = _windows(rows.digests, times, settings)
     else:
         thresholds = {key: tuple(values) for key, values in fixed.items()}
-    return [
-        _part_in_time(time, position(digest, settings.seed), thresholds)
-        for digest, time in zip(rows.digests, times, strict=True)
-    ], thresholds
-
-
-def _part_in_time(time: float, place: float, thresholds: Mapping[str, Thresholds]) -> Part:
+    places = positions(rows.digests, settings.seed)
+    parts = np.full(len(times), PARTS.index(Part.TRAIN), np.uint8)
     windows = (
-        (TEST, Part.REPORT, Part.GATE),
         (VALIDATION, Part.CALIBRATION, Part.SELECTION),
+        (TEST, Part.REPORT, Part.GATE),
     )
     for window, low, high in windows:
         if window in thresholds:
             start, end = thresholds[window]
-            if time >= start:
-                return low if place < end else high
-    return Part.TRAIN
+            inside = np.where(places < end, PARTS.index(low), PARTS.index(high))
+            parts = np.where(times >= start, inside, parts).astype(np.uint8)
+    return parts, thresholds
 
 
 def _windows(
-    digests: Sequence[str], times: Sequence[float], settings: SplitSettings
+    digests: Digests, times: NDArray[np.float64], settings: SplitSettings
 ) -> dict[str, Thresholds]:
     """Return when the windows of test and validation rows begin, and what divides each in two.
 
     Content that is there several times is as old as its oldest row.
     """
-    oldest: dict[str, float] = {}
-    for digest, time in zip(digests, times, strict=True):
-        oldest[digest] = min(time, oldest.get(digest, time))
-    counts: dict[float, int] = defaultdict(int)
-    for time in oldest.values():
-        counts[time] += 1
-    newest_first = sorted(counts, reverse=True)
+    first = first_equal(digests)
+    oldest = times.copy()
+    np.minimum.at(oldest, first, times)
+    is_first = first == np.arange(len(first))
+    digests, oldest = digests[is_first], oldest[is_first]
+    known, counts = np.unique(oldest, return_counts=True)
+    newest_first: list[float] = known[::-1].tolist()
     ((report, gate, calibration, selection),) = part_sizes([len(oldest)], settings)
     sizes = (report + gate, calibration + selection)
-    cuts = _cut(
-        [counts[time] for time in newest_first],
-        list(accumulate(sizes)),
-        [int(size > 0) for size in sizes],
-    )
+    cuts = _cut(counts[::-1].tolist(), list(accumulate(sizes)), [int(size > 0) for size in sizes])
     thresholds: dict[str, Thresholds] = {}
     after = 0
     for window, share, cut in zip((TEST, VALIDATION), (_HALF, _QUARTER), cuts, strict=True):
         if cut > after:
-            inside = set(newest_first[after:cut])
-            held_out = [digest for digest, time in oldest.items() if time in inside]
-            end = split_in_two(held_out, settings.seed, share)
-            thresholds[window] = (newest_first[cut - 1], end)
+            start, newest = newest_first[cut - 1], newest_first[after]
+            held_out = digests[(oldest >= start) & (oldest <= newest)]
+            thresholds[window] = (start, split_in_two(held_out, settings.seed, share))
         after = cut
     return thresholds

@@ -213,9 +213,13 @@ def apply_corrections(rows: Sequence[Row], corrections: Corrections) -> Correcte
         DataError: with all lines that are wrong, contradict each other, are about no row, or about
             a row that has another label than the line says.
     """
+    wanted = {line.path: line for line in corrections.lines}
     present: dict[str, set[str]] = defaultdict(set)
+    known = set()
     for row in rows:
-        present[row.path].add(row.label)
+        known.add(row.label)
+        if row.path in wanted:
+            present[row.path].add(row.label)
     problems = [*corrections.problems, *_contradictions(corrections.lines)]
     for line in corrections.lines:
         problem = _misfit(line, present)
@@ -227,7 +231,6 @@ def apply_corrections(rows: Sequence[Row], corrections: Corrections) -> Correcte
             f"correct or remove them; {_KEY} names the file",
             sorted(problems, key=lambda problem: int(problem.path.split()[1])),
         )
-    wanted = {line.path: line for line in corrections.lines}
     labels = tuple(_after(row, wanted.get(row.path)) for row in rows)
     applied = tuple(
         Applied(row.path, row.label, label)
@@ -235,7 +238,6 @@ def apply_corrections(rows: Sequence[Row], corrections: Corrections) -> Correcte
         if label != row.label
     )
     idle = wanted.keys() - {each.path for each in applied}
-    known = {label for labels_of_path in present.values() for label in labels_of_path}
     return Corrected(labels, applied, (*_findings(applied, known), *_idle(sorted(idle))))
 
 

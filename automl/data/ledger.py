@@ -25,14 +25,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from automl.data.blocks import Block
+from automl.data.digest_index import DIGEST_BYTES, DigestIndex, Digests, digests
 from automl.data.files import FileStore, SnapshotStore
 from automl.errors import DamagedDataError
 
 SCHEMA = 1
-DIGEST_BYTES = 16
 _CANDIDATES = 64  # contents of its size that a file may turn out to have
-
-Digests = NDArray[np.uint8]  # [n, DIGEST_BYTES]
 
 _K = TypeVar("_K")
 
@@ -80,11 +78,6 @@ class Seen:
             np.asarray([row[2] for row in rows], np.int64),
             digests(row[3] for row in rows),
         )
-
-
-def digests(values: Iterable[bytes], size: int = DIGEST_BYTES) -> NDArray[np.uint8]:
-    """Return digests as uint8 `[n, size]`."""
-    return np.frombuffer(b"".join(values), np.uint8).reshape(-1, size)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -291,12 +284,14 @@ class Ledger:
         return (*found, *same_size) if len(same_size) <= _CANDIDATES else found
 
     @cached_property
-    def _states(self) -> _Index:
-        return _Index(_joined([p.seen.states for p in self._pages], (0, DIGEST_BYTES), np.uint8))
+    def _states(self) -> DigestIndex:
+        return DigestIndex(
+            _joined([p.seen.states for p in self._pages], (0, DIGEST_BYTES), np.uint8)
+        )
 
     @cached_property
-    def _contents(self) -> _Index:
-        return _Index(self.contents)
+    def _contents(self) -> DigestIndex:
+        return DigestIndex(self.contents)
 
     @cached_property
     def _seen_contents(self) -> Digests:
@@ -336,29 +331,3 @@ def _grouped(keys: Iterable[_K], contents: Sequence[bytes | None]) -> dict[_K, t
         if content is not None:
             groups.setdefault(key, {})[content] = None
     return {key: tuple(group) for key, group in groups.items()}
-
-
-class _Index:
-    """Rows of digests, found by binary search; of equal ones the first.
-
-    Args:
-        keys: uint8 `[n, 16]`.
-    """
-
-    def __init__(self, keys: Digests) -> None:
-        self._keys, first = keys, _first_half(keys)
-        self._order = np.argsort(first, kind="stable")
-        self._sorted = first[self._order]
-
-    def find(self, wanted: Digests) -> NDArray[np.int64]:
-        """Return the row of each digest, int64 `[m]`; -1 for those that are not there."""
-        if not len(self._keys):
-            return np.full(len(wanted), -1)
-        at = np.searchsorted(self._sorted, _first_half(wanted))
-        row = self._order[np.minimum(at, len(self._keys) - 1)]
-        # two that differ in the second half alone are as good as unknown: never yet seen
-        return np.where((self._keys[row] == wanted).all(axis=1), row, -1)
-
-
-def _first_half(keys: Digests) -> NDArray[np.uint64]:
-    return np.ascontiguousarray(keys[:, :8]).view(np.uint64)[:, 0]

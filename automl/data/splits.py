@@ -8,12 +8,16 @@ a track stratifies by; without any, all rows have the same.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
 
+import numpy as np
+from numpy.typing import NDArray
+
+from automl.data.digest_index import Digests, first_equal
+from automl.data.texts import Coded
 from automl.domain.specification import Split
 
 OWN_TEST_SET = ""  # key of its threshold: no label, of which none is empty
@@ -33,7 +37,9 @@ class Part(StrEnum):
 
 
 PARTS = tuple(Part)
+Parts = NDArray[np.uint8]  # places in `PARTS`
 Thresholds = tuple[float, ...]
+SortedPlaces = Sequence[float] | NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +67,30 @@ class SplitSettings:
 
 
 def position(digest: str, seed: int) -> float:
-    """Return the row's place in [0, 1), a function of its digest and the seed only."""
-    key = str(seed).encode()[:64]
-    value = blake2b(bytes.fromhex(digest), digest_size=8, key=key).digest()
-    return (int.from_bytes(value, "big") >> 11) / float(1 << 53)
+    """Return the row's place in [0, 1), a function of its digest, hexadecimal, and the seed."""
+    one = np.frombuffer(bytes.fromhex(digest), np.uint8)
+    return float(positions(one[np.newaxis], seed)[0])
+
+
+def positions(digests: Digests, seed: int) -> NDArray[np.float64]:
+    """Return the place of each digest, uint8 `[n, k]`, in [0, 1), float64 `[n]`."""
+    keyed = blake2b(digest_size=8, key=str(seed).encode()[:64])
+    values, width = bytearray(), digests.shape[1]
+    joined = np.ascontiguousarray(digests).data.cast("B")
+    for start in range(0, len(joined), width):
+        hashed = keyed.copy()
+        hashed.update(joined[start : start + width])
+        values += hashed.digest()
+    upper = np.frombuffer(values, ">u8") >> 11  # as many bits as a number of 64 bits holds exactly
+    return upper.astype(np.float64) / float(1 << 53)
 
 
 def split_rows(
-    digests: Sequence[str],
-    labels: Sequence[str],
+    digests: Digests,
+    labels: Coded,
     settings: SplitSettings,
     fixed: Mapping[str, Sequence[float]] | None = None,
-) -> tuple[list[Part], dict[str, Thresholds]]:
+) -> tuple[Parts, dict[str, Thresholds]]:
     """Return the part of each row, and the thresholds per label that decided.
 
     Rows with the same digest share one part, that of their smallest label. Without `fixed` the
@@ -81,21 +99,21 @@ def split_rows(
     themselves, which do not depend on the rows present either.
     """
     assert settings.split in {Split.STRATIFIED, Split.RANDOM}
-    owner: dict[str, str] = {}
-    for digest, label in zip(digests, labels, strict=True):
-        owner[digest] = min(label, owner.get(digest, label))
-    places = {digest: position(digest, settings.seed) for digest in owner}
-    names = sorted(set(labels))
+    labels = labels.sorted()
+    first = first_equal(digests)
+    owner = np.full(len(first), len(labels.names), np.int32)  # code of the smallest label
+    np.minimum.at(owner, first, labels.codes)
+    places = positions(digests, settings.seed)
     if fixed is not None:
-        nominal = settings.nominal
-        thresholds = {name: tuple(fixed.get(name, nominal)) for name in names}
+        thresholds = {n: tuple(fixed.get(n, settings.nominal)) for n in labels.names}
     else:
-        thresholds = _choose_thresholds(owner, places, names, settings)
-    parts = [part_of(places[digest], thresholds[owner[digest]]) for digest in digests]
-    return parts, thresholds
+        is_first = first == np.arange(len(first))
+        thresholds = _choose_thresholds(owner[is_first], places[is_first], labels.names, settings)
+    ends = np.asarray([thresholds[name] for name in labels.names]).reshape(-1, len(PARTS) - 1)
+    return parts_of(places, ends, owner[first]), thresholds
 
 
-def split_in_two(digests: Sequence[str], seed: int, share: float) -> float:
+def split_in_two(digests: Digests, seed: int, share: float) -> float:
     """Return the position below which the given share of the rows lies, rounded down in halves.
 
     Args:
@@ -103,15 +121,31 @@ def split_in_two(digests: Sequence[str], seed: int, share: float) -> float:
         seed: key of the hash.
         share: a half or a quarter.
     """
-    places = sorted({position(digest, seed) for digest in digests})
+    places = np.unique(positions(digests, seed))
     return end_below(places, math.ceil(len(places) * share - 0.5), share)
 
 
 def part_of(place: float, thresholds: Sequence[float]) -> Part:
     """Return the part whose interval holds `place`."""
-    return next(
-        (part for part, end in zip(PARTS, thresholds, strict=False) if place < end), Part.TRAIN
-    )
+    return PARTS[int(parts_of(np.asarray([place]), np.asarray(thresholds))[0])]
+
+
+def parts_of(
+    places: NDArray[np.float64],
+    ends: NDArray[np.float64],
+    lines: NDArray[np.int32] | None = None,
+) -> Parts:
+    """Return the part whose interval holds each place.
+
+    Args:
+        places: float64 `[n]`.
+        ends: upper ends of the first parts' intervals, float64 `[4]`, or `[k, 4]` with `lines`.
+        lines: the line of `ends` that holds for each place, int32 `[n]`.
+    """
+    parts = np.full(len(places), PARTS.index(Part.TRAIN), np.uint8)
+    for number in reversed(range(ends.shape[-1])):
+        parts[places < (ends[number] if lines is None else ends[lines, number])] = number
+    return parts
 
 
 Sizes = tuple[int, int, int, int]
@@ -151,27 +185,35 @@ def _quarter(n: int) -> int:
 
 
 def _choose_thresholds(
-    owner: Mapping[str, str],
-    places: Mapping[str, float],
+    owner: NDArray[np.int32],
+    places: NDArray[np.float64],
     names: Sequence[str],
     settings: SplitSettings,
 ) -> dict[str, Thresholds]:
+    """Return thresholds for each label.
+
+    Args:
+        owner: codes of the labels of different contents.
+        places: of these contents.
+        names: of the labels.
+        settings: how they are held out.
+    """
     if settings.split is Split.RANDOM:
         (sizes,) = part_sizes([len(places)], settings)
-        return dict.fromkeys(names, _fit_thresholds(sorted(places.values()), sizes, settings))
-    by_label: dict[str, list[float]] = defaultdict(list)
-    for digest, label in owner.items():
-        by_label[label].append(places[digest])
-    present = [name for name in names if by_label[name]]
-    all_sizes = part_sizes([len(by_label[name]) for name in present], settings)
-    # all rows of the others belong to smaller labels
-    return dict.fromkeys(names, settings.nominal) | {
-        name: _fit_thresholds(sorted(by_label[name]), sizes, settings)
-        for name, sizes in zip(present, all_sizes, strict=True)
-    }
+        return dict.fromkeys(names, _fit_thresholds(np.sort(places), sizes, settings))
+    ordered = places[np.lexsort((places, owner))]
+    counts = np.bincount(owner, minlength=len(names)).tolist()
+    all_sizes = iter(part_sizes([count for count in counts if count], settings))
+    thresholds, start = {}, 0
+    for name, count in zip(names, counts, strict=True):
+        own, start = ordered[start : start + count], start + count
+        # all rows of a label without contents of its own belong to smaller labels
+        fitted = _fit_thresholds(own, next(all_sizes), settings) if count else settings.nominal
+        thresholds[name] = fitted
+    return thresholds
 
 
-def _fit_thresholds(places: Sequence[float], sizes: Sizes, settings: SplitSettings) -> Thresholds:
+def _fit_thresholds(places: SortedPlaces, sizes: Sizes, settings: SplitSettings) -> Thresholds:
     """Return thresholds that give every part exactly its size.
 
     Any value in the gap between two neighbouring places does. The one nearest to the fraction
@@ -185,7 +227,7 @@ def _fit_thresholds(places: Sequence[float], sizes: Sizes, settings: SplitSettin
     return tuple(chosen)
 
 
-def end_below(places: Sequence[float], below: int, fraction: float) -> float:
+def end_below(places: SortedPlaces, below: int, fraction: float) -> float:
     """Return the end of an interval that holds the first few of sorted places.
 
     Args:
@@ -195,7 +237,7 @@ def end_below(places: Sequence[float], below: int, fraction: float) -> float:
     """
     if fraction <= 0:
         return 0.0
-    low = places[below - 1] if below else 0.0
-    high = places[below] if below < len(places) else 1.0
+    low = float(places[below - 1]) if below else 0.0
+    high = float(places[below]) if below < len(places) else 1.0
     margin = (high - low) / 4
     return min(max(fraction, low + margin), high - margin)

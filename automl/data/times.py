@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
+from array import array
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
+
+import numpy as np
+from numpy.typing import NDArray
 
 from automl.errors import DataError, Problem
 
@@ -15,8 +18,8 @@ _UNKNOWN = ""
 _FORMS = "a number, an ISO date (2026-05-31) or an ISO date with a time of day (2026-05-31T18:00)"
 
 
-def read_times(texts: Sequence[str], names: Sequence[str], key: str) -> list[float]:
-    """Return times that compare as numbers, all of one kind.
+def read_times(texts: Sequence[str], names: Sequence[str], key: str) -> NDArray[np.float64]:
+    """Return times that compare as numbers, all of one kind, float64 `[n]`.
 
     Numbers stay what they are; dates and times of day become seconds since 1970. A date is its
     midnight. What names no zone is taken as UTC.
@@ -29,21 +32,27 @@ def read_times(texts: Sequence[str], names: Sequence[str], key: str) -> list[flo
     Raises:
         DataError: a text is no time, or they are of several kinds; the problems list rows.
     """
-    kinds = [_kind_and_time(text) for text in texts]
-    rows: dict[str, list[int]] = defaultdict(list)
-    for index, (kind, _) in enumerate(kinds):
-        rows[kind].append(index)
-    known = sorted((kind for kind in rows if kind), key=lambda kind: (-len(rows[kind]), kind))
-    if len(known) > 1 or rows[_UNKNOWN]:
-        odd = [*rows[_UNKNOWN], *(index for kind in known[1:] for index in rows[kind])]
-        told = ", ".join(f"{len(rows[kind]):,} {kind}" for kind in known)
-        unknown = f"{len(rows[_UNKNOWN]):,} texts that are no times" if rows[_UNKNOWN] else ""
+    times, of_kind = array("d"), dict[str, int]()
+    for text in texts:
+        kind, time = _kind_and_time(text)
+        times.append(time)
+        of_kind[kind] = of_kind.get(kind, 0) + 1
+    unknown = of_kind.pop(_UNKNOWN, 0)
+    known = sorted(of_kind, key=lambda kind: (-of_kind[kind], kind))
+    if len(known) > 1 or unknown:
+        told = [", ".join(f"{of_kind[kind]:,} {kind}" for kind in known)]
+        told += [f"{unknown:,} texts that are no times"] * bool(unknown)
         raise DataError(
-            f"The column that {key} names has {' and '.join(filter(None, [told, unknown]))}.",
+            f"The column that {key} names has {' and '.join(filter(None, told))}.",
             f"write every time in the same form: {_FORMS}",
-            [Problem(names[index], _problem(texts[index], kinds[index][0])) for index in odd],
+            [
+                Problem(name, _problem(text, kind))
+                for wanted in (_UNKNOWN, *known[1:])
+                for name, text in zip(names, texts, strict=True)
+                if (kind := _kind_and_time(text)[0]) == wanted
+            ],
         )
-    return [time for _, time in kinds]
+    return np.frombuffer(times, np.float64)
 
 
 def _problem(text: str, kind: str) -> str:

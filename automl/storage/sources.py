@@ -229,7 +229,7 @@ class _Walk:
             if key.startswith(self._prefix) and key > self._after:
                 entry = _looked_at(path, key, is_link=target is not None)
                 if entry is not None:
-                    yield replace(entry, problem=problem)
+                    yield replace(entry, problem=problem) if problem else entry
 
     def _children(self, real: str, at: str) -> list[tuple[str, str | None]]:
         """Return the keys in a folder, sorted, folders with a slash; and where links lead."""
@@ -340,7 +340,8 @@ class SourceObjects:
         for entry in self.bucket.list(prefix, start_after):
             place = self._place(entry.key)
             if not is_within(place, self.sources.home):
-                yield replace(entry, problem=self.sources.problem(place))
+                problem = self.sources.problem(place)
+                yield replace(entry, problem=problem) if problem else entry
 
     def _place(self, key: str) -> str:
         return f"{self.uri}/{key}"

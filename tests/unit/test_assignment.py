@@ -13,8 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automl.data.assignment import GROUPS, TEST, VALIDATION, Assignment, SplitRows, assign_parts
+from automl.data.assignment import (
+    GROUPS,
+    LEFT_OUT,
+    TEST,
+    VALIDATION,
+    Assignment,
+    SplitRows,
+    assign_parts,
+)
+from automl.data.digest_index import digests
 from automl.data.splits import PARTS, Part, SplitSettings
+from automl.data.texts import Coded
 from automl.domain.specification import Split
 from automl.errors import DataError
 
@@ -44,12 +54,15 @@ def assigned(
 ) -> tuple[Parts, Assignment]:
     asked = SplitRows(
         names=[f"{name}{row.number}.png" for row in rows],
-        digests=[blake2b(str(row.picture).encode(), digest_size=32).hexdigest() for row in rows],
-        labels=["ab"[row.picture % 2] for row in rows],
+        digests=digests(
+            (blake2b(str(r.picture).encode(), digest_size=32).digest() for r in rows), 32
+        ),
+        labels=Coded.of("ab"[row.picture % 2] for row in rows),
         values=[row.value for row in rows],
     )
     assignment = assign_parts(asked, split, fixed)
-    return dict(zip(rows, assignment.parts, strict=True)), assignment
+    parts = [None if part == LEFT_OUT else PARTS[part] for part in assignment.parts]
+    return dict(zip(rows, parts, strict=True)), assignment
 
 
 @st.composite

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automl.tracks.image.chunks import ChunkLimits, cut, cut_changed
+from automl.tracks.image import chunks as chunks_of
+from automl.tracks.image.chunks import ChunkLimits
 
 SIZES = st.lists(st.integers(0, 12), max_size=40)
 LIMITS = st.builds(ChunkLimits, st.integers(1, 6), st.integers(1, 30))
+
+
+def cut(sizes: Sequence[int], limits: ChunkLimits) -> list[range]:
+    return list(chunks_of.cut(np.asarray(sizes, np.int64), limits))
+
+
+def cut_changed(
+    sizes: Sequence[int], changed: Sequence[bool], limits: ChunkLimits
+) -> list[list[int]]:
+    columns = (np.asarray(sizes, np.int64), np.asarray(changed, np.bool_))
+    return [chunk.tolist() for chunk in chunks_of.cut_changed(*columns, limits)]
 
 
 @given(sizes=SIZES, limits=LIMITS)
@@ -27,11 +42,11 @@ def test_chunks_are_all_rows_in_their_order_within_the_limits(
 def test_what_a_killed_run_has_finished_does_not_move_the_other_chunks(
     sizes: list[int], limits: ChunkLimits, data: st.DataObject
 ) -> None:
-    undisturbed = list(cut_changed(sizes, [True] * len(sizes), limits))
+    undisturbed = cut_changed(sizes, [True] * len(sizes), limits)
     finished = data.draw(st.lists(st.sampled_from(undisturbed))) if undisturbed else []
     done = {row for chunk in finished for row in chunk}
 
-    rest = list(cut_changed(sizes, [row not in done for row in range(len(sizes))], limits))
+    rest = cut_changed(sizes, [row not in done for row in range(len(sizes))], limits)
 
     assert rest == [chunk for chunk in undisturbed if chunk not in finished]
 
@@ -42,7 +57,7 @@ def test_scattered_changes_are_put_together(
 ) -> None:
     changed = data.draw(st.lists(st.booleans(), min_size=len(sizes), max_size=len(sizes)))
 
-    chunks = list(cut_changed(sizes, changed, limits))
+    chunks = cut_changed(sizes, changed, limits)
 
     assert sorted(row for chunk in chunks for row in chunk) == [
         row for row, is_changed in enumerate(changed) if is_changed
@@ -55,4 +70,4 @@ def test_scattered_changes_are_put_together(
 def test_a_hundredth_of_new_rows_is_few_chunks() -> None:
     changed = [row % 100 == 0 for row in range(10_000)]
 
-    assert len(list(cut_changed([1] * 10_000, changed, ChunkLimits(512, 10**9)))) == 1
+    assert len(cut_changed([1] * 10_000, changed, ChunkLimits(512, 10**9))) == 1

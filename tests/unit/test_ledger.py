@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automl.data.blocks import write_block
+from automl.data.digest_index import digests
 from automl.data.ledger import (
     Ledger,
     Page,
     Seen,
     content_of,
-    digests,
     place_of,
     state_of,
     write_page,

@@ -1,16 +1,31 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automl.data.splits import Part, SplitSettings, part_of, position, split_rows
+from automl.data import splits
+from automl.data.digest_index import digests as as_digests
+from automl.data.splits import PARTS, Part, SplitSettings, Thresholds, part_of, position
+from automl.data.texts import Coded
 from automl.domain.specification import Split
 
 SETTINGS = SplitSettings(Split.STRATIFIED, validation_fraction=0.2, test_fraction=0.2, seed=7)
+
+
+def split_rows(
+    names: Sequence[str],
+    labels: Sequence[str],
+    split: SplitSettings,
+    fixed: Mapping[str, Sequence[float]] | None = None,
+) -> tuple[list[Part], dict[str, Thresholds]]:
+    found = as_digests(map(bytes.fromhex, names), 32)
+    parts, thresholds = splits.split_rows(found, Coded.of(labels), split, fixed)
+    return [PARTS[part] for part in parts], thresholds
 
 
 def digests(n: int, start: int = 0) -> list[str]:

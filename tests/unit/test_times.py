@@ -11,7 +11,10 @@ from automl.errors import DataError
 
 
 def times(*texts: str) -> list[float]:
-    return read_times(texts, [f"row {n}" for n in range(len(texts))], "data.time")
+    found: list[float] = read_times(
+        texts, [f"row {n}" for n in range(len(texts))], "data.time"
+    ).tolist()
+    return found
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def load_image_dataset(
     kinds = [kind.value for kind in Resize]
     if resize not in kinds:
         raise ConfigError(f"resize is {resize!r}.", f"use {' or '.join(kinds)}")
-    rows = read_file_table(Path(csv_path).read_bytes(), None, Path(csv_path).name)
+    rows = list(read_file_table(Path(csv_path).read_bytes(), None, Path(csv_path).name))
     pixels, problems = [], []
     for row in rows:
         try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,26 +22,24 @@ class ChunkLimits:
     size_bytes: int
 
 
-def cut(sizes: Sequence[int], limits: ChunkLimits) -> Iterator[range]:
+def cut(sizes: NDArray[np.int64], limits: ChunkLimits) -> Iterator[range]:
     """Yield ranges of rows that follow each other.
 
     Args:
         sizes: bytes of each row's file.
         limits: of a chunk.
     """
-    start = size_bytes = 0
-    for row, size in enumerate(sizes):
-        if row > start and (row - start == limits.rows or size_bytes + size > limits.size_bytes):
-            yield range(start, row)
-            start, size_bytes = row, 0
-        size_bytes += size
-    if start < len(sizes):
-        yield range(start, len(sizes))
+    ends, start, before = np.cumsum(sizes), 0, 0
+    while start < len(sizes):
+        fitting = int(np.searchsorted(ends, before + limits.size_bytes, side="right"))
+        end = max(start + 1, min(fitting, start + limits.rows, len(sizes)))
+        yield range(start, end)
+        start, before = end, int(ends[end - 1])
 
 
 def cut_changed(
-    sizes: Sequence[int], changed: Sequence[bool], limits: ChunkLimits
-) -> Iterator[list[int]]:
+    sizes: NDArray[np.int64], changed: NDArray[np.bool_], limits: ChunkLimits
+) -> Iterator[NDArray[np.int64]]:
     """Yield chunks of the rows that have changed.
 
     A chunk of all rows that has changed as a whole stays one: what a killed run has done does not
@@ -50,12 +51,13 @@ def cut_changed(
         changed: which rows those are.
         limits: of a chunk.
     """
-    rest = []
+    rest = [np.zeros(0, np.int64)]
     for chunk in cut(sizes, limits):
-        members = [row for row in chunk if changed[row]]
+        members = chunk.start + np.flatnonzero(changed[chunk.start : chunk.stop])
         if len(members) == len(chunk):
             yield members
         else:
-            rest += members
-    for part in cut([sizes[row] for row in rest], limits):
-        yield [rest[index] for index in part]
+            rest.append(members)
+    left = np.concatenate(rest)
+    for part in cut(sizes[left], limits):
+        yield left[part.start : part.stop]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import PurePosixPath
 
-from automl.data.files import FileEntry
-from automl.data.findings import Finding, FindingKind
+from automl.data.findings import MOST_EXAMPLES, Finding, FindingKind
 from automl.data.names import readable
 from automl.tracks.image.split_folders import find_split
 
@@ -22,45 +23,55 @@ class ClassFile:
     """A file in a class folder.
 
     Attributes:
-        entry: its line of the listing.
+        place: of its line in the listing.
         path: below the source.
         label: name of its class folder.
-        is_test: whether it lies in the folder of test rows.
     """
 
-    entry: FileEntry
-    path: PurePosixPath
+    place: int
+    path: str
     label: str
-    is_test: bool
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ClassFolders:
     """Class folders of a source, and what else lies there.
 
     Attributes:
-        files: those that may be images, in the listing's order.
+        images: paths below the source.
+        places: of the files that may be images, in the listing's order.
+        tests: of those in the folder of test rows, which are not among the others.
+        depth: of the class folders.
         findings: what was left out or taken otherwise than it may seem.
         test_folder: path of the folder of test rows, if the source is divided; else "".
     """
 
-    files: list[ClassFile] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    images: _Images
+    places: array[int]
+    tests: array[int]
+    depth: int
+    findings: list[Finding]
     test_folder: str = ""
+
+    @property
+    def files(self) -> Iterator[ClassFile]:
+        """The files that may be images, in the listing's order, those of test rows last."""
+        for place, parts in chain(self.images.of(self.places), self.images.of(self.tests)):
+            yield ClassFile(place, _path(parts), parts[self.depth].strip())
 
 
 def read_folders(
-    entries: Iterable[FileEntry], start: str, uri: str, *, may_split: bool = False
+    keys: Sequence[str], start: str, uri: str, *, may_split: bool = False
 ) -> ClassFolders:
-    """Return the class folders that entries make.
+    """Return the class folders that files make.
 
     The folders at the top are the classes. A single one that holds nothing but folders is a wrapper
     around them, as archives have. One for training, one for tests and perhaps one for validation,
     all with class folders, are parts of a split.
 
     Args:
-        entries: the files below the source.
-        start: what their keys begin with.
+        keys: of the files below the source.
+        start: what they begin with.
         uri: of the source, for people.
         may_split: whether test rows may be told from others.
 
@@ -68,53 +79,94 @@ def read_folders(
         DataError: the folders at the top are parts of a split that cannot be used as it is.
     """
     ignored = _Ignored()
-    images = list(_images(entries, start, ignored))
-    found, depth = ClassFolders(), 0
-    while _is_wrapped([path.parts[depth:] for _, path in images]):
-        name = readable("/".join(images[0][1].parts[: depth + 1]))
+    images = _Images(keys, start)
+    places = images.found(ignored)
+    findings, depth, wrapper = [], 0, ""
+    while _is_wrapped(parts[depth:] for _, parts in images.of(places)):
+        (_, parts) = next(images.of(places))
+        wrapper += f"/{parts[depth]}"
+        name = readable("/".join(parts[: depth + 1]))
         text = "the only folder at the top holds the class folders"
-        found.findings.append(Finding.of(FindingKind.WRAPPER_FOLDER, text, [name], 1))
+        findings.append(Finding.of(FindingKind.WRAPPER_FOLDER, text, [name], 1))
         depth += 1
-    wrapper = "".join(f"/{part}" for part in images[0][1].parts[:depth]) if images else ""
-    split = find_split([path.parts[depth:] for _, path in images], uri + readable(wrapper))
+    split = find_split((parts[depth:] for _, parts in images.of(places)), uri + readable(wrapper))
     if split is not None:
         split.check(may_split=may_split)
-        found.test_folder = "/".join([*images[0][1].parts[:depth], split.test])
-        found.findings.append(split.finding())
+        findings.append(split.finding())
         depth += 1
-    nested = []
-    for entry, path in images:
-        if len(path.parts) < depth + 2:
-            ignored.add("images outside of class folders", path)
+    kept, tests, nested, examples = array("q"), array("q"), 0, list[str]()
+    for place, parts in images.of(places):
+        if len(parts) < depth + 2:
+            ignored.add("images outside of class folders", _path(parts))
             continue
-        if len(path.parts) > depth + 2:
-            nested.append(readable(str(path)))
-        is_test = split is not None and path.parts[depth - 1] == split.test
-        found.files.append(ClassFile(entry, path, path.parts[depth].strip(), is_test))
+        if len(parts) > depth + 2:
+            nested += 1
+            if nested <= MOST_EXAMPLES:
+                examples.append(readable(_path(parts)))
+        is_test = split is not None and parts[depth - 1] == split.test
+        (tests if is_test else kept).append(place)
     if nested:
         text = "files in folders of class folders belong to the class at the top"
-        found.findings.append(Finding.of(FindingKind.NESTED_FILES, text, nested, len(nested)))
-    found.findings += ignored.findings()
-    return found
+        findings.append(Finding.of(FindingKind.NESTED_FILES, text, examples, nested))
+    findings += ignored.findings()
+    test_folder = "" if split is None else f"{wrapper}/{split.test}".removeprefix("/")
+    return ClassFolders(images, kept, tests, depth, findings, test_folder)
 
 
-def _images(
-    entries: Iterable[FileEntry], start: str, ignored: _Ignored
-) -> Iterator[tuple[FileEntry, PurePosixPath]]:
-    """Yield the files that may be images, with their paths; the others are ignored."""
-    for entry in entries:
-        path = PurePosixPath(entry.key.removeprefix(start))
-        if any(name.startswith(".") for name in path.parts):
-            ignored.add("hidden files", path)
-        elif not is_image_name(path.name):
-            ignored.add(readable(path.suffix.lower()) or "no suffix", path)
-        else:
-            yield entry, path
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """Paths of files; each is made when it is looked at.
+
+    Attributes:
+        keys: of all files below the source.
+        start: what they begin with.
+    """
+
+    keys: Sequence[str]
+    start: str
+
+    def found(self, ignored: _Ignored) -> array[int]:
+        """Return the places of the files that may be images; the others are ignored."""
+        places = array("q")
+        for place, key in enumerate(self.keys):
+            parts = self._parts(key)
+            name = parts[-1] if parts else ""
+            if any(part.startswith(".") for part in parts):
+                ignored.add("hidden files", _path(parts))
+            elif not is_image_name(name):
+                suffix = readable(PurePosixPath(name).suffix.lower())
+                ignored.add(suffix or "no suffix", _path(parts))
+            else:
+                places.append(place)
+        return places
+
+    def of(self, places: array[int]) -> Iterator[tuple[int, Sequence[str]]]:
+        """Yield places, and what the paths of the files there consist of."""
+        wanted = iter(places)
+        next_one = next(wanted, -1)
+        for place, key in enumerate(self.keys):
+            if place == next_one:
+                yield place, self._parts(key)
+                next_one = next(wanted, -1)
+
+    def _parts(self, key: str) -> Sequence[str]:
+        """Return the folders and the name of a file; slashes and dots without a meaning are none.
+
+        An odd path is read by `PurePosixPath`, which takes ten times as long.
+        """
+        parts = key.removeprefix(self.start).split("/")
+        is_plain = all(parts) and "." not in parts
+        return parts if is_plain else PurePosixPath(key.removeprefix(self.start)).parts
+
+
+def _path(parts: Sequence[str]) -> str:
+    return "/".join(parts).replace("//", "/", 1) or "."
 
 
 def is_image_name(name: str) -> bool:
     """Return whether a file's name says that it is an image."""
-    return PurePosixPath(name).suffix.lower() in _SUFFIXES
+    at = name.rfind(".")
+    return at > name.rfind("/") + 1 and name[at:].lower() in _SUFFIXES
 
 
 class _Ignored:
@@ -124,10 +176,10 @@ class _Ignored:
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = defaultdict(list)
 
-    def add(self, what: str, path: PurePosixPath) -> None:
+    def add(self, what: str, path: str) -> None:
         self._counts[what] += 1
         if len(self._examples[what]) < 2:
-            self._examples[what].append(readable(str(path)))
+            self._examples[what].append(readable(path))
 
     def findings(self) -> Iterator[Finding]:
         for what, count in sorted(self._counts.items()):
@@ -135,7 +187,11 @@ class _Ignored:
             yield Finding.of(FindingKind.IGNORED_FILES, text, self._examples[what], count)
 
 
-def _is_wrapped(paths: Sequence[tuple[str, ...]]) -> bool:
+def _is_wrapped(paths: Iterable[Sequence[str]]) -> bool:
     """Return whether all images are in folders of one folder."""
-    tops = {path[0] for path in paths}
-    return len(tops) == 1 and all(len(path) > 2 for path in paths)
+    top = None
+    for path in paths:
+        if len(path) <= 2 or path[0] != (top or path[0]):
+            return False
+        top = path[0]
+    return top is not None

@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from automl.data.assignment import Assignment, SplitRows, assign_parts
+import numpy as np
+from numpy.typing import NDArray
+
+from automl.data.assignment import LEFT_OUT, Assignment, SplitRows, assign_parts
+from automl.data.digest_index import DigestIndex
 from automl.data.findings import Finding, FindingKind
 from automl.data.snapshot import QuarantinedRow
-from automl.data.splits import OWN_TEST_SET, Part, Thresholds, position, split_in_two
+from automl.data.splits import (
+    OWN_TEST_SET,
+    PARTS,
+    Part,
+    Parts,
+    Thresholds,
+    positions,
+    split_in_two,
+)
+from automl.data.texts import Coded
 from automl.data.times import read_times
 from automl.domain.specification import Split
 from automl.errors import DataError, Problem
 from automl.tracks.image.inspected import Inspected
 from automl.tracks.image.listings import Listings
 from automl.tracks.image.request import ImageRequest
-from automl.tracks.image.sources import SourceRow
+from automl.tracks.image.source_rows import SourceRows
 
 _HALF = 0.5  # of the rows of an own test set are the report's
-_TEST_PARTS = frozenset({Part.GATE, Part.REPORT})
+_TEST_PARTS = (Part.GATE, Part.REPORT)
 _BY_COLUMN = frozenset({Split.GROUP, Split.TIME})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
     """Rows with their parts.
 
     Attributes:
-        rows: indices in the listing, in the order that they were given in.
-        parts: of each.
+        rows: int64 `[n]`, indices in the listing, in the order that they were given in.
+        parts: uint8 `[n]`, places in `PARTS`.
         thresholds: what decided, and is to decide about rows to come.
         left_out: rows that can be in no part.
     """
 
-    rows: tuple[int, ...]
-    parts: tuple[Part, ...]
+    rows: NDArray[np.int64]
+    parts: Parts
     thresholds: dict[str, Thresholds]
     left_out: tuple[QuarantinedRow, ...]
 
@@ -46,40 +59,44 @@ def check_times(request: ImageRequest, listing: Listings) -> None:
         DataError: some are none, or they are of several kinds; the problems list rows.
     """
     if request.split is Split.TIME:
-        rows = [row for row in listing.source.rows if not row.problem]
-        read_times([row.value for row in rows], [row.path for row in rows], "data.time")
+        source = listing.source.rows
+        is_there = np.ones(len(source), np.bool_)
+        is_there[list(source.problems)] = False
+        rows = source.take(np.flatnonzero(is_there))
+        read_times(rows.values, rows.paths, "data.time")
 
 
 def without_copies_of_tests(
-    listing: Listings, inspected: Sequence[Inspected], rows: Sequence[int]
-) -> tuple[list[int], list[QuarantinedRow]]:
+    listing: Listings, inspected: Inspected, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], list[QuarantinedRow]]:
     """Return the rows to keep, and the source's whose pixels a row of the own test set has."""
-    tests: dict[str, str] = {}
-    for index in rows:
-        if listing.is_test(index):
-            tests.setdefault(inspected[index].digest, listing.rows[index].path)
-    kept, left_out = [], []
-    for index in rows:
-        path = tests.get(inspected[index].digest)
-        if path is None or listing.is_test(index):
-            kept.append(index)
-        else:
-            reason = f"the same picture is in data.test_source: {path}"
-            left_out.append(QuarantinedRow(path=listing.rows[index].path, reason=reason))
-    return kept, sorted(left_out, key=lambda row: row.path)
+    is_test = listing.are_tests(rows)
+    if not is_test.any():
+        return rows, []
+    tests = rows[is_test]
+    found = DigestIndex(inspected.digests_of(tests)).find(inspected.digests_of(rows))
+    is_copy = (found >= 0) & ~is_test
+    left_out = []
+    for index, test in zip(rows[is_copy].tolist(), tests[found[is_copy]].tolist(), strict=True):
+        reason = f"the same picture is in data.test_source: {listing.path(test)}"
+        left_out.append(QuarantinedRow(path=listing.path(index), reason=reason))
+    return rows[~is_copy], sorted(left_out, key=lambda row: row.path)
 
 
-def refuse_unknown_labels(request: ImageRequest, listing: Listings, rows: Sequence[int]) -> None:
+def refuse_unknown_labels(
+    request: ImageRequest, listing: Listings, rows: NDArray[np.int64]
+) -> None:
     """Refuse an own test set with labels that no usable row of the source has.
 
     Raises:
         DataError: there are some; the problems list them.
     """
-    known = {listing.rows[index].label for index in rows if not listing.is_test(index)}
+    is_test, labels = listing.are_tests(rows), listing.labels
+    known = np.unique(labels.codes[rows[~is_test]])
+    tests = rows[is_test]
     unknown: dict[str, list[str]] = {}
-    for index in rows:
-        if listing.is_test(index) and listing.rows[index].label not in known:
-            unknown.setdefault(listing.rows[index].label, []).append(listing.rows[index].path)
+    for index in tests[~np.isin(labels.codes[tests], known)].tolist():
+        unknown.setdefault(labels[index], []).append(listing.path(index))
     if unknown:
         assert request.test_location is not None
         raise DataError(
@@ -95,59 +112,61 @@ def refuse_unknown_labels(request: ImageRequest, listing: Listings, rows: Sequen
 
 
 def hold_out(
-    request: ImageRequest, listing: Listings, inspected: Sequence[Inspected], rows: Sequence[int]
+    request: ImageRequest, listing: Listings, inspected: Inspected, rows: NDArray[np.int64]
 ) -> HeldOut:
     """Return the parts of usable rows.
 
     Raises:
         DataError: a row's time is none.
     """
-    source = [index for index in rows if not listing.is_test(index)]
-    told = [listing.rows[index] for index in source]
+    is_test = listing.are_tests(rows)
+    source, tests = rows[~is_test], inspected.digests_of(rows[is_test])
     assignment = assign_parts(
         SplitRows(
-            names=[row.path for row in told],
-            digests=[inspected[index].digest for index in source],
-            labels=[row.label for row in told],
-            values=[row.value for row in told],
+            names=listing.source.rows.paths.take(source),
+            digests=inspected.digests_of(source),
+            labels=listing.labels.take(source),
+            values=listing.source.rows.values.take(source),
         ),
         request.split_settings,
         request.thresholds,
     )
-    tests = {index: inspected[index].digest for index in rows if listing.is_test(index)}
     halves, end = _halves(request, tests)
-    parts = {**dict(zip(source, assignment.parts, strict=True)), **halves}
-    kept = [(index, part) for index in rows if (part := parts[index]) is not None]
+    parts = np.empty(len(rows), np.uint8)
+    parts[~is_test], parts[is_test] = assignment.parts, halves
+    is_kept = parts != LEFT_OUT
     return HeldOut(
-        rows=tuple(index for index, _ in kept),
-        parts=tuple(part for _, part in kept),
+        rows=rows[is_kept],
+        parts=parts[is_kept],
         thresholds={**assignment.thresholds, **end},
-        left_out=tuple(_left_out(request, told, assignment)),
+        left_out=tuple(_left_out(request, listing.source.rows, source, assignment)),
     )
 
 
-def _halves(
-    request: ImageRequest, tests: Mapping[int, str]
-) -> tuple[dict[int, Part], dict[str, Thresholds]]:
-    """Return the part of each row of an own test set, and the threshold between both."""
-    if not tests:
-        return {}, {}
+def _halves(request: ImageRequest, tests: NDArray[np.uint8]) -> tuple[Parts, dict[str, Thresholds]]:
+    """Return the part of each row of an own test set, and the threshold between both.
+
+    Args:
+        request: what the study says.
+        tests: digests of these rows.
+    """
+    if not len(tests):
+        return np.zeros(0, np.uint8), {}
     fixed = (request.thresholds or {}).get(OWN_TEST_SET)
-    end = fixed[0] if fixed else split_in_two([*tests.values()], request.seed, _HALF)
-    return {
-        index: Part.REPORT if position(digest, request.seed) < end else Part.GATE
-        for index, digest in tests.items()
-    }, {OWN_TEST_SET: (end,)}
+    end = fixed[0] if fixed else split_in_two(tests, request.seed, _HALF)
+    report, gate = PARTS.index(Part.REPORT), PARTS.index(Part.GATE)
+    is_report = positions(tests, request.seed) < end
+    return np.where(is_report, report, gate).astype(np.uint8), {OWN_TEST_SET: (end,)}
 
 
 def _left_out(
-    request: ImageRequest, told: Sequence[SourceRow], assignment: Assignment
+    request: ImageRequest, listed: SourceRows, rows: NDArray[np.int64], assignment: Assignment
 ) -> Iterator[QuarantinedRow]:
     """Yield the rows that are left out since another part has the same picture, and why."""
-    column = request.split.value
-    for index, twin in sorted(assignment.twins.items(), key=lambda pair: told[pair[0]].path):
-        row, other, part = told[index], told[twin], assignment.parts[twin]
-        assert part is not None
+    column, twins = request.split.value, assignment.twins
+    for index in sorted(twins, key=lambda index: listed.paths[int(rows[index])]):
+        row, other = listed[int(rows[index])], listed[int(rows[twins[index]])]
+        part = PARTS[assignment.parts[twins[index]]]
         reason = (
             f"its {column} {row.value} is held out, and the same picture {other.path} of {column} "
             f"{other.value} is in {part.value}"
@@ -155,24 +174,24 @@ def _left_out(
         yield QuarantinedRow(path=row.path, reason=reason)
 
 
-def class_findings(
-    request: ImageRequest, labels: Sequence[str], parts: Sequence[Part]
-) -> Iterator[Finding]:
+def class_findings(request: ImageRequest, labels: Coded, parts: Parts) -> Iterator[Finding]:
     """Yield the classes without training rows, and those without test rows.
 
     The latter only where nothing balances the test rows: in an own test set, or by a column.
     """
-    classes = sorted(set(labels))
-    trained, tested = (
-        {label for label, part in zip(labels, parts, strict=True) if part in wanted}
-        for wanted in ({Part.TRAIN}, _TEST_PARTS)
-    )
-    lacking = [label for label in classes if label not in trained]
+    lacking = _lacking(labels, parts, [Part.TRAIN])
     if lacking:
         text = f"{len(lacking):,} classes have no training rows, so that nothing predicts them"
         yield Finding.of(FindingKind.UNTRAINED_CLASSES, text, lacking, len(lacking))
-    lacking = [label for label in classes if label not in tested]
+    lacking = _lacking(labels, parts, _TEST_PARTS)
     has_tests = request.test is not None or (request.split in _BY_COLUMN and request.test_fraction)
     if has_tests and lacking:
         text = f"{len(lacking):,} classes have no test rows, so that no metric is about them"
         yield Finding.of(FindingKind.UNTESTED_CLASSES, text, lacking, len(lacking))
+
+
+def _lacking(labels: Coded, parts: Parts, wanted: Sequence[Part]) -> list[str]:
+    """Return the classes without a row in some parts, sorted."""
+    is_wanted = np.isin(parts, [PARTS.index(part) for part in wanted])
+    counts = Coded(labels.names, labels.codes[is_wanted]).counts
+    return [name for name, count in zip(labels.names, counts.tolist(), strict=True) if not count]

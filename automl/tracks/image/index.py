@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from automl.data.blocks import Block, read_block, write_block
+from automl.data.canonical import json_list
 from automl.data.files import FileStore, SnapshotStore
 from automl.data.ledger import Ledger
 from automl.data.snapshot import Envelope
 from automl.data.splits import PARTS, Part
+from automl.data.texts import Texts
 from automl.domain.layout import SnapshotKeys
 from automl.tracks.image.listings import Listings
 from automl.tracks.image.plan import Plan
@@ -42,7 +45,7 @@ class RowIndex:
     digests: NDArray[np.uint8]
     images: NDArray[np.int32]
     files: NDArray[np.int32]
-    paths: Sequence[str]
+    paths: Texts
 
     def of(self, parts: Sequence[Part]) -> RowIndex:
         """Return the rows of some parts, in the order of the parts."""
@@ -54,7 +57,7 @@ class RowIndex:
             self.digests[rows],
             self.images[rows],
             self.files[rows],
-            [self.paths[row] for row in rows.tolist()],
+            self.paths.take(rows),
         )
 
     def and_also(self, other: RowIndex) -> RowIndex:
@@ -65,12 +68,12 @@ class RowIndex:
             np.concatenate([self.digests, other.digests]),
             np.concatenate([self.images, other.images]),
             np.concatenate([self.files, other.files]),
-            [*self.paths, *other.paths],
+            Texts.of(chain(self.paths, other.paths)),
         )
 
     def stored(self, store: SnapshotStore, keys: SnapshotKeys) -> Block:
         """Store the index with its snapshot."""
-        paths = json.dumps(list(self.paths), ensure_ascii=False).encode()
+        paths = bytearray().join(json_list(self.paths, json.JSONEncoder(ensure_ascii=False)))
         tensors: dict[str, NDArray[np.generic]] = {
             "parts": self.parts,
             "labels": self.labels,
@@ -95,7 +98,7 @@ class RowIndex:
             found["digests"],
             found["images"],
             found["files"],
-            json.loads(found["paths"].tobytes()),
+            Texts.of(json.loads(found["paths"].tobytes())),
         )
 
 
@@ -147,20 +150,17 @@ def locate(listing: Listings, plan: Plan, ledger: Ledger, files: Ledger) -> Loca
         ledger: where their images are.
         files: where the files of those are that are held out.
     """
-    number = {part: place for place, part in enumerate(PARTS)}
-    parts = np.asarray([number[part] for part in plan.parts], np.uint8)
-    order = np.argsort(parts, kind="stable")
-    parts, contents = parts[order], np.asarray(plan.contents)[order]
-    index_of = {label: index for index, label in enumerate(plan.classes)}
+    order = np.argsort(plan.parts, kind="stable")
+    parts, contents = plan.parts[order], plan.contents[order]
     images, blocks = _places(ledger, contents)
     held_out = np.flatnonzero(parts != _TRAIN)
     kept = np.full((len(parts), 2), -1, np.int32)
     at = files.locate(ledger.contents[contents[held_out]])
     kept[held_out], file_blocks = _places(files, at)
-    digest = ledger.fact("digest")[contents]
-    labels = np.asarray([index_of[plan.labels[row]] for row in order], np.int64)
-    paths = [listing.rows[plan.rows[row]].path for row in order]
-    return Located(RowIndex(parts, labels, digest, images, kept, paths), blocks, file_blocks)
+    labels = plan.labels.codes[order].astype(np.int64)
+    paths = listing.paths(plan.rows[order])
+    index = RowIndex(parts, labels, plan.digests[order], images, kept, paths)
+    return Located(index, blocks, file_blocks)
 
 
 def _places(

@@ -2,53 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from automl.data.corrections import Applied
+from automl.data.digest_index import Digests, digests
 from automl.data.files import FileEntry, FileStore, SourceStore
 from automl.data.findings import Finding
 from automl.data.names import is_unicode
+from automl.data.texts import Texts
 from automl.errors import DataError, NotFoundError, Problem
 from automl.machine.memory import usable_bytes
+from automl.tracks.image.entries import Entries
+from automl.tracks.image.source_rows import SourceRows
 from automl.tracks.image.tables import FurtherColumn
 
 MOST_PROBLEMS = 20  # that are told
 _LINKS = "remove these links, or copy there what they lead to"
 
 
-@dataclass(frozen=True, slots=True)
-class SourceRow:
-    """One row as the source names it.
+@dataclass(frozen=True, slots=True, eq=False)
+class Beside:
+    """Images beside a manifest that none of its rows names; see `Listings`.
 
     Attributes:
-        path: how the source calls the row; reports use it.
-        label: text, without surrounding blanks.
-        key: of its file in `Listing.store`; "" for a row of an array, or without a file.
-        size_bytes: of the file or array row.
-        etag: changes when the row's bytes do.
-        problem: why the row cannot be used, or "".
-        value: of the location's further column; "" without one.
+        places: uint8 `[n, 16]`, digests of their URIs.
+        shown: how people are shown them.
     """
 
-    path: str
-    label: str
-    key: str
-    size_bytes: int
-    etag: str
-    problem: str = ""
-    value: str = ""
-
-    def labelled(self, label: str) -> SourceRow:
-        """Return the row with another label, which mends one that has none."""
-        problem = "" if self.problem == label_problem(self.label) else self.problem
-        return replace(self, label=label, problem=problem)
+    places: Digests
+    shown: Texts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Listing:
     """All rows of a source.
 
@@ -57,19 +46,19 @@ class Listing:
         store: holds the rows' files; small, since it goes to workers with each part of the rows.
         pixels: uint8 `[n, H, W, C]` of an array source, else None.
         findings: what is odd about the source.
-        named: places of the files that a manifest's rows name.
-        unnamed: those of images beside them that no row names, and how people are shown them.
+        named: uint8 `[n, 16]`, digests of the URIs of the files that a manifest's rows name.
+        beside: images beside these files that no row names.
         applied: the rows that a person's corrections have changed.
         test_folder: key of the folder of test rows, if the source is divided; else "".
         tests: number of the rows in it, which are the last ones.
     """
 
-    rows: tuple[SourceRow, ...]
+    rows: SourceRows
     store: FileStore
     pixels: NDArray[np.uint8] | None = None
     findings: tuple[Finding, ...] = ()
-    named: frozenset[str] = frozenset()
-    unnamed: Mapping[str, str] = field(default_factory=dict)
+    named: Digests = field(default_factory=lambda: digests(()))
+    beside: Beside = field(default_factory=lambda: Beside(digests(()), Texts.of(())))
     applied: tuple[Applied, ...] = ()
     test_folder: str = ""
     tests: int = 0
@@ -150,13 +139,23 @@ def read_source(location: SourceLocation, share: float) -> bytes:
         raise DataError(f"{location.uri} does not exist.", f"correct {location.name}") from error
 
 
-def refuse_entries(location: SourceLocation, entries: Iterable[FileEntry]) -> None:
-    """Refuse a source that has files which may not be read.
+def read_entries(location: SourceLocation, start: str) -> Entries:
+    """Return the files whose keys start with `start`.
 
     Raises:
-        DataError: there are some.
+        DataError: some may not be read, and are not hidden.
     """
-    refuse(location, [Problem(e.key, f"it {e.problem}") for e in entries if e.problem], _LINKS)
+    problems = []
+
+    def allowed() -> Iterator[FileEntry]:
+        for entry in location.store.list(start):
+            if entry.problem and not is_hidden(entry.key.removeprefix(start)):
+                problems.append(Problem(entry.key, f"it {entry.problem}"))
+            yield entry
+
+    entries = Entries.of(allowed())
+    refuse(location, problems, _LINKS)
+    return entries
 
 
 def refuse(location: SourceLocation, problems: list[Problem], hint: str) -> None:
@@ -176,11 +175,6 @@ def refuse(location: SourceLocation, problems: list[Problem], hint: str) -> None
             hint,
             problems[:MOST_PROBLEMS],
         )
-
-
-def file_problem(entry: FileEntry) -> str:
-    """Return why nobody can read a file, or ""."""
-    return f"it {entry.unreadable}" if entry.unreadable else ""
 
 
 def label_problem(label: str) -> str:

@@ -2,52 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from automl.data.digest_index import DigestIndex, first_equal
 from automl.data.findings import Finding, FindingKind
 from automl.data.names import readable
+from automl.data.texts import Coded, Texts, each
 from automl.tracks.image.corrected import corrected
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.sources import Listing, SourceRow, list_source
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Listings:
     """Rows of a source and of an own test set, counted through.
 
     Attributes:
         source: rows that trials learn from and are scored on, and those that are held out of them.
         test: rows of an own test set, if there is one.
-        rows: of both.
-        names: of the rows; no two are equal.
+        labels: of the rows of both.
+        sizes: int64 `[n]`, bytes of the rows' files.
         findings: what is odd about them.
     """
 
     source: Listing
     test: Listing | None
-    rows: tuple[SourceRow, ...]
-    names: tuple[str, ...]
+    labels: Coded
+    sizes: NDArray[np.int64]
     findings: tuple[Finding, ...]
 
     @classmethod
     def of(cls, source: Listing, test: Listing | None = None) -> Listings:
         """Return the rows of both."""
         both = (source,) if test is None else (source, test)
-        rows = tuple(row for listing in both for row in listing.rows)
         findings = [finding for listing in both for finding in listing.findings]
-        names = tuple(_place(each, row.key or row.path) for each in both for row in each.rows)
-        return cls(source, test, rows, names, (*findings, *_unnamed(both)))
+        labels, sizes = source.rows.labels, source.rows.sizes
+        if test is not None:
+            labels = labels.and_also(test.rows.labels)
+            sizes = np.concatenate([sizes, test.rows.sizes])
+        return cls(source, test, labels, sizes, (*findings, *_not_named(both)))
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def both(self) -> tuple[Listing, ...]:
+        """The source, and the own test set if there is one."""
+        return (self.source,) if self.test is None else (self.source, self.test)
+
+    def row(self, index: int) -> SourceRow:
+        """Return a row."""
+        listing, (place,) = self.place([index])
+        return listing.rows[place]
+
+    def path(self, index: int) -> str:
+        """Return how the source calls a row."""
+        listing, (place,) = self.place([index])
+        return listing.rows.paths[place]
+
+    def paths(self, indices: NDArray[np.int64]) -> Texts:
+        """Return how the sources call some rows."""
+        if self.test is None:
+            return self.source.rows.paths.take(indices)
+        return Texts.of(map(self.path, each(indices)))
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of all rows; no two are equal."""
+        for listing in self.both:
+            start = f"{listing.store.uri.rstrip('/')}/"
+            for key, path in zip(listing.rows.keys, listing.rows.paths, strict=True):
+                yield start + (key or path)
+
+    def name(self, index: int) -> str:
+        """Return the name of a row."""
+        listing, (place,) = self.place([index])
+        rows = listing.rows
+        return f"{listing.store.uri.rstrip('/')}/{rows.keys[place] or rows.paths[place]}"
 
     def is_test(self, index: int) -> bool:
         """Return whether a row is one of the own test set."""
         return index >= len(self.source.rows)
 
+    def are_tests(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which rows are of the own test set."""
+        return indices >= len(self.source.rows)
+
     @property
     def ranges(self) -> tuple[range, range]:
         """The indices of the source's rows, and of the own test set's."""
         first = len(self.source.rows)
-        return range(first), range(first, len(self.rows))
+        return range(first), range(first, len(self))
 
     def place(self, indices: Sequence[int]) -> tuple[Listing, list[int]]:
         """Return the listing that has all rows at `indices`, and their indices there."""
@@ -74,16 +122,22 @@ def list_sources(request: ImageRequest) -> tuple[ImageRequest, Listings]:
     return request, Listings.of(corrected(source, request.corrections), test)
 
 
-def _unnamed(listings: Sequence[Listing]) -> list[Finding]:
+def _not_named(listings: Sequence[Listing]) -> list[Finding]:
     """Return a finding about images beside manifests that are in no row of any of them."""
-    named = frozenset[str]().union(*(listing.named for listing in listings))
-    others = {place: shown for listing in listings for place, shown in listing.unnamed.items()}
-    left = [readable(shown) for place, shown in others.items() if place not in named]
+    places = np.concatenate([listing.beside.places for listing in listings])
+    is_left = first_equal(places) == np.arange(len(places))
+    for listing in listings:
+        is_left &= DigestIndex(listing.named).find(places) < 0
+    left = np.flatnonzero(is_left).tolist()
     if not left:
         return []
     text = f"{len(left):,} images are in no row of the manifest"
-    return [Finding.of(FindingKind.IGNORED_FILES, text, left, len(left))]
+    shown = (readable(_shown(listings, place)) for place in left)
+    return [Finding.of(FindingKind.IGNORED_FILES, text, shown, len(left))]
 
 
-def _place(listing: Listing, key: str) -> str:
-    return f"{listing.store.uri.rstrip('/')}/{key}"
+def _shown(listings: Sequence[Listing], place: int) -> str:
+    """Return how people are shown an image, of those beside one listing after the other."""
+    first, *others = listings
+    beside = first.beside.shown
+    return beside[place] if place < len(beside) else _shown(others, place - len(beside))

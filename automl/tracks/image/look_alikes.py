@@ -17,7 +17,7 @@ from automl.data.findings import Finding, FindingKind
 from automl.data.ledger import Ledger
 from automl.data.near_duplicates import NearDuplicates, find_near_duplicates, straddlers
 from automl.data.snapshot import ExcludedRow
-from automl.data.splits import Part
+from automl.data.splits import PARTS, Part
 from automl.tracks.image.hashing import THUMBNAIL_SIDE
 from automl.tracks.image.held_out import HeldOut
 from automl.tracks.image.listings import Listings
@@ -26,7 +26,8 @@ FindNear: TypeAlias = Callable[[NDArray[np.int64]], NearDuplicates]
 
 _READERS = 8  # files that are asked for at once
 # The later a row is asked about, the higher: the final fit learns from what trials are scored on.
-_LEVELS = {Part.TRAIN: 0, Part.SELECTION: 1, Part.CALIBRATION: 2, Part.GATE: 3, Part.REPORT: 3}
+_LEVEL_OF = {Part.TRAIN: 0, Part.SELECTION: 1, Part.CALIBRATION: 2, Part.GATE: 3, Part.REPORT: 3}
+_LEVELS = np.asarray([_LEVEL_OF[part] for part in PARTS])
 _MANY = 0.05  # of the rows: so many look-alikes may come from series of pictures
 
 
@@ -84,7 +85,7 @@ class Distinct:
 
 
 def without_look_alikes(
-    listing: Listings, held: HeldOut, contents: Sequence[int], find_near: FindNear
+    listing: Listings, held: HeldOut, contents: NDArray[np.int64], find_near: FindNear
 ) -> Distinct:
     """Return the rows without those that show nearly what a row does that is asked about later.
 
@@ -94,31 +95,26 @@ def without_look_alikes(
         contents: of the rows, indices in the ledger [n].
         find_near: returns which rows show nearly the same, given their contents.
     """
-    near = find_near(np.asarray(contents, np.int64))
-    levels = np.asarray([_LEVELS[part] for part in held.parts], np.int64)
-    found = straddlers(near, levels)
+    near = find_near(contents)
+    found = straddlers(near, _LEVELS[held.parts])
     series = [
-        [listing.rows[held.rows[row]].path for row in cluster]
+        [listing.path(int(held.rows[row])) for row in cluster]
         for cluster in near.series(len(held.rows))
     ]
     excluded = [
         ExcludedRow(
-            path=listing.rows[held.rows[each.row]].path,
-            label=listing.rows[held.rows[each.row]].label,
-            part=held.parts[each.row].value,
-            near=listing.rows[held.rows[each.near]].path,
-            near_part=held.parts[each.near].value,
+            path=listing.path(int(held.rows[each.row])),
+            label=listing.labels[int(held.rows[each.row])],
+            part=PARTS[held.parts[each.row]].value,
+            near=listing.path(int(held.rows[each.near])),
+            near_part=PARTS[held.parts[each.near]].value,
             distance=round(each.distance, 4),
         )
         for each in found
     ]
-    gone = {each.row for each in found}
-    kept = [row for row in range(len(held.rows)) if row not in gone]
-    left = replace(
-        held,
-        rows=tuple(held.rows[row] for row in kept),
-        parts=tuple(held.parts[row] for row in kept),
-    )
+    is_kept = np.ones(len(held.rows), np.bool_)
+    is_kept[[each.row for each in found]] = False
+    left = replace(held, rows=held.rows[is_kept], parts=held.parts[is_kept])
     excluded.sort(key=lambda row: row.path)
     findings = (*_left_out(excluded, len(held.rows)), *_series(series, len(held.rows)))
     return Distinct(left, tuple(excluded), findings)

@@ -7,24 +7,29 @@ Only folders that paths name are listed, not what lies beside them; `few_folders
 from __future__ import annotations
 
 import io
-import re
+from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import PurePosixPath
-from urllib.parse import unquote, urlsplit
 
+import numpy as np
+from numpy.typing import NDArray
+
+from automl.data.digest_index import DIGEST_BYTES, DigestIndex, Digests, digest_of, digests
 from automl.data.files import FileEntry, FileStore, SourceStore
 from automl.data.ranged import RangedFile
+from automl.data.texts import Coded, CodedBuilder, Texts, TextsBuilder, each
 from automl.errors import ConfigError, DataError, Problem
-from automl.tracks.image.archives import Archive, ArchiveEntry
+from automl.tracks.image.archives import Archive
+from automl.tracks.image.entries import Entries, EntriesBuilder
 from automl.tracks.image.folders import is_image_name
 from automl.tracks.image.joined import JoinedFiles
 from automl.tracks.image.listing import (
+    Beside,
     Listing,
     SourceLocation,
-    SourceRow,
-    file_problem,
     is_hidden,
     label_problem,
     read_source,
@@ -32,71 +37,84 @@ from automl.tracks.image.listing import (
     source_size,
 )
 from automl.tracks.image.parquet import PARQUET_SUFFIXES, read_parquet
+from automl.tracks.image.places import Place, read_place
 from automl.tracks.image.tables import Columns, TableLine, read_file_table
 
 MOST_FOLDERS = 100  # that are listed one by one
 TABLE_SHARE = 0.02  # of the memory left: a manifest's lines take many times its bytes
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_LEAVES = "the path leaves the folder of images"
+_AT_ONCE = 1000  # lines of a folder's listing that are compared with the rows together
 _REMEDY = "remove these rows or links, or copy what they name to where studies may read"
 
 Open = Callable[[str], tuple[SourceStore, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Place that a path names.
+@dataclass(slots=True, eq=False)
+class _Lines:
+    """Lines of a manifest in columns.
 
     Attributes:
-        root: "" for the folder of images, "/" for this machine, `s3://bucket/` for a bucket.
-        path: below the root.
-        problem: why it names none, or "".
+        paths, labels, values: see `TableLine`.
+        wanted: uint8 `[n, 16]`, digests of the places that the paths name; zeros for none.
+        bad: why rows cannot be used, whatever file they name, by their number.
+        unfit: why they cannot be used though their file may be there.
     """
 
-    root: str
-    path: str
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """Paths below a root that rows name.
-
-    Attributes:
-        paths: the paths.
-        folders: all folders that these are in; a link may stand for one.
-    """
-
-    paths: set[str]
-    folders: set[str]
+    paths: Texts
+    labels: Coded
+    values: Texts
+    wanted: Digests
+    bad: Mapping[int, str]
+    unfit: Mapping[int, str]
 
     @classmethod
-    def of(cls, paths: set[str]) -> _Wanted:
-        """Return paths with their folders."""
-        folders: set[str] = set()
-        for path in paths:
-            folder = path.rpartition("/")[0]
-            while folder and folder not in folders:
-                folders.add(folder)
-                folder = folder.rpartition("/")[0]
-        return cls(paths, folders)
+    def read(cls, location: SourceLocation) -> _Lines:
+        """Return the lines of the manifest at a location."""
+        paths, labels, values = TextsBuilder(), CodedBuilder(), TextsBuilder()
+        bad, unfit, wanted = dict[int, str](), dict[int, str](), bytearray()
+        for row, line in enumerate(_lines(location)):
+            place = read_place(line.path, with_roots=location.locate is not None)
+            paths.append(line.path)
+            labels.append(line.label)
+            values.append(line.value)
+            wanted += bytes(DIGEST_BYTES) if place.problem else place.digest
+            if problem := line.problem or place.problem:
+                bad[row] = problem
+            if problem := label_problem(line.label) or _value_problem(location, line):
+                unfit[row] = problem
+        found = np.frombuffer(wanted, np.uint8).reshape(-1, DIGEST_BYTES)
+        return cls(paths.built(), labels.built(), values.built(), found, bad, unfit)
+
+    def places(self, location: SourceLocation) -> Iterator[Place]:
+        """Yield the place of each row's file."""
+        for path in self.paths:
+            yield read_place(path, with_roots=location.locate is not None)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Files:
     """Files that were found for the rows of a manifest.
 
     Attributes:
-        found: by their places: number of the store, and line of its listing.
+        wanted: the places that rows name; it gives the first row of each.
+        found: int32 `[n]`, place in `entries` of what was found for these rows; -1 for nothing.
         stores: by their numbers.
+        entries: what was found.
+        numbers: of the stores of these.
+        trespasses: why some of them may not be read, by their places in `entries`.
         refused: paths that may not be read, with the reason.
-        others: images that are not looked for: their URIs, and how they are shown.
+        beside: digests of the URIs of images that are not looked for.
+        shown: how people are shown these.
     """
 
-    found: dict[_Place, tuple[int, FileEntry]] = field(default_factory=dict)
-    stores: list[FileStore] = field(default_factory=list)
+    wanted: DigestIndex
+    found: NDArray[np.int32]
+    stores: list[FileStore]
+    entries: EntriesBuilder = field(default_factory=EntriesBuilder)
+    numbers: array[int] = field(default_factory=lambda: array("i"))
+    trespasses: dict[int, str] = field(default_factory=dict)
     refused: list[Problem] = field(default_factory=list)
-    others: list[tuple[str, str]] = field(default_factory=list)
+    beside: bytearray = field(default_factory=bytearray)
+    shown: TextsBuilder = field(default_factory=TextsBuilder)
 
     def number(self, store: FileStore) -> int:
         """Return the number of a store; the same place has one number."""
@@ -106,51 +124,61 @@ class _Files:
         self.stores.append(store)
         return len(self.stores) - 1
 
-    def look(self, root: str, paths: set[str], opens: Open) -> None:
-        """Look for the files of one root.
+    def look(self, root: str, folders: set[str], opens: Open) -> set[str]:
+        """Look for the files below one root.
 
         Args:
             root: of the places.
-            paths: of the places.
+            folders: that they are in.
             opens: gives the store that holds a folder below the root, and its key there.
+
+        Returns:
+            Folders that may not be read; one of their files may be allowed even so.
         """
-        by_folder: dict[str, set[str]] = defaultdict(set)
-        for path in paths:
-            by_folder[path.rpartition("/")[0]].add(path)
-        allowed = []
-        for folder in sorted(by_folder):
+        allowed, denied = set(), set()
+        for folder in sorted(folders):
             try:
                 opens(folder)
-            except ConfigError:  # one of its files may be allowed even so
-                for path in sorted(by_folder[folder]):
-                    self._look_alone(_Place(root, path), opens)
+            except ConfigError:
+                denied.add(folder)
             except DataError:  # there is no such folder
                 continue
             else:
-                allowed.append(folder)
-        wanted = _Wanted.of({path for folder in allowed for path in by_folder[folder]})
+                allowed.add(folder)
         for folder in few_folders(allowed, MOST_FOLDERS, lambda name: _can_open(name, opens)):
-            self._list_folder(_Place(root, folder), wanted, opens)
+            self._list_folder(Place(root, folder), allowed, opens)
+        return denied
 
-    def _list_folder(self, folder: _Place, wanted: _Wanted, opens: Open) -> None:
+    def _list_folder(self, folder: Place, allowed: set[str], opens: Open) -> None:
         store, key = opens(folder.path)
         start, prefix = f"{key}/" * bool(key), f"{folder.path}/" * bool(folder.path)
-        number = self.number(store)
+        number, above = self.number(store), _with_those_above(allowed)
         try:
-            for entry in self.stores[number].list(start):
-                below = entry.key.removeprefix(start)
-                if prefix + below in wanted.paths:
-                    self.found[_Place(folder.root, prefix + below)] = (number, entry)
-                elif entry.problem and prefix + below in wanted.folders:
-                    uri = folder.root + prefix + below
-                    self.refused.append(Problem(uri, f"it {entry.problem}"))
-                elif is_image_name(below) and not is_hidden(below):
-                    uri = f"{store.uri.rstrip('/')}/{entry.key}"
-                    self.others.append((uri, uri if folder.root else entry.key))
+            entries = self.stores[number].list(start)
+            while some := list(islice(entries, _AT_ONCE)):
+                paths = [prefix + entry.key.removeprefix(start) for entry in some]
+                rows = self._rows_of(folder.root, paths, allowed)
+                for entry, path, row in zip(some, paths, rows, strict=True):
+                    if row >= 0:
+                        self._add(row, number, entry)
+                    elif entry.problem and path in above:  # a link may stand for a folder
+                        self.refused.append(Problem(folder.root + path, f"it {entry.problem}"))
+                    elif is_image_name(path) and not is_hidden(path.removeprefix(prefix)):
+                        uri = _uri(store, entry)
+                        self.beside += digest_of(uri)
+                        self.shown.append(uri if folder.root else entry.key)
         except ConfigError as error:  # a link leads out
             self.refused.append(_refusal(folder.root + folder.path, start, error))
 
-    def _look_alone(self, place: _Place, opens: Open) -> None:
+    def _rows_of(self, root: str, paths: Sequence[str], allowed: set[str]) -> list[int]:
+        """Return the first row that names each path; -1 where none does."""
+        asked = [at for at, path in enumerate(paths) if path.rpartition("/")[0] in allowed]
+        rows = np.full(len(paths), -1)
+        rows[asked] = self.wanted.find(digests(Place(root, paths[at]).digest for at in asked))
+        return rows.tolist()
+
+    def look_alone(self, place: Place, opens: Open) -> None:
+        """Look for one file."""
         uri = place.root + place.path
         try:
             store, key = opens(place.path)
@@ -162,23 +190,26 @@ class _Files:
             number = self.number(store)
             for entry in self.stores[number].list(key):
                 if entry.key == key:
-                    self.found[place] = (number, entry)
+                    (row,) = self.wanted.find(digests([place.digest])).tolist()
+                    self._add(row, number, entry)
 
-    def listing(self, rows: Iterable[tuple[SourceRow, _Place]]) -> Listing:
-        """Return the listing of rows with the stores that they need."""
-        rows = list(rows)
-        used = sorted({self.found[place][0] for _, place in rows if place in self.found}) or [0]
-        numbers = {number: place for place, number in enumerate(used)}
-        stores = tuple(_sealed(self.stores[number]) for number in used)
-        keyed = []
-        for row, place in rows:
-            key = ""
-            if place in self.found:
-                number, entry = self.found[place]
-                key = entry.place if isinstance(entry, ArchiveEntry) else entry.key
-                key = key if len(used) == 1 else JoinedFiles.key(numbers[number], key)
-            keyed.append(replace(row, key=key))
-        return Listing(tuple(keyed), stores[0] if len(stores) == 1 else JoinedFiles(stores))
+    def _add(self, row: int, number: int, entry: FileEntry) -> None:
+        place = self.entries.append(entry)
+        self.found[row] = place
+        self.numbers.append(number)
+        if entry.problem:
+            self.trespasses[place] = entry.problem
+
+
+def _with_those_above(folders: Iterable[str]) -> set[str]:
+    """Return folders and all that these are in."""
+    found: set[str] = set()
+    for folder in folders:
+        above = folder
+        while above and above not in found:
+            found.add(above)
+            above = above.rpartition("/")[0]
+    return found
 
 
 def _refusal(path: str, name: str, error: ConfigError) -> Problem:
@@ -199,28 +230,65 @@ def list_manifest(location: SourceLocation) -> Listing:
     Raises:
         DataError: it is none, or names files that may not be read.
     """
-    lines = _lines(location)
+    lines = _Lines.read(location)
     store = location.images or location.store
     beside = location.key.rpartition("/")[0]
     start = (beside if location.images_prefix is None else location.images_prefix).strip("/")
-    places = [_place(line.path, with_roots=location.locate is not None) for line in lines]
-    paths: dict[str, set[str]] = defaultdict(set)
-    for place in places:
+    folders: dict[str, set[str]] = defaultdict(set)
+    for place in lines.places(location):
         if not place.problem:
-            paths[place.root].add(place.path)
-    files = _Files(stores=[store])
-    for root in sorted(paths):
-        files.look(root, paths[root], _opener(root, location, store, start))
-    rows = [
-        (_row(location, line, place, files), place)
-        for line, place in zip(lines, places, strict=True)
-    ]
-    for row, place in rows:
-        _, entry = files.found.get(place, (0, None))
-        if entry is not None and entry.problem and not row.problem:
-            files.refused.append(Problem(place.root + place.path, f"it {entry.problem}"))
+            folders[place.root].add(place.folder)
+    wanted = DigestIndex(lines.wanted)
+    files = _Files(wanted, np.full(len(lines.paths), -1, np.int32), [store])
+    openers = {root: _opener(root, location, store, start) for root in sorted(folders)}
+    denied = {root: files.look(root, folders[root], opens) for root, opens in openers.items()}
+    if any(denied.values()):
+        places = {place for place in lines.places(location) if not place.problem}
+        for place in sorted(places, key=lambda each: (each.root, each.path)):
+            if place.folder in denied[place.root]:
+                files.look_alone(place, openers[place.root])
+    return _listing(location, lines, files)
+
+
+def _listing(location: SourceLocation, lines: _Lines, files: _Files) -> Listing:
+    """Return the listing of rows with the stores that they need.
+
+    Raises:
+        DataError: rows name files that may not be read.
+    """
+    entries, numbers = files.entries.built(), np.asarray(files.numbers, np.int32)
+    found = files.found[files.wanted.find(lines.wanted)]  # rows may name the same file
+    problems = _problems(lines, found, entries)
+    for row in np.flatnonzero(np.isin(found, list(files.trespasses))).tolist():
+        if row not in problems:
+            place = read_place(lines.paths[row], with_roots=location.locate is not None)
+            problem = f"it {files.trespasses[int(found[row])]}"
+            files.refused.append(Problem(place.root + place.path, problem))
     refuse(location, sorted(set(files.refused), key=lambda each: each.path), _REMEDY)
-    return replace(files.listing(rows), named=_named(files), unnamed=dict(files.others))
+    there = found[found >= 0]
+    used = np.unique(numbers[there]).tolist() or [0]
+    stores = tuple(_sealed(files.stores[number]) for number in used)
+    if len(used) > 1:
+        entries = replace(entries, places=_joined_keys(entries, numbers, used))
+    return Listing(
+        entries.rows(found, lines.paths, lines.labels, problems, lines.values),
+        stores[0] if len(stores) == 1 else JoinedFiles(stores),
+        named=_named(files, entries, numbers),
+        beside=Beside(
+            np.frombuffer(files.beside, np.uint8).reshape(-1, DIGEST_BYTES), files.shown.built()
+        ),
+    )
+
+
+def _problems(lines: _Lines, found: NDArray[np.int32], entries: Entries) -> dict[int, str]:
+    """Return why rows cannot be used, by their number."""
+    absent = dict.fromkeys(np.flatnonzero(found < 0).tolist(), "there is no such file")
+    for row in np.flatnonzero(np.isin(found, list(entries.unreadable))).tolist():
+        absent[row] = entries.problem(int(found[row]))
+    return {
+        row: lines.bad.get(row) or absent.get(row) or lines.unfit[row]
+        for row in sorted({*lines.bad, *absent, *lines.unfit})
+    }
 
 
 def few_folders(folders: Iterable[str], most: int, can_list: Callable[[str], bool]) -> list[str]:
@@ -282,7 +350,7 @@ def _opener(root: str, location: SourceLocation, store: SourceStore, start: str)
     return lambda folder: locate(root + folder)
 
 
-def _lines(location: SourceLocation) -> list[TableLine]:
+def _lines(location: SourceLocation) -> Iterator[TableLine]:
     if PurePosixPath(location.key).suffix.lower() not in PARQUET_SUFFIXES:
         data = read_source(location, TABLE_SHARE)
         return read_file_table(data, location.label, location.key, location.uri, location.further)
@@ -292,73 +360,28 @@ def _lines(location: SourceLocation) -> list[TableLine]:
     return read_parquet(RangedFile(location.store, location.key, source_size(location)), wanted)
 
 
-def _place(path: str, *, with_roots: bool) -> _Place:
-    """Return what a path names.
-
-    Args:
-        path: as the manifest has it.
-        with_roots: whether it may be absolute.
-    """
-    if not path:
-        return _Place("", "", "the row has no path")
-    root, below, problem = _split(path)
-    parts = below.split("/")
-    if problem:
-        return _Place(root, below, problem)
-    if root and not with_roots:
-        return _Place(root, below, _LEAVES)
-    if ".." in parts or "\0" in below:
-        return _Place(
-            root, below, "the path has a segment '..' or a zero byte" if root else _LEAVES
-        )
-    if root.startswith("s3://"):
-        crooked = len(root) < len("s3://b/") or {"", "."} & set(parts)
-        return _Place(root, below, "the s3:// address is not plain" if crooked else "")
-    plain = str(PurePosixPath(below))
-    return _Place(root, plain, "the path names no file" if plain == "." else "")
-
-
-def _split(path: str) -> tuple[str, str, str]:
-    """Return the root that a path begins with, the rest, and why it cannot be read, or ""."""
-    scheme = _SCHEME.match(path)
-    if scheme is None:
-        return ("/", path.lstrip("/"), "") if path.startswith("/") else ("", path, "")
-    rest = path[scheme.end() :]
-    if scheme[1] == "s3":
-        bucket, _, key = rest.partition("/")
-        return f"s3://{bucket}/", key, ""
-    if scheme[1] == "file":
-        try:
-            parts = urlsplit(path)
-        except ValueError:
-            return "", path, "the file:// address cannot be read"
-        if parts.netloc in {"", "localhost"} and not (parts.query or parts.fragment):
-            return "/", unquote(parts.path).lstrip("/"), ""
-        return "", path, "the file:// address is no file of this machine"
-    return "", path, f"files of {scheme[1]}:// cannot be read"
-
-
-def _row(location: SourceLocation, line: TableLine, place: _Place, files: _Files) -> SourceRow:
-    entry = files.found.get(place, (0, None))[1]
-    size_bytes, etag = (0, "") if entry is None else (entry.size_bytes, entry.etag)
-    missing = "there is no such file" if entry is None else file_problem(entry)
-    unvalued = _value_problem(location, line)
-    problem = line.problem or place.problem or missing or label_problem(line.label) or unvalued
-    return SourceRow(line.path, line.label, "", size_bytes, etag, problem, line.value)
-
-
 def _value_problem(location: SourceLocation, line: TableLine) -> str:
     if location.further is None or line.value:
         return ""
     return f"the row has no value in the column {location.further.name!r}"
 
 
-def _named(files: _Files) -> frozenset[str]:
-    """Return the places of all files that rows name."""
-    return frozenset(
-        f"{files.stores[number].uri.rstrip('/')}/{entry.key}"
-        for number, entry in files.found.values()
-    )
+def _joined_keys(entries: Entries, numbers: NDArray[np.int32], used: Sequence[int]) -> Texts:
+    """Return the keys of files in several stores, which are counted anew."""
+    number_of = {number: place for place, number in enumerate(used)}
+    pairs = zip(each(numbers), entries.places, strict=True)
+    return Texts.of(JoinedFiles.key(number_of.get(number, -1), key) for number, key in pairs)
+
+
+def _named(files: _Files, entries: Entries, numbers: NDArray[np.int32]) -> Digests:
+    """Return digests of the URIs of the files that rows name."""
+    uris = [store.uri.rstrip("/") for store in files.stores]
+    pairs = zip(each(numbers), entries.keys, strict=True)
+    return digests(digest_of(f"{uris[number]}/{key}") for number, key in pairs)
+
+
+def _uri(store: FileStore, entry: FileEntry) -> str:
+    return f"{store.uri.rstrip('/')}/{entry.key}"
 
 
 def _sealed(store: FileStore) -> FileStore:

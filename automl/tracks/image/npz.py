@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from automl.errors import DataError
 
 MOST_MEMBERS = 1000
-ROW_BYTES = 500  # what a row takes as a line of the listing
+ROW_BYTES = 300  # what a row takes in columns and while it is planned
 TEXT_FACTOR = 8  # labels are decoded, at four bytes a letter, and become texts of Python
 _ENTRY = b"PK\x01\x02"  # begins each entry of a zip archive's directory
 _HEADER_BYTES = 2**16  # numpy's own headers have less than 200 bytes

@@ -14,7 +14,7 @@ from automl.tracks.image.tables import Columns, TableLine
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 ROWS_SHARE = 0.25  # of the memory left: what the rows take
-ROW_BYTES = 500  # what a row takes as a line of the listing, without its texts
+ROW_BYTES = 300  # what a row takes in columns and while it is planned, without its texts
 _BATCH_ROWS = 2**14
 _BUFFER_BYTES = 2**20
 _MOST_EXACT = 2.0**53  # floating-point numbers above may stand for several integers
@@ -23,8 +23,8 @@ _NOT_INSTALLED = (
 )
 
 
-def read_parquet(file: io.RawIOBase | BinaryIO, wanted: Columns) -> list[TableLine]:
-    """Return the rows of a table of files.
+def read_parquet(file: io.RawIOBase | BinaryIO, wanted: Columns) -> Iterator[TableLine]:
+    """Yield the rows of a table of files.
 
     Integers, truth values (`true`, `false`) and floating-point numbers that are integers become
     text; missing values and NaN are rows without a path or a label.
@@ -47,7 +47,7 @@ def read_parquet(file: io.RawIOBase | BinaryIO, wanted: Columns) -> list[TableLi
         ) from error
     try:
         with ParquetFile(file, buffer_size=_BUFFER_BYTES) as table:
-            return list(_rows(table, wanted))
+            yield from _rows(table, wanted)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         why = str(error).strip().partition("\n")[0][:200]
         raise DataError(

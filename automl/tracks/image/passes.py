@@ -5,7 +5,7 @@ Everything here is a module-level function of picklable values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,14 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl.data.blocks import write_block
+from automl.data.digest_index import digests
 from automl.data.files import FileStore, SnapshotStore
-from automl.data.ledger import Page, Seen, content_of, digests, write_page
+from automl.data.ledger import Page, Seen, content_of, write_page
 from automl.errors import DataError, NotFoundError, StorageAccessError
 from automl.tracks.image.decode import decode_image, encode_png, pixel_digest
 from automl.tracks.image.hashing import THUMBNAIL_SIDE, difference_hashes, thumbnails
 from automl.tracks.image.recipe import Recipe
 from automl.tracks.image.resize import ImagePreprocessor
-from automl.tracks.image.sources import Listing, SourceRow
+from automl.tracks.image.source_rows import SourceRow, SourceRows
+from automl.tracks.image.sources import Listing
 from automl.tracks.image.statistics import STATISTICS, row_statistics
 
 _PIXEL_BYTES = 4  # of a file without compression: eight bits of four channels
@@ -100,7 +102,7 @@ class RawImage:
 
 def unreadable(row: SourceRow, most_pixels: int) -> str:
     """Return why a row need not be read at all; "" if it has to be."""
-    most_bytes = _PIXEL_BYTES * most_pixels + _OTHER_BYTES
+    most_bytes = _most_bytes(most_pixels)
     if row.problem or not row.key or row.size_bytes <= most_bytes:
         return row.problem
     return (
@@ -109,7 +111,18 @@ def unreadable(row: SourceRow, most_pixels: int) -> str:
     )
 
 
-def fetched(store: FileStore, rows: Sequence[SourceRow]) -> Iterator[bytes | Unread]:
+def unreadable_rows(rows: SourceRows, most_pixels: int) -> dict[int, str]:
+    """Return why rows need not be read at all, by their places."""
+    large = np.flatnonzero(rows.sizes > _most_bytes(most_pixels)).tolist()
+    found = {row: unreadable(rows[row], most_pixels) for row in {*rows.problems, *large}}
+    return {row: problem for row, problem in found.items() if problem}
+
+
+def _most_bytes(most_pixels: int) -> int:
+    return _PIXEL_BYTES * most_pixels + _OTHER_BYTES
+
+
+def fetched(store: FileStore, rows: Iterable[SourceRow]) -> Iterator[bytes | Unread]:
     """Yield the files of rows; those of a remote store are asked for before they are needed."""
     if not store.uri.startswith("s3://"):
         for row in rows:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import features
 
 from automl.data.dask import Runner
@@ -79,27 +79,28 @@ def _snapshot(request: ImageRequest, reading: Reading) -> ImageEnvelope:
     keys = SnapshotKeys(request.name, plan.id)
     store.put(keys.preprocess, recipe.graph)
     located = locate(reading.listing, plan, ledger, reading.keep_files(plan, ledger))
-    envelope = _envelope(request, len(inspected), plan, ledger)
+    envelope = _envelope(request, len(reading.listing), plan, ledger)
     return write_envelope(store, envelope.model_copy(update=located.stored(store, keys)))
 
 
 def _envelope(request: ImageRequest, listed: int, plan: Plan, ledger: Ledger) -> ImageEnvelope:
     """Return the envelope of a snapshot from so many listed rows, but for where its rows are."""
-    per_class: dict[str, Counter[Part]] = defaultdict(Counter)
-    for label, part in zip(plan.labels, plan.parts, strict=True):
-        per_class[label][part] += 1
-    train = [c for c, part in zip(plan.contents, plan.parts, strict=True) if part is Part.TRAIN]
-    mean, std = _normalisation(ledger, train, plan.recipe.size)
+    counts = np.zeros((len(plan.labels.names), len(PARTS)), np.int64)
+    np.add.at(counts, (plan.labels.codes, plan.parts), 1)
+    per_part, per_class = counts.sum(axis=0).tolist(), counts.tolist()
+    is_train = plan.parts == PARTS.index(Part.TRAIN)
+    mean, std = _normalisation(ledger, plan.contents[is_train], plan.recipe.size)
     return ImageEnvelope(
         id=plan.id,
         dataset=request.name,
-        classes=plan.classes,
+        classes=plan.labels.names,
         image_size=plan.recipe.size,
         image_size_reason=plan.recipe.size_reason,
         resize=request.resize,
-        counts={part.value: plan.parts.count(part) for part in PARTS},
+        counts=dict(zip(PARTS, per_part, strict=True)),
         counts_per_class={
-            label: {part: per_class[label][part] for part in PARTS} for label in plan.classes
+            label: dict(zip(PARTS, row, strict=True))
+            for label, row in zip(plan.labels.names, per_class, strict=True)
         },
         quarantined=plan.quarantined,
         excluded=plan.excluded,
@@ -116,24 +117,32 @@ def _envelope(request: ImageRequest, listed: int, plan: Plan, ledger: Ledger) ->
 
 def _profile(listed: int, plan: Plan, ledger: Ledger) -> Profile:
     """Return what the snapshot is compared with others by."""
-    columns = ledger.fact("statistics")[list(plan.contents)].T
+    columns = ledger.fact("statistics")[plan.contents].T
     statistics = {
         name: Distribution.of(column, bins)
         for (name, bins), column in zip(STATISTICS.items(), columns, strict=True)
     }
-    return Profile.of(listed, plan.digests, plan.labels, statistics, len(plan.excluded))
+    is_known = (plan.digests[1:] == plan.digests[:-1]).all(axis=1)  # they are sorted
+    return Profile(
+        rows_listed=listed,
+        rows=len(plan.rows),
+        rows_per_label=dict(zip(plan.labels.names, plan.labels.counts.tolist(), strict=True)),
+        excluded=len(plan.excluded),
+        duplicates=int(is_known.sum()),
+        statistics=statistics,
+    )
 
 
 def _normalisation(
-    ledger: Ledger, contents: Sequence[int], size: int
+    ledger: Ledger, contents: NDArray[np.int64], size: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation per channel over the training rows.
 
     The sums are integers, so that the order of the rows does not matter.
     """
     n = len(contents) * size * size
-    totals = ledger.fact("sums")[list(contents)].sum(axis=0).tolist()
-    squares = ledger.fact("squares")[list(contents)].sum(axis=0).tolist()
+    totals = ledger.fact("sums")[contents].sum(axis=0).tolist()
+    squares = ledger.fact("squares")[contents].sum(axis=0).tolist()
     mean = tuple(total / n for total in totals)
     std = tuple(
         math.sqrt(n * square - total * total) / n or 1.0

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 
 from automl.data.dask import Runner
+from automl.data.digest_index import Digests, digests, last_of_each
 from automl.data.files import SnapshotStore
-from automl.data.ledger import Ledger, digests, place_of, state_of
-from automl.data.splits import Part
+from automl.data.ledger import Ledger, place_of, state_of
+from automl.data.splits import PARTS, Part
+from automl.data.texts import each
 from automl.domain.layout import DatasetKeys
 from automl.errors import DataError
 from automl.tracks.image.chunks import ChunkLimits, cut_changed
@@ -23,7 +27,7 @@ from automl.tracks.image.passes import (
     RowChunk,
     keep_files,
     read_rows,
-    unreadable,
+    unreadable_rows,
 )
 from automl.tracks.image.plan import Plan
 from automl.tracks.image.recipe import Recipe
@@ -78,67 +82,81 @@ class Reading:
                         self.store.delete(entry.key)
             raise
 
-    def inspect(self) -> tuple[Ledger, list[Inspected]]:
+    def inspect(self) -> tuple[Ledger, Inspected]:
         """Read the rows that are in a state that is not known, and return what all of them hold."""
-        rows, names = self.listing.rows, self.listing.names
-        problems = [unreadable(row, self.recipe.most_pixels) for row in rows]
-        states = digests(
-            state_of(name, row.size_bytes, row.etag) for name, row in zip(names, rows, strict=True)
-        )
+        problems = self._unreadable()
+        states = self._states()
         ledger = Ledger.read(self.store, self._rows_prefix)
-        unknown = (ledger.find(states) < 0).tolist()
-        changed = [is_new and not why for is_new, why in zip(unknown, problems, strict=True)]
-        if any(changed):
+        changed = ledger.find(states) < 0
+        changed[list(problems)] = False
+        if changed.any():
             ledger = self._read(ledger, changed, problems)
-        return ledger, _inspected(ledger, ledger.find(states).tolist(), problems)
+        return ledger, _inspected(ledger, ledger.find(states), problems)
 
-    def _read(self, ledger: Ledger, changed: Sequence[bool], problems: list[str]) -> Ledger:
+    def _unreadable(self) -> dict[int, str]:
+        """Return why rows need not be read at all, by their index."""
+        found: dict[int, str] = {}
+        for listing, indices in zip(self.listing.both, self.listing.ranges, strict=False):
+            problems = unreadable_rows(listing.rows, self.recipe.most_pixels)
+            found |= {indices[place]: problem for place, problem in problems.items()}
+        return found
+
+    def _states(self) -> Digests:
+        """Return the states of all rows, uint8 `[n, 16]`."""
+        etags = chain.from_iterable(listing.rows.etags for listing in self.listing.both)
+        told = zip(self.listing.names(), each(self.listing.sizes), etags, strict=True)
+        return digests(state_of(*row) for row in told)
+
+    def _read(self, ledger: Ledger, changed: NDArray[np.bool_], problems: dict[int, str]) -> Ledger:
         """Read rows on workers, and return the ledger afterwards; note what cannot be read."""
         most = min(CHUNK_ROWS, max(1, IMAGE_BYTES // (3 * self.recipe.size**2)))
-        chunks = list(self._chunks(range(len(changed)), changed, ChunkLimits(most, CHUNK_BYTES)))
+        every = np.arange(len(changed))
+        chunks = list(self._chunks(every, changed, ChunkLimits(most, CHUNK_BYTES)))
         results = self.workers.map(
             read_rows,
-            ((self._read_task(ledger, chunk), len(chunk)) for chunk in chunks),
-            total=sum(changed),
+            ((self._read_task(ledger, chunk.tolist()), len(chunk)) for chunk in chunks),
+            total=int(changed.sum()),
             what="reading rows",
         )
         for chunk, result in zip(chunks, results, strict=True):
             for index, problem in result.problems.items():
-                problems[chunk[index]] = problem
+                problems[int(chunk[index])] = problem
         return ledger.with_pages(self._rows_prefix, (r.page for r in results if r.page))
 
     def _read_task(self, ledger: Ledger, chunk: Sequence[int]) -> ReadTask:
-        rows, names = self.listing.rows, self.listing.names
-        states = tuple(state_of(names[i], rows[i].size_bytes, rows[i].etag) for i in chunk)
-        places = tuple(place_of(names[i]) for i in chunk)
+        listing, indices = self.listing.place(chunk)
+        rows = RowChunk.of(listing, indices)
+        names = [self.listing.name(index) for index in chunk]
+        places = tuple(map(place_of, names))
+        told = list(zip(names, places, rows.rows, strict=True))
         return ReadTask(
-            chunk=RowChunk.of(*self.listing.place(chunk)),
-            states=states,
+            chunk=rows,
+            states=tuple(state_of(name, row.size_bytes, row.etag) for name, _, row in told),
             places=places,
-            candidates=tuple(
-                ledger.candidates(place, rows[i].size_bytes)
-                for place, i in zip(places, chunk, strict=True)
-            ),
+            candidates=tuple(ledger.candidates(place, row.size_bytes) for _, place, row in told),
             recipe=self.recipe,
             store=self.store,
             prefix=self._rows_prefix,
         )
 
     def _chunks(
-        self, rows: Sequence[int], changed: Sequence[bool], limits: ChunkLimits
-    ) -> Iterator[list[int]]:
+        self, rows: NDArray[np.int64], changed: NDArray[np.bool_], limits: ChunkLimits
+    ) -> Iterator[NDArray[np.int64]]:
         """Yield chunks of those of some rows that have changed; each is of one source.
 
         Args:
             rows: indices in the listing.
             changed: which of them those are.
             limits: of a chunk.
+
+        Yields:
+            Places in `rows`.
         """
-        for is_test in (False, True):
-            places = [at for at, row in enumerate(rows) if self.listing.is_test(row) == is_test]
-            sizes = [self.listing.rows[rows[at]].size_bytes for at in places]
-            for chunk in cut_changed(sizes, [changed[at] for at in places], limits):
-                yield [rows[places[index]] for index in chunk]
+        is_test = self.listing.are_tests(rows)
+        for places in (np.flatnonzero(~is_test), np.flatnonzero(is_test)):
+            sizes = self.listing.sizes[rows[places]]
+            for chunk in cut_changed(sizes, changed[places], limits):
+                yield places[chunk]
 
     def keep_files(self, plan: Plan, ledger: Ledger) -> Ledger:
         """Keep the files of held-out rows that are not kept yet, and return where all are.
@@ -146,41 +164,33 @@ class Reading:
         Raises:
             DataError: one has changed since it was read.
         """
-        known = ledger.contents
         files = Ledger.read(self.store, self._files_prefix)
-        row_of = {
-            known[content].tobytes(): row
-            for row, content, part in zip(plan.rows, plan.contents, plan.parts, strict=True)
-            if part is not Part.TRAIN
-        }
-        wanted = sorted(row_of)
-        content_of = {row: content for content, row in row_of.items()}
-        missing = (files.locate(digests(wanted)) < 0).tolist()
-        if not any(missing):
+        held_out = np.flatnonzero(plan.parts != PARTS.index(Part.TRAIN))
+        contents = ledger.contents[plan.contents[held_out]]
+        kept = last_of_each(contents)  # rows with equal content share a file
+        rows, contents = plan.rows[held_out][kept], contents[kept]
+        missing = files.locate(contents) < 0
+        if not missing.any():
             return files
         limits = ChunkLimits(KEPT_ROWS, KEPT_BYTES)
-        chunks = self._chunks([row_of[content] for content in wanted], missing, limits)
 
-        def task(chunk: Sequence[int]) -> KeepTask:
-            contents = tuple(content_of[row] for row in chunk)
-            rows = RowChunk.of(*self.listing.place(chunk))
-            return KeepTask(rows, contents, self.store, self._files_prefix)
+        def task(chunk: NDArray[np.int64]) -> KeepTask:
+            held = RowChunk.of(*self.listing.place(rows[chunk].tolist()))
+            of_chunk = tuple(content.tobytes() for content in contents[chunk])
+            return KeepTask(held, of_chunk, self.store, self._files_prefix)
 
         pages = self.workers.map(
             keep_files,
-            ((task(chunk), len(chunk)) for chunk in chunks),
-            total=sum(missing),
+            ((task(chunk), len(chunk)) for chunk in self._chunks(rows, missing, limits)),
+            total=int(missing.sum()),
             what="keeping held-out files",
         )
         return files.with_pages(self._files_prefix, pages)
 
 
-def _inspected(ledger: Ledger, found: Sequence[int], problems: Sequence[str]) -> list[Inspected]:
+def _inspected(ledger: Ledger, found: NDArray[np.int64], problems: Mapping[int, str]) -> Inspected:
     """Return the findings about each row from where its content is known, or why it is not."""
     reasons = ledger.problems
+    bad = np.flatnonzero(np.isin(found, list(reasons))).tolist()
     digest = ledger.fact("digest") if len(ledger.contents) else np.zeros((0, 32), np.uint8)
-    rows = []
-    for content, problem in zip(found, problems, strict=True):
-        why = problem or reasons.get(content, "")
-        rows.append(Inspected("" if why else digest[content].tobytes().hex(), content, why))
-    return rows
+    return Inspected(found, digest, {**{row: reasons[int(found[row])] for row in bad}, **problems})

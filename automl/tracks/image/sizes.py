@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+import numpy as np
+
+from automl.data.digest_index import digests, sort_keys
 from automl.data.ledger import place_of
+from automl.data.texts import each
 from automl.tracks.image.decode import longer_side
 from automl.tracks.image.listings import Listings
-from automl.tracks.image.passes import fetched, unreadable
+from automl.tracks.image.passes import fetched, unreadable_rows
 from automl.tracks.image.request import ImageRequest
 from automl.tracks.image.sizing import BASE_SIZE, FoundRows, choose_image_size
 from automl.tracks.image.sources import Listing
@@ -31,9 +35,9 @@ def image_size(request: ImageRequest, listing: Listings) -> tuple[int, str]:
     learnt = 1 - request.validation_fraction - request.test_fraction
     rows = FoundRows(
         longer_sides=_longer_sides(source, request.max_pixels) or [BASE_SIZE],
-        images=len(listing.rows),
+        images=len(listing),
         training=max(1, round(learnt * len(source.rows))),
-        classes=max(2, len({row.label for row in source.rows})),
+        classes=max(2, len(source.rows.labels.sorted().names)),
     )
     return choose_image_size(rows, request.search)
 
@@ -47,8 +51,10 @@ def _longer_sides(source: Listing, most_pixels: int) -> list[int]:
 
 def _sides(source: Listing, most_pixels: int) -> Iterator[int]:
     """Yield the longer sides of images, in an order that their names decide."""
-    rows = [row for row in source.rows if not unreadable(row, most_pixels)]
-    rows.sort(key=lambda row: place_of(row.key))
+    unreadable = unreadable_rows(source.rows, most_pixels)
+    (places,) = sort_keys(digests(map(place_of, source.rows.keys), 8))
+    order = each(np.argsort(places, kind="stable"))
+    rows = (source.rows[row] for row in order if row not in unreadable)
     for data in fetched(source.store, rows):
         side = longer_side(data, most_pixels) if isinstance(data, bytes) else None
         if side is not None:

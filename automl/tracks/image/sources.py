@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from automl.data.findings import Finding, FindingKind
 from automl.data.names import is_unicode, readable
+from automl.data.texts import Coded, CodedBuilder, Texts, TextsBuilder, each
 from automl.domain.sources import ARCHIVE_SUFFIXES
 from automl.errors import DataError
 from automl.machine.memory import usable_bytes
@@ -21,16 +23,15 @@ from automl.tracks.image.folders import is_image_name, read_folders
 from automl.tracks.image.listing import (
     Listing,
     SourceLocation,
-    SourceRow,
-    file_problem,
     is_hidden,
     label_problem,
+    read_entries,
     read_source,
-    refuse_entries,
 )
 from automl.tracks.image.manifests import list_manifest
 from automl.tracks.image.npz import read_npz
 from automl.tracks.image.parquet import PARQUET_SUFFIXES
+from automl.tracks.image.source_rows import SourceRow, SourceRows
 from automl.tracks.image.tables import TEXT_SUFFIXES
 
 ARRAYS_SHARE = 0.5  # of the memory left: a file of arrays, and then what it is expanded to
@@ -103,26 +104,17 @@ def _list_archive(location: SourceLocation, key: str, inside: str) -> Listing:
     if PurePosixPath(table).suffix.lower() in TABLE_SUFFIXES:
         return list_manifest(replace(location, store=archive, key=table, locate=None))
     _refuse_columns(location)
-    listing = _list_folders(replace(location, store=archive, key=inside))
-    start = PurePosixPath(PurePosixPath(key).name, inside)
-    rows = [
-        replace(row, path=str(start / row.path), key=archive.entries[row.key].place)
-        for row in listing.rows
-    ]
+    start = f"{PurePosixPath(PurePosixPath(key).name, inside)}/"
+    crooked = [] if inside else sorted(archive.crooked.items())
+    images = [(readable(start + name), why) for name, why in crooked if is_image_name(name)]
+    listing = _list_folders(replace(location, store=archive, key=inside), start, images)
     test_folder = f"{key}/{listing.test_folder}" if listing.test_folder else ""
-    listing = replace(listing, store=archive.files, test_folder=test_folder)
-    if inside:
-        return replace(listing, rows=tuple(rows))
-    crooked, findings = [], list(listing.findings)
-    for name, why in sorted(archive.crooked.items()):
-        if is_image_name(name):
-            path = readable(f"{start}/{name}")
-            crooked.append(SourceRow(path, "", "", 0, "", why))
-    others = [readable(name) for name in archive.crooked if not is_image_name(name)]
+    findings = list(listing.findings)
+    others = [readable(name) for name in archive.crooked if not inside and not is_image_name(name)]
     if others:
         text = f"{len(others):,} files are no rows (names that lead out of the archive)"
         findings.append(Finding.of(FindingKind.IGNORED_FILES, text, others, len(others)))
-    return replace(listing, rows=(*crooked, *rows), findings=tuple(findings))
+    return replace(listing, store=archive.files, findings=tuple(findings), test_folder=test_folder)
 
 
 def _manifest_of(archive: Archive) -> str:
@@ -150,7 +142,7 @@ def _manifest_of(archive: Archive) -> str:
     return found[0] if found else ""
 
 
-def _common_folder(names: Iterator[str]) -> str:
+def _common_folder(names: Iterable[str]) -> str:
     """Return the deepest folder that all files are in; "" for the root."""
     common: list[str] | None = None
     for name in names:
@@ -162,28 +154,40 @@ def _common_folder(names: Iterator[str]) -> str:
     return "/".join(common or [])
 
 
-def _list_folders(location: SourceLocation) -> Listing:
+def _list_folders(
+    location: SourceLocation, shown: str = "", crooked: Sequence[tuple[str, str]] = ()
+) -> Listing:
+    """Return the rows of class folders.
+
+    Args:
+        location: of the folder that they are in.
+        shown: what paths begin with, for people.
+        crooked: paths of rows before them, which cannot be used, and why.
+    """
     prefix = location.key.strip("/")
     start = f"{prefix}/" if prefix else ""
-    entries = list(location.store.list(start))
-    # a link to a folder would hide a whole class
-    refuse_entries(location, (e for e in entries if not is_hidden(e.key.removeprefix(start))))
-    found = read_folders(entries, start, location.uri, may_split=location.may_split)
-    rows = []
-    for file in sorted(found.files, key=lambda file: file.is_test):
-        path, entry = str(file.path), file.entry
-        named = "" if is_unicode(path) else "its name is not UTF-8 text; rename it"
-        problem = named or file_problem(entry) or label_problem(file.label)
-        label = readable(file.label)
-        rows.append(
-            SourceRow(readable(path), label, entry.key, entry.size_bytes, entry.etag, problem)
-        )
+    entries = read_entries(location, start)  # a link to a folder would hide a whole class
+    found = read_folders(entries.keys, start, location.uri, may_split=location.may_split)
+    paths, labels = TextsBuilder(), CodedBuilder()
+    problems = {row: why for row, (_, why) in enumerate(crooked)}
+    for path, _ in crooked:
+        paths.append(path)
+        labels.append("")
+    for row, file in enumerate(found.files, start=len(crooked)):
+        paths.append(shown + readable(file.path))
+        labels.append(readable(file.label))
+        named = "" if is_unicode(file.path) else "its name is not UTF-8 text; rename it"
+        problem = named or entries.problem(file.place) or label_problem(file.label)
+        if problem:
+            problems[row] = problem
+    places = np.concatenate([np.full(len(crooked), -1), found.places, found.tests])
+    rows = entries.rows(places.astype(np.int32), paths.built(), labels.built(), problems)
     return Listing(
-        tuple(rows),
+        rows,
         location.store,
         findings=tuple(found.findings),
         test_folder=start + found.test_folder if found.test_folder else "",
-        tests=sum(file.is_test for file in found.files),
+        tests=len(found.tests),
     )
 
 
@@ -191,18 +195,23 @@ def _list_arrays(location: SourceLocation) -> Listing:
     data = read_source(location, ARRAYS_SHARE)
     x, y = read_npz(data, location.uri, int(ARRAYS_SHARE * usable_bytes()))
     pixels, labels = _check_arrays(location, x, y)
-    etag = hashlib.sha256(data).hexdigest()
-    size_bytes = int(np.prod(pixels.shape[1:]))
-    rows = tuple(
-        SourceRow(f"x[{index}]", label, "", size_bytes, etag, label_problem(label))
-        for index, label in enumerate(labels)
+    problems = {row: why for row, label in enumerate(labels) if (why := label_problem(label))}
+    none = Texts.blank(len(labels))
+    rows = SourceRows(
+        paths=Texts.of(f"x[{row}]" for row in range(len(labels))),
+        labels=labels,
+        keys=none,
+        sizes=np.full(len(labels), math.prod(pixels.shape[1:])),
+        etags=Coded([hashlib.sha256(data).hexdigest()], np.zeros(len(labels), np.int32)),
+        values=none,
+        problems=problems,
     )
     return Listing(rows, location.store, pixels)
 
 
 def _check_arrays(
     location: SourceLocation, x: NDArray[np.generic], y: NDArray[np.generic]
-) -> tuple[NDArray[np.uint8], list[str]]:
+) -> tuple[NDArray[np.uint8], Coded]:
     """Return the pixels as uint8 `[n, H, W, C]`, C of 1 or 3, and the labels as text."""
     shaped = x[..., np.newaxis] if x.ndim == 3 else x
     if x.dtype != np.uint8 or shaped.ndim != 4 or shaped.shape[3] not in {1, 3}:
@@ -227,4 +236,5 @@ def _check_arrays(
         values = np.char.decode(y.astype(np.bytes_), "utf-8") if y.dtype.kind == "S" else y
     except UnicodeDecodeError as error:
         raise DataError(f"y of {location.uri} is not UTF-8 text.", "save it as texts") from error
-    return shaped.astype(np.uint8, copy=False), [str(value).strip() for value in values.tolist()]
+    labels = Coded.of(str(value).strip() for value in each(values))
+    return shaped.astype(np.uint8, copy=False), labels

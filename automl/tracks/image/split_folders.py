@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from automl.data.findings import MOST_EXAMPLES, Finding, FindingKind
@@ -81,19 +81,20 @@ class SplitFolders:
         return Finding.of(FindingKind.SPLIT_FOLDERS, text, names, len(self.classes))
 
 
-def find_split(paths: Sequence[tuple[str, ...]], uri: str) -> SplitFolders | None:
+def find_split(paths: Iterable[Sequence[str]], uri: str) -> SplitFolders | None:
     """Return the split that the folders at the top are; None if they are classes.
 
     Args:
         paths: of the images, below the folder that `uri` is of.
         uri: of this folder, for people.
     """
-    tops = {path[0] for path in paths if len(path) > 1}
-    names = {top.strip().casefold() for top in tops}
+    classes: dict[str, set[str]] = {}
+    for path in paths:
+        if len(path) > 1:
+            of_top = classes.setdefault(path[0], set())
+            if len(path) > 2:
+                of_top.add(path[1].strip())
+    names = {top.strip().casefold() for top in classes}
     if len(names) < 2 or not names & _TRAINING or not names <= _TRAINING | _TEST | _VALIDATION:
         return None
-    classes: dict[str, set[str]] = {top: set() for top in tops}
-    for path in paths:
-        if len(path) > 2:
-            classes[path[0]].add(path[1].strip())
     return SplitFolders(uri, {top: frozenset(names) for top, names in classes.items()})

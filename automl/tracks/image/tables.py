@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TextIO
 
 from automl.errors import DataError
 
@@ -52,8 +52,8 @@ def read_file_table(
     key: str = ".csv",
     name: str = "the manifest",
     further: FurtherColumn | None = None,
-) -> list[TableLine]:
-    """Return the rows of a table of files; empty lines are none.
+) -> Iterator[TableLine]:
+    """Yield the rows of a table of files; empty lines are none.
 
     Args:
         data: the file; UTF-8, with or without a byte order mark.
@@ -66,12 +66,12 @@ def read_file_table(
         DataError: it is no text of its form, or a column is missing or there twice.
     """
     try:
-        text = data.decode("utf-8-sig")
+        data.decode("utf-8-sig")  # all of it, before any row is told
     except UnicodeDecodeError as error:
         place = f"byte {error.start}"
         raise DataError(f"{name} is not UTF-8 text: {place}.", "save it as UTF-8") from error
     read = _FORMS.get(PurePosixPath(f"x{key}").suffix.lower(), _FORMS[".csv"])
-    return list(read(text, Columns(name, label, further)))
+    return read(data, Columns(name, label, further))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +113,9 @@ class Columns:
         )
 
 
-def _separated(separator: str) -> Callable[[str, Columns], Iterator[TableLine]]:
-    def read(text: str, wanted: Columns) -> Iterator[TableLine]:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
+def _separated(separator: str) -> Callable[[bytes, Columns], Iterator[TableLine]]:
+    def read(data: bytes, wanted: Columns) -> Iterator[TableLine]:
+        reader = csv.reader(_text(data, ""), strict=True, delimiter=separator)
         line = 1
         try:
             columns = next(reader, [])
@@ -139,12 +139,17 @@ def _line_of(values: Sequence[str], at: Sequence[int], columns: int) -> TableLin
     return TableLine(path, label, "" if len(values) == columns else problem, *further)
 
 
-def _json_lines(text: str, wanted: Columns) -> Iterator[TableLine]:
+def _text(data: bytes, newline: str) -> TextIO:
+    """Return a file's text, which is decoded as it is read; see `open` for `newline`."""
+    return io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline=newline)
+
+
+def _json_lines(data: bytes, wanted: Columns) -> Iterator[TableLine]:
     found: tuple[str, ...] | None = None
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(_text(data, "\n"), start=1):
         if not line.strip():
             continue
-        document = _object(line, f"{wanted.name}, line {number}")
+        document = _object(line.removesuffix("\n"), f"{wanted.name}, line {number}")
         found = found or wanted.find(list(document))
         texts = [document.get(column) for column in found]
         path, label, *further = ("" if value is None else str(value).strip() for value in texts)
@@ -187,7 +192,7 @@ def _is_scalar_or_float(value: object) -> bool:
     return isinstance(value, float) or _is_scalar(value)
 
 
-_FORMS: Mapping[str, Callable[[str, Columns], Iterator[TableLine]]] = {
+_FORMS: Mapping[str, Callable[[bytes, Columns], Iterator[TableLine]]] = {
     ".csv": _separated(","),
     ".tsv": _separated("\t"),
     ".jsonl": _json_lines,
