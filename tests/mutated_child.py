@@ -20,6 +20,7 @@ from typing import TextIO
 from automl.errors import DataError
 from automl.storage.memory import MemoryObjectStore
 from automl.tracks.image.decode import MOST_PIXELS, decode_image, longer_side
+from automl.tracks.image.source_rows import SourceRows
 from automl.tracks.image.sources import Listing, SourceRow
 from tests.local import problems_of
 from tests.mutations import Mutant, mutant, parquet, tables
@@ -58,7 +59,7 @@ def read_rows_of(batch: list[Mutant]) -> list[str]:
     store = MemoryObjectStore()
     for found in batch:
         store.put(found.name, found.data)
-    rows = tuple(
+    rows = SourceRows.of(
         SourceRow(found.name, "a", found.name, len(found.data), str(found.number))
         for found in batch
     )

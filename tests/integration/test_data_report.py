@@ -20,6 +20,7 @@ from automl.data.blocks import read_rows
 from automl.data.exhibits import RowName, Wanted
 from automl.data.files import SourceStore
 from automl.data.splits import PARTS, Part
+from automl.data.texts import Texts
 from automl.doctor.data_issues import Audited
 from automl.doctor.data_page import build_page
 from automl.doctor.data_report import Inspected, keep_report
@@ -322,7 +323,7 @@ def test_a_row_whose_name_is_not_certain_has_no_picture() -> None:
         digests=np.arange(64, dtype=np.uint8).reshape(2, 32),
         images=np.zeros((2, 2), np.int32),
         files=np.zeros((2, 2), np.int32),
-        paths=["a.png", "a.png"],
+        paths=Texts.of(["a.png", "a.png"]),
     )
     names = [RowName("a.png"), RowName("a.png", "selection"), RowName("a.png", "gate")]
 
