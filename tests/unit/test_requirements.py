@@ -32,11 +32,13 @@ def outcome(
 ) -> str:
     """Return what pytest prints for a test that needs something, the dataset `pictures` or else."""
     checkout = folder / "checkout"
-    for name in ("benchmarks/shared_data.py", "tests/requirements.py"):
-        (checkout / name).parent.mkdir(parents=True)
+    for name in ("benchmarks/shared_data.py", "tests/requirements.py", "tests/chromium.py"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         for part in (Path(name).parent / "__init__.py", Path(name)):
             (checkout / part).write_bytes((REPOSITORY / part).read_bytes())
-    (checkout / "pytest.ini").write_text("[pytest]\nmarkers =\n  needs_shared\n  needs_package\n")
+    (checkout / "pytest.ini").write_text(
+        "[pytest]\nmarkers =\n  needs_shared\n  needs_package\n  needs_browser\n"
+    )
     (checkout / "test_sample.py").write_text(SAMPLE.replace("{needs}", needs))
     environment = {k: v for k, v in os.environ.items() if k not in {"CI", "AUTOML_SHARED"}}
     environment |= {"CI": ci} | ({"AUTOML_SHARED": str(shared)} if named else {})
@@ -94,3 +96,12 @@ def test_a_package_of_an_extra_may_be_missing_but_in_ci(
 
     assert outcomes in shown
     assert "1 passed" in shown or f"{package}, which comes with an extra, is not installed" in shown
+
+
+def test_a_browser_may_be_missing_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    shown = outcome(tmp_path, tmp_path, ci="true", named=False, needs="needs_browser")
+
+    assert "1 skipped" in shown
+    assert "no Chromium is on the PATH" in shown

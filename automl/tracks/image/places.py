@@ -34,7 +34,7 @@ class Place:
 
     @property
     def digest(self) -> bytes:
-        """What stands for the place where there are many."""
+        """Digest that stands for the place where there are many."""
         return digest_of(f"{self.root}\0{self.path}")
 
 

@@ -118,7 +118,7 @@ class ImageRequest:
 
     @property
     def size_settings(self) -> object:
-        """What decides about the images' size besides the rows, as JSON."""
+        """Settings that decide about the images' size besides the rows, as JSON."""
         if self.image_size == "auto" and self.fixed_size is None:
             return ["auto", self.search.model_dump(mode="json", include=set(SIZE_KEYS))]
         return self.fixed_size or self.image_size
