@@ -117,19 +117,34 @@ def out_of_sample(x: NDArray[np.float64], y: NDArray[np.int64], seed: int) -> ND
 def cases(name: str, kind: str, seeds: int) -> Iterator[Case]:
     """Yield a dataset with flipped labels, once for each seed."""
     x, y = load(name)
-    classes = int(y.max()) + 1
-    confused = _most_confused(out_of_sample(x, y, 0), y)
+    confused = most_confused(x, y)
     for seed in range(seeds):
-        rng = np.random.default_rng(seed)
-        chosen = rng.choice(len(y), round(FLIPPED * len(y)), replace=False)
-        given = y.copy()
-        others = (y[chosen] + rng.integers(1, classes, len(chosen))) % classes
-        given[chosen] = others if kind == "random" else confused[y[chosen]]
+        given = flipped(y, kind, confused, seed)
         yield Case(given, given != y, out_of_sample(x, given, seed))
 
 
-def _most_confused(values: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the class that each class is confused with most [K]."""
+def flipped(
+    y: NDArray[np.int64], kind: str, confused: NDArray[np.int64], seed: int
+) -> NDArray[np.int64]:
+    """Return labels of which one in twenty is wrong.
+
+    Args:
+        y: the right ones [n].
+        kind: `random`, or `confusable` for those of the class that each is confused with most.
+        confused: that class, by class [K].
+        seed: decides which ones.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(len(y), round(FLIPPED * len(y)), replace=False)
+    given = y.copy()
+    others = (y[chosen] + rng.integers(1, len(confused), len(chosen))) % len(confused)
+    given[chosen] = others if kind == "random" else confused[y[chosen]]
+    return given
+
+
+def most_confused(x: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the class that a cheap model confuses with each class most [K]."""
+    values = out_of_sample(x, y, 0)
     counts = np.zeros((values.shape[1],) * 2)
     np.add.at(counts, (y, values.argmax(axis=1)), 1)
     counts += counts.T
@@ -162,11 +177,16 @@ def measure(case: Case) -> dict[str, list[float]]:
     flips = int(case.is_flipped.sum())
     found = {}
     for name, ranking in RANKINGS.items():
-        hits = case.is_flipped[ranking(case)]
-        found[name] = [float(hits[:flips].mean()), float(hits[: 2 * flips].sum() / flips)]
+        found[name] = hits(case.is_flipped, ranking(case))
     shown = find_label_errors(case.values, case.given).shown()
     found["shown"] = [len(shown) / flips, float(case.is_flipped[shown].sum() / flips)]
     return found
+
+
+def hits(is_flipped: NDArray[np.bool_], order: NDArray[np.int64]) -> list[float]:
+    """Return precision among as many rows as were flipped, and recall among twice as many."""
+    flips, found = int(is_flipped.sum()), is_flipped[order]
+    return [float(found[:flips].mean()), float(found[: 2 * flips].sum() / flips)]
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -51,7 +51,7 @@ def run_platform(
     study = folder / "study.yaml"
     study.write_text(yaml.safe_dump(document, sort_keys=False))
     started_s = time.monotonic()
-    result = _automl_run(study, folder / "home")
+    result = automl_run(study, folder / "home")
     taken_s = time.monotonic() - started_s
     model = OnnxModel(_path_of(result["onnx"]), threads=len(os.sched_getaffinity(0)))
     return predict_labels(model, dataset.test) == np.array(dataset.test.labels), {
@@ -103,7 +103,12 @@ def predict_labels(model: OnnxModel, rows: Rows) -> np.ndarray:
     return predicted
 
 
-def _automl_run(study: Path, home: Path) -> Mapping[str, Any]:
+def automl_run(study: Path, home: Path) -> Mapping[str, Any]:
+    """Run a study file, and return the document of `automl run --json`.
+
+    Raises:
+        RuntimeError: it ended with an error.
+    """
     command: Sequence[str] = [
         sys.executable, "-m", "automl.cli", "run", str(study), "--home", str(home), "--json",
     ]  # fmt: skip

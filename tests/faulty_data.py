@@ -15,18 +15,19 @@ from typer.testing import CliRunner
 from automl.cli import app
 from automl.data.splits import Part
 from automl.domain.candidate import Candidate
-from automl.domain.events import TrialClaimed, TrialFinished, TrialOpened, TrialProposed
+from automl.domain.events import RunState, TrialClaimed, TrialFinished, TrialOpened, TrialProposed
 from automl.domain.settings import Settings
 from automl.domain.trial import Measurement, Outcome
 from automl.runs.context import StepContext
-from automl.runs.opening import open_run
+from automl.runs.opening import close_run, open_run
 from automl.runs.run_lease import RunLease
-from automl.runs.trial_files import _predictions
+from automl.runs.trial_files import predictions_to_bytes
 from automl.steps.prepare import prepare
 from automl.steps.study_file import study_spec
+from automl.tracks.image.audit import audited_rows
 from automl.tracks.image.snapshot import ImageSnapshot
 from automl.tracks.image.space import NetworkMorphismSpace
-from automl.tracks.track import Fitted, Predictions
+from automl.tracks.track import Predictions
 from tests.digits import digits
 from tests.opened_runs import append
 from tests.shown import AT
@@ -72,12 +73,8 @@ class Study:
     def finish_trial(self, number: int, sureness: float = 0.8) -> str:
         """Complete a trial that predicts the right class of held-out rows; return its folder."""
         keys = self.context.keys.trial(number, 1)
-        fitted = Fitted(
-            None, "", Measurement(), b"weights",
-            judged=self._predicted(Part.SELECTION, sureness),
-            calibration=self._predicted(Part.CALIBRATION, sureness),
-        )  # fmt: skip
-        self.context.store.put(keys.validation, _predictions(fitted))
+        parts = (self._predicted(part, sureness) for part in (Part.SELECTION, Part.CALIBRATION))
+        self.context.store.put(keys.validation, predictions_to_bytes(*parts))
         candidate: Candidate = NetworkMorphismSpace(8, CLASSES).seeds()[0]
         measured = Measurement(score=0.9, loss=-0.9, weights=keys.weights)
         run = self.context.run
@@ -91,6 +88,24 @@ class Study:
             ),
         )
         return keys.folder
+
+    def next_run(self, run: str) -> Study:
+        """Close the run, and open another one on the same data."""
+        with RunLease(self.context):
+            close_run(self.context, RunState.SUCCEEDED, "")
+        return Study(*opened(self.folder, run), self.truth, self.folder)
+
+    def cross_fit(self, run: str, sureness: float) -> str:
+        """Store that a run has predicted the right classes of training rows; return the key."""
+        rows = audited_rows(self.context.store, "digits", self.snapshot.envelope.id, ())
+        places = np.flatnonzero(rows.parts == Part.TRAIN).tolist()
+        right = [self.truth[self.row(rows.paths[place])] for place in places]
+        values = np.eye(CLASSES)[right] * sureness + (1 - sureness) / CLASSES
+        digests = [rows.digests[place] for place in places]
+        found = Predictions(digests, values.astype(np.float32), rows.labels[places])
+        key = self.context.keys.run(run).cross_fit
+        self.context.store.put(key, predictions_to_bytes(found))
+        return key
 
     def _predicted(self, part: Part, sureness: float) -> Predictions:
         rows = list(self.snapshot.files(part))
@@ -133,7 +148,12 @@ def faulty_study(folder: Path) -> Study:
     labels[COPY] = (truth[40] + 1) % CLASSES
     x[DARK] = 0
     np.savez(folder / "rows.npz", allow_pickle=False, x=x, y=labels)
-    context, snapshot = prepared(folder, "one")
+    return Study(*opened(folder, "one"), truth, folder)
+
+
+def opened(folder: Path, run: str) -> tuple[StepContext, ImageSnapshot]:
+    """Prepare the rows in a folder, and open a run on them."""
+    context, snapshot = prepared(folder, run)
     with RunLease(context):
         open_run(context, snapshot.envelope.id)
-    return Study(context, snapshot, truth, folder)
+    return context, snapshot

@@ -38,7 +38,7 @@ def plain() -> Inspection:
         before=None,
         previous=None,
         changes=(),
-        audit=Audit("pets", "s1", Issues((), 0, ()), ("cat", "dog"), (), ()),
+        audit=Audit("pets", "s1", Issues((), (0, 0), ()), ("cat", "dog"), (), ()),
         sealed=frozenset(),
         notes=(),
     )
@@ -64,7 +64,7 @@ def extreme(classes: int = 1_000, issues: int = 10_000) -> Inspection:
     )  # fmt: skip
     change = DataChange(kind=ChangeKind.ROWS, message=f"{EVIL}{LONG}", is_suspicious=True)
     audit = Audit(
-        "pets", "s2", Issues(tuple(_issues(issues)), 5, (ConfusedPair(0, 1, 2),) * 500),
+        "pets", "s2", Issues(tuple(_issues(issues)), (5, 0), (ConfusedPair(0, 1, 2),) * 500),
         tuple(labels), (0,), (),
     )  # fmt: skip
     return replace(

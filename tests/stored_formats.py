@@ -29,13 +29,12 @@ from automl.domain.layout import DatasetKeys, SnapshotKeys, StudyKeys
 from automl.domain.settings import Settings
 from automl.domain.specification import StudySpec
 from automl.domain.training import CurvePoint
-from automl.domain.trial import Measurement
 from automl.morphism.architecture import Architecture
 from automl.publishing.manifest import Record, parse_record
 from automl.runs.context import StepContext
 from automl.runs.curves import curve_from_bytes, curve_to_bytes
 from automl.runs.run_specification import read_specification, store_specification
-from automl.runs.trial_files import _predictions
+from automl.runs.trial_files import predictions_to_bytes
 from automl.storage.home import ObjectHome
 from automl.storage.leases import _Record
 from automl.storage.memory import MemoryObjectStore
@@ -47,7 +46,7 @@ from automl.storage.study_log import SEGMENT, ObjectStudyLog
 from automl.tracks.feeds import FeedSamples
 from automl.tracks.image.index import RowIndex
 from automl.tracks.image.sample_rows import ImageSamples
-from automl.tracks.track import Fitted, Predictions
+from automl.tracks.track import Predictions
 from automl.training.checkpoint import Checkpoint, EpochResult
 from automl.training.results import weights_from_bytes, weights_to_bytes
 
@@ -273,13 +272,12 @@ def _write_index(index: RowIndex) -> bytes:
 
 def _read_predictions(data: bytes) -> Any:
     arrays = _arrays(data)
-    parts = {
-        part: Predictions(
+    return [
+        Predictions(
             arrays[f"{part}_keys"].tolist(), arrays[f"{part}_values"], arrays[f"{part}_truth"]
         )
         for part in ("judged", "calibration")
-    }
-    return Fitted(None, "", Measurement(), b"", **parts)
+    ]
 
 
 def _read_record_of_dags(data: bytes) -> Any:
@@ -394,7 +392,12 @@ _FORMATS = [
         lambda checked: _text(checked.to_json()),
         (CheckedRun,),
     ),
-    Format("validation-{schema}.*", _read_predictions, _predictions, is_same=same_arrays),
+    Format(
+        "validation-{schema}.*",
+        _read_predictions,
+        lambda parts: predictions_to_bytes(*parts),
+        is_same=same_arrays,
+    ),
     Format(
         "samples-of-images-{schema}.*",
         ImageSamples().unpack,

@@ -14,7 +14,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from automl.data.label_errors import ConfusedPair, find_label_errors
+from automl.data.label_errors import ConfusedPair, find_label_errors, together
 from automl.data.near_duplicates import NearDuplicates, exact_duplicates
 from automl.data.odd_pictures import Oddity, odd_pictures
 from automl.data.snapshot import ExcludedRow
@@ -115,29 +115,34 @@ class Issues:
 
     Attributes:
         issues: by kind, the worst of each first.
-        judged: how many rows have predictions out of sample.
+        judged: how many rows have predictions out of sample, of each kind.
         pairs: of classes that are confused, those with the most likely errors first.
     """
 
     issues: tuple[Issue, ...]
-    judged: int
+    judged: tuple[int, ...]
     pairs: tuple[ConfusedPair, ...]
 
 
-def find_issues(rows: AuditedRows, means: Mapping[str, NDArray[np.float64]]) -> Issues:
+ByDigest = Mapping[str, NDArray[np.float64]]
+"""Probabilities of the classes by networks that did not learn from a row [K], by its digest."""
+
+
+def find_issues(rows: AuditedRows, predicted: Sequence[ByDigest]) -> Issues:
     """Return the rows that a person should look at.
 
     Args:
         rows: of the snapshot.
-        means: probabilities of the classes by networks that did not learn from a row [K], by the
-            digest of the row. What is predicted for sealed rows is not looked at.
+        predicted: probabilities of each kind; those of a kind are about equally good. A row is
+            judged by the first kind that has it. What is predicted for sealed rows is not looked
+            at.
     """
-    judged = [
-        row
-        for row, digest in enumerate(rows.digests)
-        if digest in means and rows.labels[row] != UNKNOWN
-    ]
-    issues, pairs = _label_errors(rows, judged, means)
+    judged: list[list[int]] = [[] for _ in predicted]
+    for row, digest in enumerate(rows.digests):
+        kind = next((kind for kind, known in enumerate(predicted) if digest in known), None)
+        if kind is not None and rows.labels[row] != UNKNOWN:
+            judged[kind].append(row)
+    issues, pairs = _label_errors(rows, judged, predicted)
     issues += _duplicates(rows)
     issues += _near_duplicates(rows)
     issues += [
@@ -146,27 +151,31 @@ def find_issues(rows: AuditedRows, means: Mapping[str, NDArray[np.float64]]) -> 
     ]
     order = {kind: place for place, kind in enumerate(IssueKind)}
     issues.sort(key=lambda issue: order[issue.kind])
-    return Issues(tuple(issues), len(judged), pairs)
+    return Issues(tuple(issues), tuple(map(len, judged)), pairs)
 
 
 def _label_errors(
-    rows: AuditedRows, judged: Sequence[int], means: Mapping[str, NDArray[np.float64]]
+    rows: AuditedRows, by_kind: Sequence[Sequence[int]], predicted: Sequence[ByDigest]
 ) -> tuple[list[Issue], tuple[ConfusedPair, ...]]:
-    values = np.zeros((len(judged), len(rows.classes)))
-    for place, row in enumerate(judged):
-        values[place] = means[rows.digests[row]]
-    given = rows.labels[list(judged)]
-    found = find_label_errors(values, given)
-    issues = []
-    for place in found.shown().tolist():
-        suggested = int(found.suggested[place])
+    judged = [row for kind in by_kind for row in kind]
+    values, given = np.zeros((len(judged), len(rows.classes))), rows.labels[judged]
+    found, start = [], 0
+    for kind, known in zip(by_kind, predicted, strict=True):
+        own = slice(start, start + len(kind))
+        for place, row in enumerate(kind, start):
+            values[place] = known[rows.digests[row]]
+        found.append(find_label_errors(values[own], given[own]))
+        start = own.stop
+    issues, whole = [], together(found)
+    for place in whole.shown().tolist():
+        suggested = int(whole.suggested[place])
         own, other = values[place, given[place]], values[place, suggested]
-        likely = "likely" if found.flagged[place] else "possible"
+        likely = "likely" if whole.flagged[place] else "possible"
         note = f"{likely}: probability {own:.3f}, that of {rows.classes[suggested]} {other:.3f}"
-        row, score = judged[place], float(found.scores[place])
+        row, score = judged[place], float(whole.scores[place])
         more = {"suggested": rows.classes[suggested]}
         issues.append(rows.issue(row, IssueKind.LABEL_ERROR, score, note, **more))
-    return issues, found.pairs
+    return issues, whole.pairs
 
 
 def _duplicates(rows: AuditedRows) -> Iterator[Issue]:

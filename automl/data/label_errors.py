@@ -48,7 +48,6 @@ class LabelErrors:
     """Judgement of the labels of n rows.
 
     Attributes:
-        thresholds: of the classes [K].
         scores: odds against each row's label, in nats [n]; the larger, the more likely it is wrong.
         suggested: index of the class that each row looks like most, other than its own [n].
         flagged: whether the row is likely labelled wrong [n].
@@ -56,7 +55,6 @@ class LabelErrors:
         pairs: of classes that are confused, those with the most flagged rows first.
     """
 
-    thresholds: NDArray[np.float64]
     scores: NDArray[np.float64]
     suggested: NDArray[np.int64]
     flagged: NDArray[np.bool_]
@@ -94,9 +92,33 @@ def find_label_errors(values: Probabilities, given: NDArray[np.int64]) -> LabelE
         )
         scores[block] = average**2 * np.log(best) - np.log(own)
     counted = Counter(zip(given[flagged].tolist(), suggested[flagged].tolist(), strict=True))
+    return _ranked(scores, suggested, flagged, counted)
+
+
+def together(found: Sequence[LabelErrors]) -> LabelErrors:
+    """Return the judgement of several groups of rows as one of all of them, group after group.
+
+    Each group keeps its own thresholds: what is sure for good predictions is not for weaker ones.
+    """
+    counted: Counter[tuple[int, int]] = Counter()
+    for one in found:
+        counted.update({(y, j): rows for y, j, rows in one.pairs})
+    return _ranked(
+        np.concatenate([one.scores for one in found]),
+        np.concatenate([one.suggested for one in found]),
+        np.concatenate([one.flagged for one in found]),
+        counted,
+    )
+
+
+def _ranked(
+    scores: NDArray[np.float64],
+    suggested: NDArray[np.int64],
+    flagged: NDArray[np.bool_],
+    counted: Mapping[tuple[int, int], int],
+) -> LabelErrors:
     pairs = [ConfusedPair(y, j, rows) for (y, j), rows in counted.items()]
     return LabelErrors(
-        thresholds=thresholds,
         scores=scores,
         suggested=suggested,
         flagged=flagged,

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from automl.data.issues import UNKNOWN, AuditedRows, Issues, find_issues, to_csv
+from automl.domain.layout import StudyKeys
 from automl.domain.settings import Settings
 from automl.domain.study import Study
 from automl.errors import ConfigError, StorageError
-from automl.runs.out_of_sample import OutOfSample, mean_predictions
+from automl.runs.out_of_sample import CrossFitted, OutOfSample, cross_fitted, mean_predictions
 from automl.storage.durable import write_file
 from automl.storage.home import Home, no_study
 from automl.storage.open import open_home
@@ -30,8 +31,9 @@ class Audit:
         snapshot: id of the snapshot.
         found: what a person should look at.
         classes: labels by index.
-        trials: numbers of the trials whose predictions were looked at.
+        trials: numbers of the trials whose predictions were looked at, for held-out rows.
         notes: what could not be looked at, for people.
+        cross_fit: name of the run whose cross-fit was looked at, for training rows; "" without any.
     """
 
     study: str
@@ -40,6 +42,7 @@ class Audit:
     classes: tuple[str, ...]
     trials: tuple[int, ...]
     notes: tuple[str, ...]
+    cross_fit: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of `automl data issues`."""
@@ -48,7 +51,9 @@ class Audit:
             "study": self.study,
             "snapshot": self.snapshot,
             "trials": list(self.trials),
-            "judged": self.found.judged,
+            "cross_fit": self.cross_fit or None,
+            "judged": sum(self.found.judged),
+            "judged_by": dict(zip(("trials", "cross_fit"), self.found.judged, strict=True)),
             "counts": dict(Counter(issue.kind.value for issue in self.found.issues)),
             "confused": [
                 {"given": self.classes[y], "suggested": self.classes[j], "rows": rows}
@@ -118,10 +123,12 @@ def audit_snapshot(home: Home, study: Study, audited: Audited) -> Audit:
     )
     on_it = [run for run in study.runs if run.snapshot == snapshot]
     trials = study.comparable(on_it[-1]) if on_it else ()
-    predicted = mean_predictions(home.store, trials, len(rows.classes))
-    found = find_issues(rows, predicted.means)
-    notes = tuple(_notes(rows, predicted, found))
-    return Audit(name, snapshot, found, rows.classes, predicted.trials, notes)
+    runs = study.comparable_runs(on_it[-1]) if on_it else ()
+    held_out = mean_predictions(home.store, trials, len(rows.classes))
+    training = cross_fitted(home.store, StudyKeys(name), runs, len(rows.classes))
+    found = find_issues(rows, [held_out.means, training.values])
+    notes = tuple(_notes(rows, held_out, training, found))
+    return Audit(name, snapshot, found, rows.classes, held_out.trials, notes, training.run)
 
 
 def sealed_parts(home: Home, study: Study, audited: Audited) -> frozenset[str]:
@@ -132,16 +139,13 @@ def sealed_parts(home: Home, study: Study, audited: Audited) -> frozenset[str]:
     return frozenset({*dataset.parts(Use.GATE), *dataset.parts(Use.REPORT)})
 
 
-def _notes(rows: AuditedRows, predicted: OutOfSample, found: Issues) -> Iterator[str]:
-    if not predicted.trials:
+def _notes(
+    rows: AuditedRows, held_out: OutOfSample, training: CrossFitted, found: Issues
+) -> Iterator[str]:
+    if not held_out.trials and not training.run:
         yield "no trial has completed on this snapshot: likely label errors are not known yet"
     else:
-        left = len(rows.paths) - found.judged
-        yield (
-            f"likely label errors are looked for among the {found.judged:,} rows that trials are "
-            f"scored on; of the other {left:,}, which they learn from or which test them, there "
-            "are no predictions out of sample"
-        )
+        yield _judged(rows, training, found)
     sealed = int((rows.labels == UNKNOWN).sum())
     if sealed:
         yield f"the labels of {sealed:,} sealed test rows are not looked at before a run opens them"
@@ -152,7 +156,28 @@ def _notes(rows: AuditedRows, predicted: OutOfSample, found: Issues) -> Iterator
         )
     if not rows.statistics:
         yield "an earlier release made this snapshot: odd and similar rows are told of the next one"
-    yield from predicted.problems
+    yield from held_out.problems
+    yield from training.problems
+
+
+def _judged(rows: AuditedRows, training: CrossFitted, found: Issues) -> str:
+    """Return which rows are judged, and by what."""
+    by_trials, by_cross_fit = found.judged
+    left = len(rows.paths) - by_trials - by_cross_fit
+    scored = f"the {by_trials:,} rows that trials are scored on"
+    if not training.run:
+        return (
+            f"likely label errors are looked for among {scored}; of the other {left:,}, which they "
+            "learn from or which test them, there are no predictions out of sample: no run on this "
+            "snapshot had the time to fit its winner on each half of the training rows and predict "
+            "the other"
+        )
+    return (
+        f"likely label errors are looked for among {scored}, by the mean of the trials, and among "
+        f"{by_cross_fit:,} training rows, by what run {training.run} predicted for each half of "
+        f"them after a fit on the other; of the other {left:,}, which test trials, there are no "
+        "predictions out of sample"
+    )
 
 
 def write_table(audit: Audit, path: Path) -> None:

@@ -6,7 +6,8 @@ datasets/<name>/sources/<n>.json
 datasets/<name>/sources/rows-<recipe>/, files/: blocks and pages of the ledger
 studies/<name>/log/…    studies/<name>/leases/<n>.json    studies/<name>/pretrained/<n>.safetensors
 studies/<name>/trials/<n>/<attempt>/checkpoint-<epoch>.safetensors, curve.jsonl, weights.safetensors
-studies/<name>/runs/<run>/spec.json, weights.safetensors, final-fit.safetensors, export.json
+studies/<name>/runs/<run>/spec.json, weights.safetensors, final-fit.safetensors, cross-fit.npz,
+    export.json
 models/<name>/<version>/claim.json, model.onnx, …, manifest.json (last)
 models/<name>/promotions/<n>.json    models/<name>/champion.json
 ```
@@ -233,6 +234,11 @@ class RunKeys:
         """
         name = "final-fit" if other is None else f"final-fit-{other}"
         return f"{self.folder}/{name}.safetensors"
+
+    @property
+    def cross_fit(self) -> str:
+        """The winner's predictions for training rows, by fits that did not learn from them."""
+        return f"{self.folder}/cross-fit.npz"
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,6 +167,14 @@ class Study:
             if trial.generation == run.generation and trial.snapshot == run.snapshot
         )
 
+    def comparable_runs(self, run: Run) -> tuple[Run, ...]:
+        """Return the runs that search what `run` does, oldest first: generation and snapshot."""
+        return tuple(
+            one
+            for one in self.runs
+            if one.generation == run.generation and one.snapshot == run.snapshot
+        )
+
     def comparable_unfinished(self, run: Run) -> tuple[Trial, ...]:
         """Return those of `comparable` that have no outcome yet, without a look at the others."""
         trials = (self.trials[number] for number in self.unfinished)

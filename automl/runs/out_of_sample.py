@@ -1,4 +1,4 @@
-"""Predictions of a study's trials for rows that they did not learn from."""
+"""Predictions of a study's trials, and of its cross-fits, for rows that they did not learn from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl.data.label_errors import MeanProbabilities
-from automl.domain.layout import AttemptKeys
+from automl.domain.layout import AttemptKeys, StudyKeys
+from automl.domain.study import Run
 from automl.domain.trial import Outcome, Trial
 from automl.errors import DamagedDataError, NotFoundError
 from automl.storage.objects import ObjectStore
@@ -61,8 +62,50 @@ def mean_predictions(store: ObjectStore, trials: Sequence[Trial], classes: int) 
     return OutOfSample(mean.means(), tuple(used), tuple(problems))
 
 
+@dataclass(frozen=True, slots=True)
+class CrossFitted:
+    """Predictions of a winner for training rows.
+
+    Attributes:
+        values: probabilities of the classes [K], by the digest of the row.
+        run: name of the run whose winner it is; "" without any.
+        problems: of runs whose predictions could not be used, a sentence for each.
+    """
+
+    values: Mapping[str, NDArray[np.float64]]
+    run: str
+    problems: tuple[str, ...]
+
+
+def cross_fitted(
+    store: ObjectStore, keys: StudyKeys, runs: Sequence[Run], classes: int
+) -> CrossFitted:
+    """Return what the newest run's cross-fit predicts for training rows, if any run has one.
+
+    Args:
+        store: holds the files.
+        keys: of the study.
+        runs: on one snapshot, oldest first.
+        classes: number of the classes of its rows.
+    """
+    problems = []
+    for run in reversed(runs):
+        try:
+            found = read_predictions(store, keys.run(run.name).cross_fit, classes)
+        except NotFoundError:  # there was too little time, or an earlier release ran it
+            continue
+        except DamagedDataError as error:
+            problems.append(f"the cross-fit of run {run.name} is left out: {error.message}")
+            continue
+        mean = MeanProbabilities(classes)
+        for each in found:
+            mean.add(each.keys, each.values)
+        return CrossFitted(mean.means(), run.name, tuple(problems))
+    return CrossFitted({}, "", tuple(problems))
+
+
 def read_predictions(store: ObjectStore, key: str, classes: int) -> list[Predictions]:
-    """Return the probabilities of classes of a trial's model for rows it was not trained on.
+    """Return the probabilities of classes that a file tells of rows that were not trained on.
 
     Raises:
         NotFoundError: the file was removed.

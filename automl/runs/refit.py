@@ -67,6 +67,12 @@ class Limits:
         now = context.clock.now()
         return cls(stop, now + (end - now) / fits)
 
+    def reason(self, now: datetime) -> StopReason | None:
+        """Return why the fit must end now, or None."""
+        if self.stop.is_set():
+            return StopReason.SIGNAL
+        return StopReason.DEADLINE if now >= self.end else None
+
 
 def starts_of(context: StepContext, run: Run, trainer: TrialTrainer) -> list[Start]:
     """Return what is fitted: the winner, and what the published model blends with it.
@@ -156,9 +162,7 @@ class _FitHooks:
     key: str
 
     def stop(self) -> StopReason | None:
-        if self.limits.stop.is_set():
-            return StopReason.SIGNAL
-        return StopReason.DEADLINE if self.context.clock.now() >= self.limits.end else None
+        return self.limits.reason(self.context.clock.now())
 
     def resumed(self, curve: Sequence[CurvePoint]) -> None:
         return

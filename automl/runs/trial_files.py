@@ -15,7 +15,7 @@ from automl.runs.checkpoints import counting_checkpoints
 from automl.runs.context import StepContext
 from automl.runs.curves import curve_to_bytes
 from automl.storage.leases import KeepAlive
-from automl.tracks.track import Checkpoint, Fitted
+from automl.tracks.track import Checkpoint, Fitted, Predictions
 
 _CHECKPOINTS_KEPT = 2
 
@@ -63,7 +63,7 @@ class TrialStorage:
         if fitted.model is None:
             return None
         self._put(self._keys.weights, fitted.model)
-        self._put(self._keys.validation, _predictions(fitted))
+        self._put(self._keys.validation, predictions_to_bytes(fitted.judged, fitted.calibration))
         return self._keys.weights
 
     def _put(self, key: str, data: bytes) -> None:
@@ -72,10 +72,12 @@ class TrialStorage:
         self._store.put(key, data)
 
 
-def _predictions(fitted: Fitted) -> bytes:
-    """Return `validation.npz`: keys, truths and predictions of rows that were not trained on."""
+def predictions_to_bytes(
+    judged: Predictions | None, calibration: Predictions | None = None
+) -> bytes:
+    """Return the file of keys, truths and predictions of rows that were not trained on."""
     arrays: dict[str, np.ndarray] = {}
-    for name, found in (("judged", fitted.judged), ("calibration", fitted.calibration)):
+    for name, found in (("judged", judged), ("calibration", calibration)):
         if found is not None:
             arrays[f"{name}_keys"] = np.array(found.keys, dtype=np.str_)
             arrays[f"{name}_truth"] = found.truth

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
 from automl.domain.documents import JsonValue
 from automl.domain.events import FinalFitFinished, FittedMember
@@ -13,6 +14,7 @@ from automl.domain.study import Run, Study
 from automl.errors import SearchError
 from automl.machine.signals import StopSignal
 from automl.runs.context import StepContext
+from automl.runs.cross_fit import cross_fit
 from automl.runs.refit import Limits, Start, fit_member, starts_of
 from automl.runs.training import TrialTrainer
 from automl.steps.call import StepCall
@@ -43,6 +45,8 @@ class FinalFit:
 def final_fit(context: StepContext, stop: StopSignal) -> FinalFit:
     """Fit the winner on training and judging rows and store the model to publish.
 
+    In a part of the time that is left, the winner is then cross-fitted, for the audit of the data.
+
     Where the winner's own model is lost, the runner-up takes its place: without it there would be
     nothing to compare the fit with and to fall back to. Where the published model blends several
     trials, each is fitted.
@@ -56,24 +60,31 @@ def final_fit(context: StepContext, stop: StopSignal) -> FinalFit:
         StorageError: the process was asked to stop.
     """
     run = context.opened_run()
-    if run.final_fit is not None:
-        return FinalFit.of(run.final_fit)
     if run.winner is None:
         raise SearchError(f"Run {run.name} has no winner yet.", "run the step choose first")
-    trainer = TrialTrainer.load(context, run)
-    fitter, end = trainer.fitter, _end(context, run)
+    load = cache(lambda: TrialTrainer.load(context, run))
+    limits = Limits(stop, _end(context, run))
+    event = run.final_fit or _fitted(context, run, load(), limits)
+    cross_fit(context, lambda: load().fitter, limits)
+    return FinalFit.of(event)
+
+
+def _fitted(
+    context: StepContext, run: Run, trainer: TrialTrainer, limits: Limits
+) -> FinalFitFinished:
+    """Fit the members of the model, and record what came of it."""
     starts = starts_of(context, run, trainer)
-    fits = [
-        fit_member(context, run, fitter, start, Limits.of(context, stop, end, len(starts) - place))
-        for place, start in enumerate(starts)
-    ]
+    fits = []
+    for place, start in enumerate(starts):
+        own = Limits.of(context, limits.stop, limits.end, len(starts) - place)
+        fits.append(fit_member(context, run, trainer.fitter, start, own))
     event = _stored(context, starts, fits)
 
     def decide(study: Study) -> list[FinalFitFinished]:
         return [] if context.run_in(study).final_fit is not None else [event]
 
     context.record.commit(decide)
-    return FinalFit.of(event)
+    return event
 
 
 def _end(context: StepContext, run: Run) -> datetime:

@@ -28,6 +28,22 @@ def logits_of(module: Network, images: torch.Tensor) -> torch.Tensor:
     return logits
 
 
+def probabilities_of(module: Network, images: np.ndarray) -> np.ndarray:
+    """Return the class probabilities of images by a network, computed on its device.
+
+    Args:
+        module: the network.
+        images: uint8 [n, S, S, C].
+
+    Returns:
+        float32 [n, classes].
+    """
+    device = next(module.parameters()).device
+    pixels = torch.from_numpy(np.array(images)).to(device)
+    logits = logits_of(module, pixels.permute(0, 3, 1, 2))
+    return np.asarray(torch.softmax(logits, dim=1).cpu().numpy())
+
+
 def predict_probabilities(
     architecture: Architecture,
     weights: Mapping[str, np.ndarray],
@@ -52,8 +68,7 @@ def predict_probabilities(
     module = build_module(architecture, normalization)
     load_weights(module, weights)
     with cpu_threads(threads):
-        logits = logits_of(module, torch.from_numpy(np.array(images)).permute(0, 3, 1, 2))
-        return np.asarray(torch.softmax(logits, dim=1).numpy())
+        return probabilities_of(module, images)
 
 
 def measure_latency_ms(

@@ -59,7 +59,47 @@ def test_wrong_labels_of_judged_rows_are_told_with_the_right_ones(study: Study) 
         study.snapshot.envelope.counts[part] for part in ("selection", "calibration")
     )
     assert sum(pair["rows"] for pair in document["confused"]) == len(wrong)
-    assert "no predictions out of sample" in document["notes"][0]
+    assert document["cross_fit"] is None
+    assert document["judged_by"] == {"trials": document["judged"], "cross_fit": 0}
+    assert "there are no predictions out of sample: no run on this" in document["notes"][0]
+
+
+def test_wrong_labels_of_training_rows_are_told_among_those_of_others_by_the_cross_fit(
+    study: Study,
+) -> None:
+    study.finish_trial(0, 0.9)
+    study.cross_fit("one", 0.5)
+
+    document = study.issues()
+
+    found, wrong = of_kind(document, "label_error"), {f"x[{row}]" for row in FLIPPED}
+    wrong = {path for path in wrong if part_of(study, study.row(path)) not in {"gate", "report"}}
+    assert wrong <= {each["path"] for each in found if each["note"].startswith("likely")}
+    assert {each["part"] for each in found} > {"train"}
+    counts = study.snapshot.envelope.counts
+    held_out = counts[Part.SELECTION] + counts[Part.CALIBRATION]
+    assert document["judged_by"] == {"trials": held_out, "cross_fit": counts[Part.TRAIN]}
+    assert document["judged"] == held_out + counts[Part.TRAIN]
+    assert (
+        f"among {counts[Part.TRAIN]} training rows, by what run one predicted"
+        in (document["notes"][0])
+    )
+
+
+def test_the_newest_cross_fit_that_can_be_read_counts_and_damage_is_told(study: Study) -> None:
+    study.finish_trial(0)
+    study.cross_fit("one", 0.2)
+    assert study.issues()["cross_fit"] == "one"
+    for run, is_damaged in (("two", False), ("three", True)):
+        study = study.next_run(run)
+        key = study.cross_fit(run, 0.5)
+        if is_damaged:
+            study.context.store.put(key, b"PK")
+
+    document = study.issues()
+
+    assert document["cross_fit"] == "two"
+    assert document["notes"][-1].startswith("the cross-fit of run three is left out: studies/dig")
 
 
 def test_before_a_trial_has_completed_equal_and_odd_rows_are_told(study: Study) -> None:

@@ -66,6 +66,7 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     open_search(context, prepare.prepare(context, lambda *_: None).id)
     run_worker(context, 0, StopSignal())
     choose.choose(context)
+    context.store.put(context.keys.run("one").cross_fit, b"")  # what follows on the fit is made
     return folder / "home", source
 
 

@@ -31,7 +31,7 @@ def shown(inspection: Inspection, pictures: Exhibits | None = None) -> str:
 
 
 def with_issues(*issues: Issue) -> Inspection:
-    audit = Audit("pets", "s1", Issues(issues, 0, ()), ("cat", "dog"), (), ())
+    audit = Audit("pets", "s1", Issues(issues, (0, 0), ()), ("cat", "dog"), (), ())
     return replace(plain(), audit=audit)
 
 

@@ -38,6 +38,7 @@ STORED = {
     "RunKeys.member": "weights-1.safetensors",
     "RunKeys.export": "bundle-1/export_record.json",
     "RunKeys.final_fit": "checkpoint-3.safetensors",
+    "RunKeys.cross_fit": "validation-1.npz",
     "StudyKeys.file": "weights-1.safetensors",  # of a pretrained seed
     "ModelKeys.champion": "bundle-1/champion.json",
     "ModelKeys.promotion": "bundle-1/promotion.json",

@@ -15,6 +15,7 @@ from automl.data.label_errors import (
     MeanProbabilities,
     class_thresholds,
     find_label_errors,
+    together,
 )
 
 SURE, UNSURE = [0.9, 0.1, 0.0], [0.5, 0.3, 0.2]
@@ -78,10 +79,11 @@ def test_a_threshold_is_the_mean_probability_of_the_classs_rows_and_of_two_avera
 def test_one_lucky_row_does_not_make_a_small_class_suspicious() -> None:
     values = probabilities([*[[0.96, 0.02, 0.02]] * 30, [0.79, 0.01, 0.2], [0.81, 0.0, 0.19]])
 
-    found = find_label_errors(values, labels([0] * 30 + [0, 2]))  # class 2 has the last row alone
+    given_ = labels([0] * 30 + [0, 2])  # class 2 has the last row alone
+    found = find_label_errors(values, given_)
 
     assert not found.flagged[30]
-    assert found.thresholds[2] > 0.2
+    assert class_thresholds(values, given_)[0][2] > 0.2
 
 
 @pytest.mark.parametrize("confused", [None, {3: 8, 8: 3, 1: 7, 7: 1, 5: 9, 9: 5, 4: 6, 6: 4}])
@@ -121,7 +123,7 @@ def test_blocks_change_nothing(seed: int, block: int) -> None:
         patch.setattr(label_errors, "BLOCK_ROWS", block)
         parts = find_label_errors(values, given_)
 
-    np.testing.assert_allclose(parts.thresholds, whole.thresholds)
+    np.testing.assert_allclose(parts.scores, whole.scores)
     np.testing.assert_array_equal(parts.order, whole.order)
     np.testing.assert_array_equal(parts.flagged, whole.flagged)
     assert parts.pairs == whole.pairs
@@ -134,6 +136,24 @@ def test_at_most_a_tenth_of_the_rows_is_shown() -> None:
 
     assert found.flagged.sum() > 80
     assert len(found.shown()) == 80
+
+
+def test_each_group_keeps_its_thresholds_and_all_rows_are_ranked_together() -> None:
+    sure = probabilities([*[[0.98, 0.02]] * 9, *[[0.02, 0.98]] * 9, [0.01, 0.99]])
+    unsure = probabilities([*[[0.6, 0.4]] * 9, *[[0.4, 0.6]] * 9, [0.35, 0.65]])
+    given_ = labels([*[0] * 9, *[1] * 9, 0])
+    groups = [find_label_errors(sure, given_), find_label_errors(unsure, given_)]
+
+    whole = together(groups)
+    one = find_label_errors(np.concatenate([sure, unsure]), np.concatenate([given_, given_]))
+
+    assert whole.flagged.nonzero()[0].tolist() == [18, 37]
+    assert one.flagged.nonzero()[0].tolist() == [18]
+    np.testing.assert_array_equal(whole.scores, np.concatenate([one.scores for one in groups]))
+    assert whole.order[0] == 18
+    assert whole.pairs == (ConfusedPair(0, 1, 2),)
+    assert whole.shown().tolist() == whole.order[:4].tolist()
+    assert together([find_label_errors(np.zeros((0, 3)), labels([]))]).shown().size == 0
 
 
 def test_probabilities_of_zero_have_finite_scores() -> None:

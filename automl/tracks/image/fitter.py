@@ -21,6 +21,7 @@ from automl.morphism.architecture import Architecture
 from automl.morphism.memory import memory_need
 from automl.morphism.moves import Move, inherit
 from automl.search.budget import TimeBudget
+from automl.tracks.image.cross_fit import cross_fitted
 from automl.tracks.image.facts import ImageFacts
 from automl.tracks.image.members import normalization_of, weights_of
 from automl.tracks.image.memory import precision_of, training_plan
@@ -32,6 +33,7 @@ from automl.tracks.image.snapshot import ImageEnvelope, ImageSnapshot
 from automl.tracks.image.spending import budget_of, useful_threads
 from automl.tracks.track import (
     Ancestor,
+    CrossFit,
     Fitted,
     Hooks,
     Job,
@@ -369,6 +371,16 @@ class ImageFitter:
         )
         chosen = probabilities[np.arange(len(rows)), rows.labels]
         return np.asarray(-np.log(np.maximum(chosen, _SMALLEST)), dtype=np.float64)
+
+    def cross_fit(self, job: CrossFit, hooks: Hooks) -> Predictions | None:
+        """Predict training rows by fits on the other half of them; see `Fitter.cross_fit`."""
+        problem = self._problem(job.lineage[0].candidate, job.lineage, job.seed)
+        threads = useful_threads(problem.architecture, threads_of_final_fit(self.search))
+        start = fresh_weights(self.files, job.lineage, self.normalization)
+        asked = FitHooks(
+            should_stop=hooks.stop, on_epoch=lambda epoch: hooks.reached(self._point(epoch))
+        )
+        return cross_fitted(job, replace(problem, threads=threads), start, self.rows, asked)
 
     def _normalization_of(self, member: Member) -> Normalization:
         return Normalization(*normalization_of(member, self.images))

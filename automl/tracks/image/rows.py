@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from automl.data.splits import Part
 from automl.tracks.image.snapshot import ImageSnapshot
@@ -15,6 +18,7 @@ from automl.training.capacity import machine_bytes
 from automl.training.examples import Examples
 from automl.training.symmetry import Symmetries, find_symmetries
 
+_AT_ONCE = 1024  # rows that are copied
 _SHARE = 0.2  # of a process's part of the machine's memory for training rows, without margins
 
 log = logging.getLogger(__name__)
@@ -30,6 +34,7 @@ class LabelledRows:
         calibration: the rows that only final fits are compared on.
         symmetries: the changes of images that keep their labels.
         digests: of selection and calibration rows, in their order.
+        train_keys: reads the digests of training rows, which are many and seldom asked for.
     """
 
     train: Examples
@@ -37,6 +42,7 @@ class LabelledRows:
     calibration: Examples
     symmetries: Symmetries
     digests: Mapping[Part, Sequence[str]]
+    train_keys: Callable[[], Sequence[str]]
 
     def of(self, part: Part) -> Examples:
         """Return the selection or the calibration rows."""
@@ -66,6 +72,7 @@ def read_rows(snapshot: ImageSnapshot, processes: int) -> LabelledRows:
         calibration=Examples(*snapshot.tensors(Part.CALIBRATION)),
         symmetries=find_symmetries(train, selection),
         digests={part: snapshot.digests(part) for part in judging},
+        train_keys=partial(snapshot.digests, Part.TRAIN),
     )
 
 
@@ -99,9 +106,23 @@ def joined(first: Examples, second: Examples) -> Examples:
     labels = np.concatenate([first.labels, second.labels])
     if not isinstance(first.images, np.memmap):
         return Examples(np.concatenate([first.images, second.images]), labels)
-    with tempfile.TemporaryFile(prefix="automl-rows-") as file:
-        shape = (len(labels), *first.images.shape[1:])
-        images = np.memmap(file, np.uint8, "w+", shape=shape)
+    images = _mapped(len(labels), first)
     images[: len(first)] = first.images
     images[len(first) :] = second.images
     return Examples(images, labels)
+
+
+def taken(rows: Examples, places: NDArray[np.int64]) -> Examples:
+    """Return the rows at some places; in a file if all of them are."""
+    if not isinstance(rows.images, np.memmap):
+        return Examples(rows.images[places], rows.labels[places])
+    images = _mapped(len(places), rows)
+    for start in range(0, len(places), _AT_ONCE):
+        images[start : start + _AT_ONCE] = rows.images[places[start : start + _AT_ONCE]]
+    return Examples(images, rows.labels[places])
+
+
+def _mapped(count: int, like: Examples) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """Return room for so many images in a file, which has no name and vanishes with the array."""
+    with tempfile.TemporaryFile(prefix="automl-rows-") as file:
+        return np.memmap(file, np.uint8, "w+", shape=(count, *like.images.shape[1:]))

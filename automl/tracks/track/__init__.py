@@ -14,6 +14,7 @@ from __future__ import annotations
 from automl.tracks.cards import installed_cards
 from automl.tracks.track.fitting import (
     Ancestor,
+    CrossFit,
     Fitted,
     Fitter,
     Hooks,
@@ -43,6 +44,7 @@ from automl.tracks.track.values import (
 __all__ = [
     "Ancestor",
     "Checkpoint",
+    "CrossFit",
     "Dataset",
     "Feed",
     "FileFacts",

@@ -145,6 +145,21 @@ class Refitted:
     stopped: StopReason | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CrossFit:
+    """Two fits of a winner, each on one half of the training rows.
+
+    Attributes:
+        lineage: the trial that is fitted, its parent, and so on up to the seed.
+        seed: decides everything that is random.
+        left_s: seconds for both fits and what they predict.
+    """
+
+    lineage: tuple[Ancestor, ...]
+    seed: tuple[int, ...]
+    left_s: float
+
+
 class Hooks(Protocol):
     """Hooks by which the outside takes part in a training."""
 
@@ -183,6 +198,17 @@ class Fitter(Protocol):
 
     def losses(self, member: Member) -> NDArray[np.float64]:
         """Return the loss of a model on each row that only final fits are compared on [n]."""
+
+    def cross_fit(self, job: CrossFit, hooks: Hooks) -> Predictions | None:
+        """Predict the rows that trials learn from, by fits that did not learn from them.
+
+        The candidate is fitted on either half of these rows and predicts the other one. It starts
+        from nothing that has learnt from any of them, as the winner's own model has.
+
+        Returns:
+            What is predicted for all of them; None if the outside stopped it, if there is less time
+            than for a round of each fit, or if a fit came to nothing.
+        """
 
 
 def first_whole(
