@@ -168,9 +168,9 @@ def test_rows_are_bounded_by_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     location = SourceLocation(FileObjectStore(tmp_path), "t.parquet")
     monkeypatch.setattr(parquet, "usable_bytes", lambda: 100_000_000)
 
-    with pytest.raises(DataError, match="has 100,000 rows, and this process may hold 50,000"):
+    with pytest.raises(DataError, match="has 100,000 rows, and this process may hold 83,333"):
         list_source(location)
-    names = ["n" * 2000 + str(number) for number in range(10_000)]
+    names = ["n" * 3000 + str(number) for number in range(10_000)]
     (tmp_path / "t.parquet").write_bytes(table({"path": names, "label": [1] * 10_000}))
     with pytest.raises(DataError, match="fewer if texts are long"):
         list_source(location)

@@ -278,6 +278,7 @@ def _connect(bucket: str, limits: S3Limits) -> Connection:
     """Return a client with credentials and endpoint from boto3's own chain."""
     import boto3
     from botocore.config import Config
+    from botocore.session import get_session
 
     config = Config(
         retries={"mode": "standard", "total_max_attempts": 1},  # `Retries` decides
@@ -285,8 +286,11 @@ def _connect(bucket: str, limits: S3Limits) -> Connection:
         read_timeout=limits.read_s,
         max_pool_connections=32,
     )
+    session = get_session()
+    parsers = session.get_component("response_parser_factory")
+    parsers.set_parser_defaults(timestamp_parser=_moment)  # a listing has one in each line
     try:
-        client = boto3.session.Session().client("s3", config=config)
+        client = boto3.session.Session(botocore_session=session).client("s3", config=config)
     except ValueError as error:  # boto3's answer to an endpoint that is no address
         raise translate(error, "", bucket) from error
     # botocore asks HeadBucket for the region when it is redirected, even if HeadBucket itself was,
@@ -295,6 +299,20 @@ def _connect(bucket: str, limits: S3Limits) -> Connection:
     retries = Retries(limits)
     retries.watch(client)
     return Connection(client, retries)
+
+
+def _moment(text: Any) -> datetime:
+    """Return what a timestamp says; botocore's own parser takes twenty times as long for ISO 8601.
+
+    Args:
+        text: as the server writes it, a number of seconds where it is no text.
+    """
+    from botocore.utils import parse_timestamp
+
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return parse_timestamp(text)
 
 
 def _leave_redirected(params: dict[str, Any], **_: object) -> None:

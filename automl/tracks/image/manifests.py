@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from operator import eq
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -270,8 +271,11 @@ def _listing(location: SourceLocation, lines: _Lines, files: _Files) -> Listing:
     stores = tuple(_sealed(files.stores[number]) for number in used)
     if len(used) > 1:
         entries = replace(entries, places=_joined_keys(entries, numbers, used))
+    rows = entries.rows(found, lines.paths, lines.labels, problems, lines.values)
+    if all(map(eq, rows.keys, rows.paths)):
+        rows = replace(rows, keys=rows.paths)  # they share their letters
     return Listing(
-        entries.rows(found, lines.paths, lines.labels, problems, lines.values),
+        rows,
         stores[0] if len(stores) == 1 else JoinedFiles(stores),
         named=_named(files, entries, numbers),
         beside=Beside(
