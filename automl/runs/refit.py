@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from automl.domain.events import FitSource
+from automl.domain.events import FinalFitFinished, FitSource, FittedMember
 from automl.domain.study import Run
 from automl.domain.training import CurvePoint, StopReason
 from automl.domain.trial import Trial
@@ -215,3 +215,28 @@ def _worse_than(fitter: Fitter, incumbent: Member, fitted: Member) -> str:
     if mean <= error:
         return ""
     return f"its loss on the calibration rows is worse by {mean:.4f} ± {error:.4f}"
+
+
+def stored_fits(
+    context: StepContext, starts: Sequence[Start], fits: Sequence[Refitted]
+) -> FinalFitFinished:
+    """Store the members' models, and return the event that tells of them."""
+    keys = context.keys.run(context.run)
+    members = []
+    for place, (start, fit) in enumerate(zip(starts, fits, strict=True)):
+        assert fit.member is not None
+        key = keys.member(place)
+        context.store.put(key, fit.member.model)
+        weight = 1.0 / len(fits)
+        details = dict(fit.member.details)
+        members.append(
+            FittedMember(trial=start.trial.number, model=key, weight=weight, details=details)
+        )
+    return FinalFitFinished(
+        at=context.clock.now(),
+        run=context.run,
+        members=tuple(members),
+        source=fits[0].source,
+        epochs=fits[0].epochs,
+        note="; ".join(dict.fromkeys(fit.note for fit in fits if fit.note)),
+    )

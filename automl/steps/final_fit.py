@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 
 from automl.domain.documents import JsonValue
-from automl.domain.events import FinalFitFinished, FittedMember
+from automl.domain.events import FinalFitFinished
 from automl.domain.facts import OriginKind
 from automl.domain.study import Run, Study
 from automl.errors import SearchError
 from automl.machine.signals import StopSignal
 from automl.runs.context import StepContext
 from automl.runs.cross_fit import cross_fit
-from automl.runs.refit import Limits, Start, fit_member, starts_of
+from automl.runs.refit import Limits, fit_member, starts_of, stored_fits
 from automl.runs.training import TrialTrainer
 from automl.steps.call import StepCall
-from automl.tracks.track import Refitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ def _fitted(
     for place, start in enumerate(starts):
         own = Limits.of(context, limits.stop, limits.end, len(starts) - place)
         fits.append(fit_member(context, run, trainer.fitter, start, own))
-    event = _stored(context, starts, fits)
+    event = stored_fits(context, starts, fits)
 
     def decide(study: Study) -> list[FinalFitFinished]:
         return [] if context.run_in(study).final_fit is not None else [event]
@@ -95,31 +93,6 @@ def _end(context: StepContext, run: Run) -> datetime:
     began = max(run.chosen_at, run.reopened_at or run.chosen_at)
     begin = context.clock.now() if is_called else began
     return begin + context.spec.final_fit.time_limit
-
-
-def _stored(
-    context: StepContext, starts: Sequence[Start], fits: Sequence[Refitted]
-) -> FinalFitFinished:
-    """Store the members' models, and return the event that tells of them."""
-    keys = context.keys.run(context.run)
-    members = []
-    for place, (start, fit) in enumerate(zip(starts, fits, strict=True)):
-        assert fit.member is not None
-        key = keys.member(place)
-        context.store.put(key, fit.member.model)
-        weight = 1.0 / len(fits)
-        details = dict(fit.member.details)
-        members.append(
-            FittedMember(trial=start.trial.number, model=key, weight=weight, details=details)
-        )
-    return FinalFitFinished(
-        at=context.clock.now(),
-        run=context.run,
-        members=tuple(members),
-        source=fits[0].source,
-        epochs=fits[0].epochs,
-        note="; ".join(dict.fromkeys(fit.note for fit in fits if fit.note)),
-    )
 
 
 def step(context: StepContext, call: StepCall) -> JsonValue:

@@ -50,11 +50,8 @@ def cross_fitted(
     """
     if not _has_time(job):
         return None
-    problem = replace(
-        problem,
-        budget=replace(problem.budget, epochs=fresh_epochs(job.lineage)),
-        is_warm=problem.frozen is not None,
-    )
+    budget = replace(problem.budget, epochs=fresh_epochs(job.lineage))
+    problem = replace(problem, budget=budget, is_warm=problem.frozen is not None)
     end_s, keys, labels = time.monotonic() + job.left_s, rows.train_keys(), rows.train.labels
     is_second = second_half(keys, labels.tolist())
     try:
@@ -66,11 +63,19 @@ def cross_fitted(
         return None
     if values is None:
         return None
-    # a fit that has seen no row of a class says nothing of those that it predicts
+    places = _places_of_classes_in_both(labels, is_second)
+    return Predictions([keys[place] for place in places], values[places], labels[places])
+
+
+def _places_of_classes_in_both(
+    labels: NDArray[np.int64], is_second: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Return the rows of classes that both halves have.
+
+    A fit that has seen no row of a class says nothing of those that it predicts.
+    """
     in_both = np.intersect1d(labels[is_second], labels[~is_second])
-    places = np.flatnonzero(np.isin(labels, in_both))
-    known = [keys[place] for place in places.tolist()]
-    return Predictions(known, values[places], labels[places])
+    return np.flatnonzero(np.isin(labels, in_both))
 
 
 def _has_time(job: CrossFit) -> bool:

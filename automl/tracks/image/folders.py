@@ -81,19 +81,32 @@ def read_folders(
     ignored = _Ignored()
     images = _Images(keys, start)
     places = images.found(ignored)
-    findings, depth, wrapper = [], 0, ""
-    while _is_wrapped(parts[depth:] for _, parts in images.of(places)):
-        (_, parts) = next(images.of(places))
-        wrapper += f"/{parts[depth]}"
-        name = readable("/".join(parts[: depth + 1]))
-        text = "the only folder at the top holds the class folders"
-        findings.append(Finding.of(FindingKind.WRAPPER_FOLDER, text, [name], 1))
-        depth += 1
+    wrappers, findings = _wrappers(images, places)
+    depth, wrapper = len(wrappers), "".join(f"/{name}" for name in wrappers)
     split = find_split((parts[depth:] for _, parts in images.of(places)), uri + readable(wrapper))
     if split is not None:
         split.check(may_split=may_split)
         findings.append(split.finding())
         depth += 1
+    test = None if split is None else split.test
+    kept, tests, nested = _divided(images, places, depth, test, ignored)
+    findings += [*nested, *ignored.findings()]
+    test_folder = "" if test is None else f"{wrapper}/{test}".removeprefix("/")
+    return ClassFolders(images, kept, tests, depth, findings, test_folder)
+
+
+def _divided(
+    images: _Images, places: array[int], depth: int, test: str | None, ignored: _Ignored
+) -> tuple[array[int], array[int], list[Finding]]:
+    """Return the rows but those of tests, the latter, and a finding about those in deeper folders.
+
+    Args:
+        images: the files.
+        places: of those that may be rows.
+        depth: how many folders are around the class folders.
+        test: the folder around those of tests; None without any.
+        ignored: takes in what is no row.
+    """
     kept, tests, nested, examples = array("q"), array("q"), 0, list[str]()
     for place, parts in images.of(places):
         if len(parts) < depth + 2:
@@ -103,14 +116,26 @@ def read_folders(
             nested += 1
             if nested <= MOST_EXAMPLES:
                 examples.append(readable(_path(parts)))
-        is_test = split is not None and parts[depth - 1] == split.test
+        is_test = test is not None and parts[depth - 1] == test
         (tests if is_test else kept).append(place)
-    if nested:
-        text = "files in folders of class folders belong to the class at the top"
-        findings.append(Finding.of(FindingKind.NESTED_FILES, text, examples, nested))
-    findings += ignored.findings()
-    test_folder = "" if split is None else f"{wrapper}/{split.test}".removeprefix("/")
-    return ClassFolders(images, kept, tests, depth, findings, test_folder)
+    if not nested:
+        return kept, tests, []
+    text = "files in folders of class folders belong to the class at the top"
+    return kept, tests, [Finding.of(FindingKind.NESTED_FILES, text, examples, nested)]
+
+
+def _wrappers(images: _Images, places: array[int]) -> tuple[Sequence[str], list[Finding]]:
+    """Return the folders around the class folders, from the top, and a finding about each."""
+    names: list[str] = []
+    findings = []
+    while _is_wrapped(parts[len(names) :] for _, parts in images.of(places)):
+        (_, parts) = next(images.of(places))
+        names.append(parts[len(names)])
+        text = "the only folder at the top holds the class folders"
+        findings.append(
+            Finding.of(FindingKind.WRAPPER_FOLDER, text, [readable("/".join(names))], 1)
+        )
+    return names, findings
 
 
 @dataclass(frozen=True, slots=True)

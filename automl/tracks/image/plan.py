@@ -72,6 +72,7 @@ class Plan:
     recipe: Recipe
 
 
+# long: all decisions, in their order
 def make_plan(
     request: ImageRequest,
     listing: Listings,
@@ -97,11 +98,12 @@ def make_plan(
     rows, small = _without_small_classes(request, listing, rows)
     held = hold_out(request, listing, inspected, rows)
     distinct = without_look_alikes(listing, held, inspected.contents[held.rows], find_near)
-    held, excluded = distinct.held, distinct.excluded
+    held = distinct.held
     labels = listing.labels.take(held.rows).sorted()
     digests = inspected.digests_of(held.rows)
     _check_classes(request, labels.take(np.flatnonzero(~listing.are_tests(held.rows))))
-    _check_parts(request, held.parts, digests, len(excluded))
+    _check_parts(request, held.parts, digests, len(distinct.excluded))
+    of_labels = similar_labels(labels.names), class_findings(request, labels, held.parts)
     named = ((bytes(row).hex(), label) for row, label in zip(digests, labels, strict=True))
     return Plan(
         id=_id(request, named, held, _applied(listing.source), recipe),
@@ -112,13 +114,8 @@ def make_plan(
         parts=held.parts,
         thresholds=held.thresholds,
         quarantined=(*quarantined, *copies, *small, *held.left_out),
-        excluded=excluded,
-        findings=(
-            *listing.findings,
-            *distinct.findings,
-            *similar_labels(labels.names),
-            *class_findings(request, labels, held.parts),
-        ),
+        excluded=distinct.excluded,
+        findings=(*listing.findings, *distinct.findings, *chain(*of_labels)),
         recipe=recipe,
     )
 

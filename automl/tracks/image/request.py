@@ -83,21 +83,20 @@ class ImageRequest:
         data = request.data
         source, source_key = request.locate(data.source)
         fixed = request.facts.get("image_size") if data.image_size == "auto" else None
-        test = None if data.test_source is None else request.locate(data.test_source)
         further = [
             FurtherColumn(name, f"data.{key}")
             for key, name in (("group", data.group), ("time", data.time))
             if name is not None
         ]
-        images = (None, None) if data.images is None else request.locate(data.images)
+        images, prefix = (None, None) if data.images is None else request.locate(data.images)
         return cls(
             name=request.name,
             source=source,
             source_key=source_key,
-            images=images[0],
-            images_prefix=images[1],
+            images=images,
+            images_prefix=prefix,
             label=data.label,
-            test=test,
+            test=None if data.test_source is None else request.locate(data.test_source),
             further=further[0] if further else None,
             image_size=data.image_size,
             search=request.search,
