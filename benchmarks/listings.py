@@ -118,7 +118,7 @@ def _page(
 ) -> Page:
     rows = range(first, min(first + CHUNK_ROWS, len(listing)))
     contents = [blake2b(str(row).encode(), digest_size=16).digest() for row in rows]
-    told = [(listing.row(row), next(names)) for row in rows]
+    told = [(listing.source.rows[row], next(names)) for row in rows]
     seen = [
         (state_of(name, row.size_bytes, row.etag), place_of(name), row.size_bytes, content)
         for (row, name), content in zip(told, contents, strict=True)

@@ -125,11 +125,6 @@ def split_in_two(digests: Digests, seed: int, share: float) -> float:
     return end_below(places, math.ceil(len(places) * share - 0.5), share)
 
 
-def part_of(place: float, thresholds: Sequence[float]) -> Part:
-    """Return the part whose interval holds `place`."""
-    return PARTS[int(parts_of(np.asarray([place]), np.asarray(thresholds))[0])]
-
-
 def parts_of(
     places: NDArray[np.float64],
     ends: NDArray[np.float64],

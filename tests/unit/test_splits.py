@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automl.data import splits
 from automl.data.digest_index import digests as as_digests
-from automl.data.splits import PARTS, Part, SplitSettings, Thresholds, part_of, position
+from automl.data.splits import PARTS, Part, SplitSettings, Thresholds, parts_of, position
 from automl.data.texts import Coded
 from automl.domain.specification import Split
 
@@ -161,7 +162,9 @@ def test_equal_pixels_share_the_part_of_the_smallest_label() -> None:
     parts, thresholds = split_rows(repeated, labels + ["c"] * 40, SETTINGS)
 
     assert parts[:40] == parts[40:]
-    assert parts[0] == part_of(position(names[0], SETTINGS.seed), thresholds["b"])
+    place = np.asarray([position(names[0], SETTINGS.seed)])
+    (part,) = parts_of(place, np.asarray(thresholds["b"])).tolist()
+    assert parts[0] == PARTS[part]
 
 
 def test_the_seed_decides_the_split() -> None:

@@ -14,7 +14,7 @@ from automl.data.names import readable
 from automl.data.texts import Coded, Texts, each
 from automl.tracks.image.corrected import corrected
 from automl.tracks.image.request import ImageRequest
-from automl.tracks.image.sources import Listing, SourceRow, list_source
+from automl.tracks.image.sources import Listing, list_source
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,11 +54,6 @@ class Listings:
         """The source, and the own test set if there is one."""
         return (self.source,) if self.test is None else (self.source, self.test)
 
-    def row(self, index: int) -> SourceRow:
-        """Return a row."""
-        listing, (place,) = self.place([index])
-        return listing.rows[place]
-
     def path(self, index: int) -> str:
         """Return how the source calls a row."""
         listing, (place,) = self.place([index])
@@ -83,10 +78,6 @@ class Listings:
         rows = listing.rows
         return f"{listing.store.uri.rstrip('/')}/{rows.keys[place] or rows.paths[place]}"
 
-    def is_test(self, index: int) -> bool:
-        """Return whether a row is one of the own test set."""
-        return index >= len(self.source.rows)
-
     def are_tests(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which rows are of the own test set."""
         return indices >= len(self.source.rows)
@@ -99,10 +90,11 @@ class Listings:
 
     def place(self, indices: Sequence[int]) -> tuple[Listing, list[int]]:
         """Return the listing that has all rows at `indices`, and their indices there."""
-        if not self.is_test(indices[0]):
+        first = len(self.source.rows)
+        if indices[0] < first:
             return self.source, list(indices)
         assert self.test is not None
-        return self.test, [index - len(self.source.rows) for index in indices]
+        return self.test, [index - first for index in indices]
 
 
 def list_sources(request: ImageRequest) -> tuple[ImageRequest, Listings]:
