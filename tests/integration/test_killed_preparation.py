@@ -96,9 +96,10 @@ class Study:
         return track_of(context.spec.task).prepare(request, context.store, runner).id
 
     def stored(self) -> dict[str, bytes]:
-        """Return all that is stored of the dataset."""
+        """Return all that is stored of the dataset, but for the report beside a snapshot."""
         store = self.context.store
-        return {entry.key: store.get(entry.key).data for entry in store.list("datasets/")}
+        keys = (entry.key for entry in store.list("datasets/"))
+        return {key: store.get(key).data for key in keys if not key.endswith("/report.html")}
 
     def stored_objects(self) -> int:
         """Return how many objects there are, while they are written."""
