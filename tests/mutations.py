@@ -37,7 +37,7 @@ class Mutant:
 
     @property
     def is_image(self) -> bool:
-        """Whether it is a single image."""
+        """Answer to whether it is a single image."""
         return self.name.startswith("image")
 
 

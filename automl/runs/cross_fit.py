@@ -8,16 +8,14 @@ more, on either half of the training rows, and predicts the other half.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import timedelta
 
 from automl.domain.events import RunState
 from automl.domain.study import Run
-from automl.domain.training import CurvePoint, StopReason
 from automl.errors import AutoMLError, StorageError
 from automl.runs.context import StepContext
-from automl.runs.refit import Limits
+from automl.runs.refit import FitHooks, Limits
 from automl.runs.training import lineage_of
 from automl.runs.trial_files import predictions_to_bytes
 from automl.tracks.track import CrossFit, Fitter
@@ -53,7 +51,7 @@ def cross_fit(context: StepContext, fitter: Callable[[], Fitter], limits: Limits
     key = context.keys.run(context.run).cross_fit
     if any(entry.key == key for entry in context.store.list(key)):
         return
-    hooks = _CrossFitHooks(context, limits)
+    hooks = FitHooks(context, limits, "cross-fit", key=None)
     try:
         predictions = fitter().cross_fit(_job(context, run, limits), hooks)
     except AutoMLError as error:
@@ -76,27 +74,3 @@ def _job(context: StepContext, run: Run, limits: Limits) -> CrossFit:
         seed=(context.spec.search.seed, number, _STREAM),
         left_s=(limits.end - context.clock.now()) / timedelta(seconds=1),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _CrossFitHooks:
-    """Time limit of a cross-fit, which is short and keeps no checkpoints; see `Hooks`."""
-
-    context: StepContext
-    limits: Limits
-
-    def stop(self) -> StopReason | None:
-        return self.limits.reason(self.context.clock.now())
-
-    def resumed(self, curve: Sequence[CurvePoint]) -> None:
-        return
-
-    def reached(self, point: CurvePoint) -> StopReason | None:
-        log.info("cross-fit, epoch %d: training loss %s", point.epoch + 1, point.train_loss)
-        return None
-
-    def plan(self, first: CurvePoint) -> int | None:
-        return None
-
-    def save(self, position: int, checkpoint: bytes) -> None:
-        return

@@ -147,35 +147,49 @@ def fit_member(
         limit_s=context.spec.final_fit.time_limit.total_seconds(),
         left_s=(limits.end - context.clock.now()) / timedelta(seconds=1),
     )
-    fit = fitter.refit(job, _FitHooks(context, limits, key))
+    fit = fitter.refit(job, FitHooks(context, limits, "final fit", key))
     if fit.stopped is StopReason.SIGNAL:
         raise StorageError("The final fit was asked to stop.", "run the step again")
     return _better(fitter, start, fit)
 
 
 @dataclass(frozen=True, slots=True)
-class _FitHooks:
-    """Time limit and checkpoints of a final fit; see `Hooks`."""
+class FitHooks:
+    """Time limit and checkpoints of a fit of the winner; see `Hooks`.
+
+    Attributes:
+        context: of the run.
+        limits: of the fit.
+        what: it is, for the log.
+        key: of its checkpoint; None for a short fit, which keeps none.
+    """
 
     context: StepContext
     limits: Limits
-    key: str
+    what: str
+    key: str | None
 
     def stop(self) -> StopReason | None:
+        """Return why the fit must end now, or None."""
         return self.limits.reason(self.context.clock.now())
 
     def resumed(self, curve: Sequence[CurvePoint]) -> None:
+        """Note nothing: the log has the rounds of earlier attempts."""
         return
 
     def reached(self, point: CurvePoint) -> StopReason | None:
-        log.info("final fit, epoch %d: training loss %s", point.epoch + 1, point.train_loss)
+        """Tell of a complete round."""
+        log.info("%s, epoch %d: training loss %s", self.what, point.epoch + 1, point.train_loss)
         return None
 
     def plan(self, first: CurvePoint) -> int | None:
+        """Return None: all rounds are trained."""
         return None
 
     def save(self, position: int, checkpoint: bytes) -> None:
-        self.context.store.put(self.key, checkpoint)
+        """Store a checkpoint, if the fit keeps any."""
+        if self.key is not None:
+            self.context.store.put(self.key, checkpoint)
 
 
 def _checkpoints(context: StepContext, key: str) -> Iterator[Checkpoint]:

@@ -97,7 +97,7 @@ def opened(fitted: tuple[Path, dict[str, Any]], tmp_path: Path) -> Opened:
 
 
 class Seen:
-    """What was learnt from and what was predicted, fit by fit; fits and predictions are real.
+    """Rows that were learnt from and predicted, fit by fit; fits and predictions are real.
 
     Attributes:
         problems: the fits.
@@ -125,7 +125,7 @@ class Seen:
 
     @property
     def seconds(self) -> list[float | None]:
-        """What the fits were sized to."""
+        """Seconds that the fits were sized to."""
         return [problem.budget.seconds for problem in self.problems]
 
 

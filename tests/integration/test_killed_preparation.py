@@ -108,7 +108,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Whole:
-    """What an undisturbed preparation gives: the snapshot's id, and all that is stored."""
+    """Outcome of an undisturbed preparation: the snapshot's id, and all that is stored."""
 
     snapshot: str
     stored: dict[str, bytes]

@@ -91,18 +91,6 @@ ODD_ZIPS: dict[str, tuple[bytes, str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("data", "path", "reason"), ODD_ZIPS.values(), ids=ODD_ZIPS)
-def test_an_odd_member_of_a_zip_archive_is_named_with_its_reason(
-    data: bytes, path: str, reason: str
-) -> None:
-    listing = listed("x.zip", data)
-    found = reasons(listing)
-
-    assert list(found) == [f"x.zip/{path}"]
-    assert reason in found[f"x.zip/{path}"]
-    assert len(listing.rows) == len(CLASSES) + 1
-
-
 def _tar_with(*odd: tarfile.TarInfo, data: bytes = b"") -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -139,15 +127,19 @@ ODD_TARS: dict[str, tuple[bytes, str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("data", "path", "reason"), ODD_TARS.values(), ids=ODD_TARS)
-def test_an_odd_member_of_a_tar_archive_is_named_with_its_reason(
-    data: bytes, path: str, reason: str
+@pytest.mark.parametrize(
+    ("name", "data", "path", "reason"),
+    [("x.zip", *odd) for odd in ODD_ZIPS.values()] + [("x.tar", *odd) for odd in ODD_TARS.values()],
+    ids=[*(f"zip {name}" for name in ODD_ZIPS), *(f"tar {name}" for name in ODD_TARS)],
+)
+def test_an_odd_member_of_an_archive_is_named_with_its_reason(
+    name: str, data: bytes, path: str, reason: str
 ) -> None:
-    listing = listed("x.tar", data)
+    listing = listed(name, data)
     found = reasons(listing)
 
-    assert list(found) == [f"x.tar/{path}"]
-    assert reason in found[f"x.tar/{path}"]
+    assert list(found) == [f"{name}/{path}"]
+    assert reason in found[f"{name}/{path}"]
     assert len(listing.rows) == len(CLASSES) + 1
 
 
