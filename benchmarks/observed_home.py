@@ -89,9 +89,9 @@ class ObservedStore(ObservedRecords):
         """Return a part of an object."""
         return _around("get_range", key, lambda: self._store.get_range(key, start, size_bytes))
 
-    def put(self, key: str, data: bytes) -> str:
+    def put(self, key: str, data: bytes) -> None:
         """Write an object."""
-        return _around("put", key, lambda: self._store.put(key, data), len(data))
+        _around("put", key, lambda: self._store.put(key, data), len(data))
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectEntry]:
         """Yield the objects below a prefix, all of them listed at once."""

@@ -130,8 +130,8 @@ class TurnStore:
     def get_range(self, key: str, start: int, size_bytes: int) -> bytes:
         return turn(lambda: self._inner.get_range(key, start, size_bytes))
 
-    def put(self, key: str, data: bytes) -> str:
-        return turn(lambda: self._inner.put(key, data))
+    def put(self, key: str, data: bytes) -> None:
+        turn(lambda: self._inner.put(key, data))
 
     def put_if_absent(self, key: str, data: bytes) -> str:
         return turn(lambda: self._inner.put_if_absent(key, data))

@@ -70,7 +70,7 @@ class SourceStore(FileStore, Protocol):
 class SnapshotStore(FileStore, Protocol):
     """Store that snapshots are written to. It must be picklable too."""
 
-    def put(self, key: str, data: bytes) -> str:
+    def put(self, key: str, data: bytes) -> None:
         """Write a key, whatever it held."""
 
     def put_if_absent(self, key: str, data: bytes) -> str:

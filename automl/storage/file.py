@@ -60,10 +60,9 @@ class FileObjectStore:
         with self._translated(key), path.open("rb") as file:
             return part_of(file, start, size_bytes)
 
-    def put(self, key: str, data: bytes) -> str:
-        """Write a key, whatever it held, and return its etag."""
+    def put(self, key: str, data: bytes) -> None:
+        """Write a key, whatever it held."""
         self._replace(key, lambda file: file.write(data))
-        return _etag(data)
 
     def put_if_absent(self, key: str, data: bytes) -> str:
         """Write a key that does not exist yet, or raise PreconditionFailedError."""

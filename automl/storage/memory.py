@@ -47,11 +47,11 @@ class MemoryObjectStore:
         """Return a part of the content of a key; raise NotFoundError if there is none."""
         return self.get(key).data[start : start + size_bytes]
 
-    def put(self, key: str, data: bytes) -> str:
-        """Write a key, whatever it held, and return its etag."""
+    def put(self, key: str, data: bytes) -> None:
+        """Write a key, whatever it held."""
         check_key(key)
         with self._lock:
-            return self._write(key, data)
+            self._write(key, data)
 
     def put_if_absent(self, key: str, data: bytes) -> str:
         """Write a key that does not exist yet, or raise PreconditionFailedError."""

@@ -82,8 +82,8 @@ class ObjectStore(Protocol):
             NotFoundError: there is no such key.
         """
 
-    def put(self, key: str, data: bytes) -> str:
-        """Write a key, whatever it held, and return its etag."""
+    def put(self, key: str, data: bytes) -> None:
+        """Write a key, whatever it held."""
 
     def put_if_absent(self, key: str, data: bytes) -> str:
         """Write a key that does not exist yet, and return its etag.

@@ -119,7 +119,7 @@ def test_no_room_for_a_file_is_told_from_other_trouble(tmp_path: Path) -> None:
         "from automl.errors import StorageFullError\n"
         "from automl.storage.file import FileObjectStore\n"
         "store = FileObjectStore(Path(sys.argv[1]))\n"
-        "etag = store.put('key', b'before')\n"
+        "etag = store.put_if_absent('key', b'before')\n"
         "source = Path(sys.argv[2])\n"
         "source.write_bytes(bytes(5000))\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"

@@ -233,9 +233,8 @@ class Stopping:
     def delete(self, key: str) -> None:
         self.inner.delete(key)
 
-    def put(self, key: str, data: bytes) -> str:
+    def put(self, key: str, data: bytes) -> None:
         self._count(lambda: self.inner.put(key, data), key)
-        return ""
 
     def put_if_absent(self, key: str, data: bytes) -> str:
         self._count(lambda: self.inner.put_if_absent(key, data), key)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -337,7 +338,7 @@ def test_a_champion_that_is_behind_or_missing_is_repaired(
     latest = store.get(key).data
     behind = registry._champion_of(1, registry.promotions()[1]).to_bytes()
 
-    for damage in (lambda: store.put(key, behind), lambda: store.delete(key)):
+    for damage in (partial(store.put, key, behind), partial(store.delete, key)):
         damage()
         champion = registry.champion()
         assert champion is not None

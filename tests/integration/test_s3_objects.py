@@ -69,7 +69,7 @@ class TestChecksums:
         elif write == "put_if_absent":
             store.put_if_absent("some/key", data)
         elif write == "put_if_match":
-            store.put_if_match("some/key", data, store.put("some/key", b"before"))
+            store.put_if_match("some/key", data, store.put_if_absent("some/key", b"before"))
         else:
             store.upload(tmp_path / "source", "some/key")
         assert store.get("some/key").data == data

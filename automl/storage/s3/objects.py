@@ -89,12 +89,10 @@ class S3ObjectStore:
         with self._translated(key):
             return transfer.read_range(self._connection, self._target(key), start, size_bytes)
 
-    def put(self, key: str, data: bytes) -> str:
-        """Write a key, whatever it held, and return its etag."""
+    def put(self, key: str, data: bytes) -> None:
+        """Write a key, whatever it held."""
         with self._translated(key):
-            return self._client.put_object(
-                **self._target(key), Body=data, Metadata=_metadata(data)
-            )["ETag"]
+            self._client.put_object(**self._target(key), Body=data, Metadata=_metadata(data))
 
     def put_if_absent(self, key: str, data: bytes) -> str:
         """Write a key that does not exist yet, or raise PreconditionFailedError.

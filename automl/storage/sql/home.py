@@ -82,23 +82,23 @@ class GuardedObjectStore:
         """Return a part of the content of a key; raise NotFoundError if there is none."""
         return self._store.get_range(key, start, size_bytes)
 
-    def put(self, key: str, data: bytes) -> str:
-        """Write a key, whatever it held, and return its etag."""
-        return self._store.put(key, data)
+    def put(self, key: str, data: bytes) -> None:
+        """Write a key, whatever it held."""
+        self._store.put(key, data)
 
     def put_if_absent(self, key: str, data: bytes) -> str:
         """Write a key that does not exist yet, or raise PreconditionFailedError."""
         with self._locked(key):
             if self._etag(key) is not None:
                 raise PreconditionFailedError(f"{key} exists in {self.uri} already.")
-            return self._store.put(key, data)
+            return self._written(key, data)
 
     def put_if_match(self, key: str, data: bytes, etag: str) -> str:
         """Write a key that still has `etag`, or raise PreconditionFailedError."""
         with self._locked(key):
             if self._etag(key) != etag:
                 raise PreconditionFailedError(f"{key} in {self.uri} has changed or is gone.")
-            return self._store.put(key, data)
+            return self._written(key, data)
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectEntry]:
         """Yield the entries whose keys start with `prefix`, sorted by key."""
@@ -122,6 +122,11 @@ class GuardedObjectStore:
 
     def _locked(self, key: str) -> AbstractContextManager[None]:
         return self._database.exclusive(f"{self.uri}: {key}")
+
+    def _written(self, key: str, data: bytes) -> str:
+        """Write a key whose lock is held, and return its etag."""
+        self._store.put(key, data)
+        return self._store.get(key).etag
 
     def _etag(self, key: str) -> str | None:
         try:

@@ -36,7 +36,7 @@ CHUNK_ROWS = 512
 CHUNK_BYTES = 64 * 2**20  # of the rows' files; a task holds a few of them at a time
 IMAGE_BYTES = 16 * 2**20  # of a block's images, which a task holds twice
 KEPT_ROWS = 2048  # files of held-out rows in one block
-KEPT_BYTES = 64 * 2**20
+KEPT_BYTES = 16 * 2**20  # which a task holds up to four times
 
 
 @dataclass(frozen=True, slots=True)
