@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from automl.data.profile import Bins, Distribution, Profile, Scale
 from automl.data.snapshot import Envelope, write_envelope
 from automl.domain.data_change import ChangeKind
 from automl.domain.events import DataAccepted, DataChanged, Event
+from automl.domain.specification import StudySpec
 from automl.errors import ConfigError, DataError, DataGateError
 from automl.machine.process import run_step
 from automl.runs import opening
@@ -28,6 +30,7 @@ from tests import digits
 from tests.homes import use_home
 from tests.opened_runs import FORM, OWN, context_of, spec_with
 
+Rows: TypeAlias = tuple[np.ndarray, np.ndarray]  # images and labels
 BINS = Bins(scale=Scale.LINEAR, size=4.0)
 STOP = {"gate": {"on_change": "stop"}}
 ACCEPT = ("data", "accept", "digits", "--why", "the camera is new")
@@ -314,6 +317,58 @@ def test_a_source_of_copies_of_one_image_is_called_that(home: Path, tmp_path: Pa
 
     with pytest.raises(DataError, match=r"60 rows of .* have 1 different images, which leave"):
         prepare(context_of(home, "one", spec, "cli"), lambda *_: None)
+
+
+def with_baseline(home: Path, feed: Path) -> tuple[StudySpec, Rows]:
+    """Have a run on 300 digits in a feed; return a study that stops at changes, and its rows."""
+    x, y = (rows[:300] for rows in digits.digits())
+    np.savez(feed, x=x, y=y)
+    spec = spec_with(data={"source": str(feed), **STOP})
+    first = context_of(home, "one", spec, "cli")
+    opened(first, prepare(first, lambda *_: None))
+    return spec, (x, y)
+
+
+def shifted(x: np.ndarray, y: np.ndarray) -> Rows:
+    """Return the rows, a fifth of which have another's label."""
+    return x, np.where(np.arange(len(y)) % 5 == 0, 3, y)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        (lambda x, y: (x[y != 3], y[y != 3]), "vanished_classes", "'3' (29 rows)"),
+        (shifted, "class_shares", "'3' 9.7% →"),
+        (lambda x, y: (x[::2], y[::2]), "rows", "150 rows, before 300"),
+    ],
+    ids=["a class gone", "a label shift", "half of the rows"],
+)
+def test_the_step_is_stopped_by_a_feed_that_has_changed(
+    home: Path, tmp_path: Path, change: Callable[..., Rows], kind: str, words: str
+) -> None:
+    spec, rows = with_baseline(home, tmp_path / "rows.npz")
+    x, y = change(*rows)
+    np.savez(tmp_path / "rows.npz", x=x, y=y)
+
+    with pytest.raises(DataGateError) as caught:
+        prepare(context_of(home, "two", spec, "cli"), lambda *_: None)
+
+    messages = {problem.path: problem.message for problem in caught.value.problems}
+    assert words in messages[kind]
+
+
+def test_black_images_alone_are_refused_before_the_gate_compares(
+    home: Path, tmp_path: Path
+) -> None:
+    spec, (x, y) = with_baseline(home, tmp_path / "rows.npz")
+    np.savez(tmp_path / "rows.npz", x=np.zeros_like(x), y=y)
+    context = context_of(home, "two", spec, "cli")
+
+    with pytest.raises(DataError, match="have 1 different images") as caught:
+        prepare(context, lambda *_: None)
+
+    assert (caught.value.exit_code, caught.value.retryable) == (2, False)
+    assert of_data(context) == []  # there is no snapshot that a person could accept
 
 
 def test_the_step_stops_with_code_3_for_images_that_have_lost_their_light(
