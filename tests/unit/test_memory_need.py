@@ -217,4 +217,5 @@ def test_the_peak_is_what_the_allocator_hands_out(size: int) -> None:
         need = memory_need(architecture, plan)
         held_before = need.weights + need.copies  # the second of which plain steps do not have
 
-        assert need.total - held_before == pytest.approx(peak_bytes(architecture), rel=0.15)
+        # kernels of convolutions take more workspace on some processors than on others
+        assert need.total - held_before == pytest.approx(peak_bytes(architecture), rel=0.2)
