@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from automl.morphism.architecture import Architecture, Node, Op
 from automl.morphism.memory import MemoryNeed, Precision, TrainingPlan, memory_need
@@ -193,29 +196,53 @@ def test_the_images_on_the_device_and_a_large_evaluation_add_to_the_peak() -> No
     assert 512 * largest < held < 512 * architecture.activation_bytes
 
 
+_weak: Any = StorageWeakRef  # torch leaves it untyped
+
+
+class Alive(TorchDispatchMode):
+    """Counts the bytes of tensors between operations.
+
+    What a kernel takes and gives back within one operation is not among them: processors differ in
+    that, and `memory_need` does not count it.
+
+    Attributes:
+        peak_bytes: the most that there were at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # torch leaves it untyped
+        self.peak_bytes: int = 0
+        self._held: dict[int, tuple[Any, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self._held[storage._cdata] = _weak(storage), storage.nbytes()
+        self._held = {key: held for key, held in self._held.items() if not held[0].expired()}
+        self.peak_bytes = max(self.peak_bytes, sum(size for _, size in self._held.values()))
+        return found
+
+
 def peak_bytes(architecture: Architecture) -> int:
-    """Return the most bytes that torch's CPU allocator had handed out during two steps."""
+    """Return the most bytes that tensors had during two steps, weights included."""
     module = module_for(architecture)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9, nesterov=True)
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profile:
+    with Alive() as alive:
         for _ in range(2):
             loss = forward(module, architecture, Precision.FLOAT32, batch=32)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
             optimizer.step()
-    events: Any = profile.profiler.kineto_results.events()
-    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
-    return int(np.cumsum([change for _, change in changes]).max())
+    return int(alive.peak_bytes)
 
 
 @pytest.mark.parametrize("size", [8, 32])
-def test_the_peak_is_what_the_allocator_hands_out(size: int) -> None:
+def test_the_peak_is_what_tensors_have(size: int) -> None:
     plan = TrainingPlan(batch_size=32)
     for architecture in morphs(9, size):
         need = memory_need(architecture, plan)
-        held_before = need.weights + need.copies  # the second of which plain steps do not have
 
-        # kernels of convolutions take more workspace on some processors than on others
-        assert need.total - held_before == pytest.approx(peak_bytes(architecture), rel=0.2)
+        # plain steps have no further copies of the weights
+        assert need.total - need.copies == pytest.approx(peak_bytes(architecture), rel=0.15)
