@@ -25,7 +25,7 @@ def test_wrong_labels_are_found_among_training_rows_too(tmp_path: Path) -> None:
         "name": "digits",
         "task": "image_classification",
         "data": {"source": "rows.npz"},
-        "search": {"time_limit": "10m", "max_trials": 1, "workers": 1},
+        "search": {"time_limit": "10m", "max_trials": 3, "workers": 1},
         "final_fit": {"retrain": False},
     }
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
@@ -42,9 +42,9 @@ def test_wrong_labels_are_found_among_training_rows_too(tmp_path: Path) -> None:
         for issue in found["issues"]
         if issue["kind"] == "label_error" and issue["part"] == "train"
     ]
-    paths, n = [issue["path"] for issue in told], len(wrong)  # the most suspicious come first
     assert found["judged_by"]["cross_fit"] == len(training)
-    # one short training tells less than a search; of all rows one in twenty is wrong
-    assert len(wrong & set(paths[:n])) >= 0.6 * n
-    assert len(wrong & set(paths[: 2 * n])) >= 0.8 * n
-    assert sum(issue["note"].startswith("likely") for issue in told) > 0.25 * n
+    paths, n = [issue["path"] for issue in told], len(wrong)  # the most suspicious come first
+    assert len(wrong & set(paths[:n])) >= 0.7 * n
+    assert len(wrong & set(paths[: 2 * n])) >= 0.7 * n
+    likely = {issue["path"] for issue in told if issue["note"].startswith("likely")}
+    assert len(wrong & likely) >= 0.7 * len(likely) > 0.25 * n

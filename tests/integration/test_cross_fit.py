@@ -16,6 +16,7 @@ import pytest
 from automl.data.halves import second_half
 from automl.data.splits import Part
 from automl.doctor.data_issues import audit_data
+from automl.domain.events import FinalFitFinished
 from automl.domain.settings import Settings
 from automl.errors import NotFoundError, OutOfMemoryError, StorageError
 from automl.machine.signals import StopSignal
@@ -89,9 +90,7 @@ def opened(fitted: tuple[Path, dict[str, Any]], tmp_path: Path) -> Opened:
     def opened(after_s: float = 0.0, **final: str) -> StepContext:
         spec = study_spec({**fitted[1], "final_fit": {**fitted[1]["final_fit"], **final}})
         context = StepContext.open(Settings(str(home)), spec, "one", "test")
-        (run,) = context.record.refresh().runs
-        assert run.final_fit is not None
-        return replace(context, clock=Stopped(run.final_fit.at + timedelta(seconds=after_s)))
+        return replace(context, clock=Stopped(recorded(context).at + timedelta(seconds=after_s)))
 
     return opened
 
@@ -142,11 +141,19 @@ def called(context: StepContext, stop: StopSignal | None = None) -> final_fit.Fi
     return final_fit.final_fit(context, stop or StopSignal())
 
 
-def recorded(context: StepContext) -> str:
-    """Return what the final fit that was done before has published."""
+def recorded(context: StepContext) -> FinalFitFinished:
+    """Return what the log has of the final fit."""
     (run,) = context.record.refresh().runs
     assert run.final_fit is not None
-    return run.final_fit.source
+    return run.final_fit
+
+
+def assert_it_stands(opened: Opened) -> None:
+    """Fail unless the step, called again, tells of the final fit that the log has, and keeps it."""
+    before = recorded(opened())
+
+    assert called(opened()).source == before.source
+    assert recorded(opened()) == before
 
 
 def stored(context: StepContext) -> list[Predictions]:
@@ -379,7 +386,7 @@ def test_without_memory_there_is_none_and_the_final_fit_stands(
 
     monkeypatch.setattr(cross_fit, "fit", without_memory)
 
-    assert called(opened()).source == recorded(opened())
+    assert_it_stands(opened)
     assert not is_stored(opened())
 
 
@@ -391,7 +398,7 @@ def test_a_lost_file_that_nothing_else_needs_costs_the_predictions_alone(
 
     monkeypatch.setattr(fitter, "fresh_weights", lost)
 
-    assert called(opened()).source == recorded(opened())
+    assert_it_stands(opened)
     assert not is_stored(opened())
     assert "labels not audited: There is no pretrained/ab.safetensors." in caplog.text
 
