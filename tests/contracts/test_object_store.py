@@ -31,6 +31,7 @@ from automl.storage.s3.objects import S3ObjectStore
 from automl.storage.s3.retries import S3Limits
 from benchmarks.servers import SECRET_KEY, SeaweedServer
 from tests.contention import contest
+from tests.homes import IgnoringStore
 
 
 @pytest.fixture
@@ -338,14 +339,6 @@ class TestClock:
         assert before.tzinfo is UTC
         tolerance = timedelta(seconds=1)  # S3 tells whole seconds
         assert before - tolerance <= store.get("key").modified <= after + tolerance
-
-
-class IgnoringStore(MemoryObjectStore):
-    """A store that ignores conditions, as some servers do."""
-
-    def put_if_absent(self, key: str, data: bytes) -> str:
-        self.put(key, data)
-        return self.get(key).etag
 
 
 class RefusingStore(MemoryObjectStore):

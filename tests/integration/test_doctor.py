@@ -32,6 +32,7 @@ from automl.storage.memory import MemoryObjectStore
 from automl.storage.open import open_store
 from benchmarks.servers import READER_ACCESS_KEY, READER_SECRET_KEY
 from tests.commands import automl
+from tests.homes import IgnoringStore
 
 SPEC = study_spec(
     {"name": "digits", "task": "image_classification", "data": {"source": "/rows.npz"}}
@@ -188,14 +189,6 @@ class ForgetfulStore(MemoryObjectStore):
         super().put(key, data[:-1])
 
 
-class CarelessStore(MemoryObjectStore):
-    """Ignores the condition of a conditional write."""
-
-    def put_if_absent(self, key: str, data: bytes) -> str:
-        self.put(key, data)
-        return self.get(key).etag
-
-
 def test_a_store_that_loses_bytes_is_named() -> None:
     bad = [finding for finding in examine_store(ForgetfulStore(), 1) if not finding.ok]
 
@@ -204,7 +197,7 @@ def test_a_store_that_loses_bytes_is_named() -> None:
 
 
 def test_a_store_that_ignores_conditions_is_named_with_the_way_out() -> None:
-    careless = CarelessStore()
+    careless = IgnoringStore()
     (bad,) = [finding for finding in examine_store(careless, 1) if not finding.ok]
 
     assert (bad.check, bad.exit_code) == ("conditional writes", 4)
